@@ -1,0 +1,567 @@
+// The runner: sandboxes that are starting, running or stopping.
+//
+// Owns one struct run per such sandbox and one thread. exec's callbacks, which must not block,
+// only queue an event; the thread then does the store's part and calls the waiters. It also
+// destroys sandboxes whose time is over. Lock: runner->lock over the table, the event queue and
+// every run; a leaf but for exec's own locks. Read next: runner.h, exec/exec.h.
+#include "api/runner.h"
+
+#include "mux/base/cleanup.h"
+#include "mux/base/clock.h"
+#include "mux/base/log.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <uthash.h>
+#include <utlist.h>
+
+#define RUNNER_MAGIC  0x52554e52
+#define EXPIRED_BATCH 64
+
+enum run_state { RUN_STARTING, RUN_UP, RUN_STOPPING };
+
+struct waiter {
+    runner_done done;
+    void *arg;
+    struct waiter *next;
+};
+
+struct run {
+    char id[AF_ID_TEXT_MAX];
+    struct runner *runner;
+    enum run_state state;
+    bool destroy;          // remove the record once stopped
+    bool failed;           // the start failed: the status stays what it was
+    struct exec_box *box;  // NULL while a record without a box is being destroyed
+    struct waiter starter; // done NULL: none
+    struct waiter *enders; // those who wait for the stop or the removal
+    UT_hash_handle hh;
+};
+
+enum event_kind { EVENT_STARTED, EVENT_STOPPED, EVENT_DIED };
+
+struct event {
+    enum event_kind kind;
+    struct run *run;
+    bool failed;
+    struct af_error error;
+    struct event *prev, *next;
+};
+
+struct runner {
+    uint32_t magic;
+    struct mux *mux;
+    struct exec_engine *engine;
+    char *mountpoint, *rootfs;
+    uint64_t tmp_bytes;
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;    // monotonic clock
+    pthread_cond_t drained; // the table became empty
+    struct run *runs;       // by id
+    struct event *events;
+    int64_t next_expiry_ns; // wall clock, INT64_MAX: none
+    bool closing;
+};
+
+// ---- events: exec's callbacks
+
+static void push_event(struct run *run, enum event_kind kind, const struct af_error *err)
+{
+    struct runner *runner = run->runner;
+    struct event *event = calloc(1, sizeof *event);
+    if (!event) { // an event lost would leave a sandbox in between for ever
+        af_log(AF_LOG_ERROR, "runner", "out of memory", "%s", "");
+        abort();
+    }
+    event->kind = kind;
+    event->run = run;
+    if (err) {
+        event->failed = true;
+        event->error = *err;
+    }
+    pthread_mutex_lock(&runner->lock);
+    DL_APPEND(runner->events, event);
+    pthread_cond_signal(&runner->wake);
+    pthread_mutex_unlock(&runner->lock);
+}
+
+static void box_started(void *arg, const struct af_error *err)
+{
+    push_event(arg, EVENT_STARTED, err);
+}
+
+static void box_died(void *arg, const struct af_error *why)
+{
+    push_event(arg, EVENT_DIED, why);
+}
+
+static void box_stopped(void *arg)
+{
+    push_event(arg, EVENT_STOPPED, NULL);
+}
+
+// ---- the table, under the lock
+
+static struct run *find_run(struct runner *runner, const char *id)
+{
+    struct run *run;
+    HASH_FIND_STR(runner->runs, id, run);
+    return run;
+}
+
+static struct run *add_run(struct runner *runner, const char *id, enum run_state state)
+{
+    struct run *run = calloc(1, sizeof *run);
+    if (!run)
+        return NULL;
+    snprintf(run->id, sizeof run->id, "%s", id);
+    run->runner = runner;
+    run->state = state;
+    HASH_ADD_STR(runner->runs, id, run);
+    return run;
+}
+
+static bool add_ender(struct run *run, runner_done done, void *arg)
+{
+    struct waiter *waiter = malloc(sizeof *waiter);
+    if (!waiter)
+        return false;
+    *waiter = (struct waiter){.done = done, .arg = arg};
+    LL_APPEND(run->enders, waiter);
+    return true;
+}
+
+static void stop_box(struct run *run)
+{
+    run->state = RUN_STOPPING;
+    exec_box_stop(run->box, box_stopped, run);
+    run->box = NULL;
+}
+
+// Calls those who wait for the end of a run that is out of the table, and frees it.
+static void end_run(struct run *run, const struct af_error *err)
+{
+    struct waiter *waiter, *next;
+    LL_FOREACH_SAFE(run->enders, waiter, next)
+    {
+        waiter->done(waiter->arg, err);
+        free(waiter);
+    }
+    free(run);
+}
+
+// ---- the thread
+
+static void handle_started(struct run *run, struct event *event)
+{
+    struct runner *runner = run->runner;
+    struct af_error error = event->error;
+    if (!event->failed &&
+        mux_sandbox_set_status(runner->mux, run->id, STORE_SANDBOX_RUNNING, &error) < 0)
+        event->failed = true;
+    pthread_mutex_lock(&runner->lock);
+    struct waiter starter = run->starter;
+    run->starter.done = NULL;
+    if (run->state == RUN_STARTING) {
+        run->state = RUN_UP;
+        if (event->failed) {
+            run->failed = true;
+            stop_box(run);
+        }
+    } else if (!event->failed) { // destroyed while it started
+        event->failed = true;
+        af_error_set(&error, AF_CANCELLED, "the sandbox was destroyed while it was starting");
+    }
+    pthread_mutex_unlock(&runner->lock);
+    if (starter.done)
+        starter.done(starter.arg, event->failed ? &error : NULL);
+}
+
+static void handle_died(struct run *run, struct event *event)
+{
+    struct runner *runner = run->runner;
+    af_log(AF_LOG_WARN, "runner", "a sandbox ended by itself", "sandbox=%s why=\"%s\"", run->id,
+           event->error.text);
+    pthread_mutex_lock(&runner->lock);
+    if (run->state == RUN_UP)
+        stop_box(run);
+    pthread_mutex_unlock(&runner->lock);
+}
+
+// Whether the record is to be removed; if not, the run leaves the table in the same moment, so
+// that a destroy that comes later finds none and does its own work.
+static bool leave_unless_destroyed(struct run *run, bool destroyed)
+{
+    struct runner *runner = run->runner;
+    pthread_mutex_lock(&runner->lock);
+    bool destroy = run->destroy && !destroyed;
+    if (!destroy) {
+        HASH_DEL(runner->runs, run);
+        if (!runner->runs)
+            pthread_cond_broadcast(&runner->drained);
+    }
+    pthread_mutex_unlock(&runner->lock);
+    return destroy;
+}
+
+static void handle_stopped(struct run *run)
+{
+    struct runner *runner = run->runner;
+    struct af_error error = {0};
+    int rc = 0;
+    mux_view_detach(runner->mux, run->id);
+    pthread_mutex_lock(&runner->lock);
+    bool keep_status = run->destroy || run->failed;
+    pthread_mutex_unlock(&runner->lock);
+    if (!keep_status)
+        rc = mux_sandbox_set_status(runner->mux, run->id, STORE_SANDBOX_STOPPED, &error);
+    if (leave_unless_destroyed(run, false)) {
+        rc = mux_sandbox_destroy(runner->mux, run->id, &error);
+        leave_unless_destroyed(run, true);
+    }
+    if (rc < 0)
+        af_log(AF_LOG_ERROR, "runner", "could not record the end of a sandbox",
+               "sandbox=%s error=\"%s\"", run->id, error.text);
+    end_run(run, rc < 0 ? &error : NULL);
+}
+
+struct expired {
+    struct af_id ids[EXPIRED_BATCH];
+    size_t count;
+    int64_t now_ns, next_ns;
+};
+
+static int collect_expired(void *arg, const struct store_sandbox *sandbox)
+{
+    struct expired *expired = arg;
+    if (sandbox->expires_ns == 0)
+        return 0;
+    if (sandbox->expires_ns > expired->now_ns) {
+        if (sandbox->expires_ns < expired->next_ns)
+            expired->next_ns = sandbox->expires_ns;
+        return 0;
+    }
+    if (expired->count == EXPIRED_BATCH) { // the rest in the next round
+        expired->next_ns = expired->now_ns;
+        return 1;
+    }
+    expired->ids[expired->count++] = sandbox->id;
+    return 0;
+}
+
+static void expiry_done(void *arg, const struct af_error *err)
+{
+    (void)arg;
+    if (err && err->status != AF_NOT_FOUND)
+        af_log(AF_LOG_WARN, "runner", "could not remove an expired sandbox", "error=\"%s\"",
+               err->text);
+}
+
+static void remove_expired(struct runner *runner)
+{
+    struct expired expired = {.now_ns = af_wall_ns(), .next_ns = INT64_MAX};
+    struct af_error error;
+    mux_sandbox_list(runner->mux, NULL, NULL, collect_expired, &expired, &error);
+    pthread_mutex_lock(&runner->lock);
+    if (expired.next_ns < runner->next_expiry_ns)
+        runner->next_expiry_ns = expired.next_ns;
+    pthread_mutex_unlock(&runner->lock);
+    for (size_t i = 0; i < expired.count; i++)
+        if (runner_destroy(runner, expired.ids[i].text, expiry_done, NULL, &error) < 0)
+            expiry_done(NULL, &error);
+}
+
+// Waits for an event or an expiry, with the lock held.
+static void wait_for_work(struct runner *runner)
+{
+    if (runner->next_expiry_ns == INT64_MAX) {
+        pthread_cond_wait(&runner->wake, &runner->lock);
+        return;
+    }
+    int64_t left_ns = runner->next_expiry_ns - af_wall_ns();
+    if (left_ns <= 0)
+        return;
+    struct timespec until = af_timespec_of_ns(af_monotonic_ns() + left_ns);
+    pthread_cond_timedwait(&runner->wake, &runner->lock, &until);
+}
+
+static void *runner_main(void *arg)
+{
+    struct runner *runner = arg;
+    pthread_setname_np(pthread_self(), "runner");
+    pthread_mutex_lock(&runner->lock);
+    for (;;) {
+        struct event *event = runner->events;
+        if (event) {
+            DL_DELETE(runner->events, event);
+            pthread_mutex_unlock(&runner->lock);
+            if (event->kind == EVENT_STARTED)
+                handle_started(event->run, event);
+            else if (event->kind == EVENT_DIED)
+                handle_died(event->run, event);
+            else
+                handle_stopped(event->run);
+            free(event);
+            pthread_mutex_lock(&runner->lock);
+        } else if (runner->closing && !runner->runs) {
+            break;
+        } else if (!runner->closing && runner->next_expiry_ns <= af_wall_ns()) {
+            runner->next_expiry_ns = INT64_MAX;
+            pthread_mutex_unlock(&runner->lock);
+            remove_expired(runner);
+            pthread_mutex_lock(&runner->lock);
+        } else {
+            wait_for_work(runner);
+        }
+    }
+    pthread_mutex_unlock(&runner->lock);
+    return NULL;
+}
+
+// ---- life
+
+int runner_new(const struct runner_options *options, struct runner **ret, struct af_error *err)
+{
+    struct runner *runner = calloc(1, sizeof *runner);
+    if (!runner)
+        return af_error_errno(err, ENOMEM, "runner");
+    runner->magic = RUNNER_MAGIC;
+    runner->mux = options->mux;
+    runner->engine = options->engine;
+    runner->mountpoint = strdup(options->mountpoint);
+    runner->rootfs = options->rootfs ? strdup(options->rootfs) : NULL;
+    runner->tmp_bytes = options->tmp_bytes;
+    runner->next_expiry_ns = 0; // look once at the start
+    pthread_mutex_init(&runner->lock, NULL);
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&runner->wake, &attr);
+    pthread_cond_init(&runner->drained, &attr);
+    pthread_condattr_destroy(&attr);
+    int rc = pthread_create(&runner->thread, NULL, runner_main, runner);
+    if (rc != 0) {
+        free(runner->mountpoint);
+        free(runner->rootfs);
+        free(runner);
+        return af_error_errno(err, rc, "cannot start the runner's thread");
+    }
+    *ret = runner;
+    return 0;
+}
+
+void runner_free(struct runner *runner)
+{
+    if (!runner)
+        return;
+    AF_CHECK_MAGIC(runner, RUNNER_MAGIC);
+    pthread_mutex_lock(&runner->lock);
+    runner->closing = true;
+    struct run *run, *next;
+    HASH_ITER (hh, runner->runs, run, next)
+        if (run->state != RUN_STOPPING)
+            stop_box(run);
+    pthread_cond_signal(&runner->wake);
+    while (runner->runs)
+        pthread_cond_wait(&runner->drained, &runner->lock);
+    pthread_cond_signal(&runner->wake);
+    pthread_mutex_unlock(&runner->lock);
+    pthread_join(runner->thread, NULL);
+    pthread_cond_destroy(&runner->wake);
+    pthread_cond_destroy(&runner->drained);
+    pthread_mutex_destroy(&runner->lock);
+    free(runner->mountpoint);
+    free(runner->rootfs);
+    runner->magic = 0;
+    free(runner);
+}
+
+// ---- the steps
+
+static int sandbox_exists(void *arg, const struct store_sandbox *sandbox)
+{
+    (void)arg;
+    (void)sandbox;
+    return 0;
+}
+
+static int refuse_state(const struct run *run, struct af_error *err)
+{
+    static const char *const words[] = {
+        [RUN_STARTING] = "is starting; wait until it runs",
+        [RUN_UP] = "is running already",
+        [RUN_STOPPING] = "is being stopped; try again when it has",
+    };
+    return af_error_set(err, AF_FAILED_PRECONDITION, "sandbox %s %s", run->id, words[run->state]);
+}
+
+// Enters the sandbox into the table as starting.
+static int enter_start(struct runner *runner, const char *id, struct run **ret,
+                       struct af_error *err)
+{
+    int rc = 0;
+    pthread_mutex_lock(&runner->lock);
+    struct run *run = find_run(runner, id);
+    if (run)
+        rc = refuse_state(run, err);
+    else if (runner->closing)
+        rc = af_error_set(err, AF_UNAVAILABLE, "the server is stopping");
+    else if (!(run = add_run(runner, id, RUN_STARTING)))
+        rc = af_error_errno(err, ENOMEM, "cannot start sandbox %s", id);
+    pthread_mutex_unlock(&runner->lock);
+    *ret = run;
+    return rc;
+}
+
+static int start_box(struct runner *runner, struct run *run, const struct mux_attachment *at,
+                     struct af_error *err)
+{
+    AF_CLEANUP_FREE char *path = NULL;
+    if (asprintf(&path, "%s/%s", runner->mountpoint, run->id) < 0) {
+        path = NULL;
+        return af_error_errno(err, ENOMEM, "cannot start sandbox %s", run->id);
+    }
+    struct exec_box_spec spec = {
+        .id = run->id,
+        .view_path = path,
+        .uid = at->uid,
+        .gid = at->gid,
+        .rootfs = runner->rootfs,
+        .limits.tmp_bytes = runner->tmp_bytes,
+    };
+    // Under the lock, so that run->box is set before any event of it is handled.
+    pthread_mutex_lock(&runner->lock);
+    int rc = run->state == RUN_STARTING
+                 ? exec_box_start(runner->engine, &spec, box_started, box_died, run, &run->box, err)
+                 : af_error_set(err, AF_CANCELLED, "the sandbox was destroyed while starting");
+    pthread_mutex_unlock(&runner->lock);
+    return rc;
+}
+
+int runner_start(struct runner *runner, const char *id, runner_done done, void *arg,
+                 struct af_error *err)
+{
+    AF_CHECK_MAGIC(runner, RUNNER_MAGIC);
+    struct run *run;
+    if (enter_start(runner, id, &run, err) < 0)
+        return -1;
+    run->starter = (struct waiter){.done = done, .arg = arg};
+    struct mux_attachment attachment;
+    int rc = mux_sandbox_get(runner->mux, id, sandbox_exists, NULL, err);
+    bool attached = rc == 0 && (rc = mux_view_attach(runner->mux, id, &attachment, err)) == 0;
+    if (attached)
+        rc = start_box(runner, run, &attachment, err);
+    if (rc < 0) {
+        pthread_mutex_lock(&runner->lock);
+        run->state = RUN_STOPPING;
+        run->failed = true;
+        run->starter.done = NULL;
+        pthread_mutex_unlock(&runner->lock);
+        handle_stopped(run);
+        return -1;
+    }
+    return 0;
+}
+
+int runner_stop(struct runner *runner, const char *id, runner_done done, void *arg,
+                struct af_error *err)
+{
+    AF_CHECK_MAGIC(runner, RUNNER_MAGIC);
+    if (mux_sandbox_get(runner->mux, id, sandbox_exists, NULL, err) < 0)
+        return -1;
+    int rc = 0;
+    pthread_mutex_lock(&runner->lock);
+    struct run *run = find_run(runner, id);
+    if (!run)
+        rc = af_error_set(err, AF_FAILED_PRECONDITION, "sandbox %s is not running", id);
+    else if (run->state != RUN_UP)
+        rc = refuse_state(run, err);
+    else if (!add_ender(run, done, arg))
+        rc = af_error_errno(err, ENOMEM, "cannot stop sandbox %s", id);
+    else
+        stop_box(run);
+    pthread_mutex_unlock(&runner->lock);
+    return rc;
+}
+
+// Marks a running sandbox for removal, or enters an idle one so that nobody can start it
+// meanwhile. *ret_idle: the caller has to remove it.
+static int enter_destroy(struct runner *runner, const char *id, runner_done done, void *arg,
+                         struct run **ret_idle, struct af_error *err)
+{
+    int rc = 0;
+    *ret_idle = NULL;
+    pthread_mutex_lock(&runner->lock);
+    struct run *run = find_run(runner, id);
+    bool idle = !run;
+    if (idle)
+        run = add_run(runner, id, RUN_STOPPING);
+    if (!run || !add_ender(run, done, arg)) {
+        rc = af_error_errno(err, ENOMEM, "cannot destroy sandbox %s", id);
+        if (idle && run) {
+            HASH_DEL(runner->runs, run);
+            free(run);
+        }
+    } else {
+        run->destroy = true;
+        if (idle)
+            *ret_idle = run;
+        else if (run->state != RUN_STOPPING && run->box)
+            stop_box(run);
+        else
+            run->state = RUN_STOPPING; // between attach and exec_box_start: start_box sees it
+    }
+    pthread_mutex_unlock(&runner->lock);
+    return rc;
+}
+
+int runner_destroy(struct runner *runner, const char *id, runner_done done, void *arg,
+                   struct af_error *err)
+{
+    AF_CHECK_MAGIC(runner, RUNNER_MAGIC);
+    if (mux_sandbox_get(runner->mux, id, sandbox_exists, NULL, err) < 0)
+        return -1;
+    struct run *idle;
+    if (enter_destroy(runner, id, done, arg, &idle, err) < 0)
+        return -1;
+    if (idle)
+        handle_stopped(idle);
+    return 0;
+}
+
+int runner_command(struct runner *runner, const char *id, const struct exec_command_spec *spec,
+                   exec_command_done done, void *arg, struct exec_command **ret_command,
+                   struct af_error *err)
+{
+    AF_CHECK_MAGIC(runner, RUNNER_MAGIC);
+    pthread_mutex_lock(&runner->lock);
+    struct run *run = find_run(runner, id);
+    bool up = run && run->state == RUN_UP;
+    int rc = up ? exec_command_start(run->box, spec, done, arg, ret_command, err) : -1;
+    pthread_mutex_unlock(&runner->lock);
+    if (up || mux_sandbox_get(runner->mux, id, sandbox_exists, NULL, err) < 0)
+        return rc;
+    return af_error_set(err, AF_FAILED_PRECONDITION, "sandbox %s is not running; start it first",
+                        id);
+}
+
+void runner_expect_expiry(struct runner *runner, int64_t expires_ns)
+{
+    pthread_mutex_lock(&runner->lock);
+    if (expires_ns < runner->next_expiry_ns) {
+        runner->next_expiry_ns = expires_ns;
+        pthread_cond_signal(&runner->wake);
+    }
+    pthread_mutex_unlock(&runner->lock);
+}
+
+size_t runner_count(struct runner *runner)
+{
+    pthread_mutex_lock(&runner->lock);
+    size_t count = HASH_COUNT(runner->runs);
+    pthread_mutex_unlock(&runner->lock);
+    return count;
+}

@@ -1,0 +1,57 @@
+// The runner: which sandboxes are running, and the steps between their states.
+//
+// It joins mux (the view) and exec (the box) without either knowing the other: start = attach the
+// view, start the box; stop = end the box, detach the view; destroy = stop, then remove the record.
+// One entry per sandbox that is starting, running or stopping; none for an idle one.
+// Threads: functions may be called from any thread, run short store transactions on it, and never
+// wait for a process. Callbacks run once, on the runner's own thread, and may block briefly; they
+// may run before the function that was given them returns.
+// Lock: one mutex over the table; held over calls of exec (which do not block), never over mux.
+// Errors: -1 with *err set, then no callback runs; what goes wrong later arrives in the callback.
+// Read next: runner.c.
+#ifndef AF_API_RUNNER_H
+#define AF_API_RUNNER_H
+
+#include "exec/exec.h"
+#include "mux/sandbox.h"
+
+struct runner;
+
+struct runner_options {
+    struct mux *mux;            // borrowed
+    struct exec_engine *engine; // borrowed
+    const char *mountpoint;     // copied
+    const char *rootfs;         // of every box, or NULL; copied
+    uint64_t tmp_bytes;         // of every box; 0: exec's default
+};
+
+int runner_new(const struct runner_options *options, struct runner **ret, struct af_error *err);
+// Ends every box, waits for it, and frees. No other call may be under way.
+void runner_free(struct runner *runner);
+
+// err NULL: done.
+typedef void (*runner_done)(void *arg, const struct af_error *err);
+
+// PENDING or STOPPED -> RUNNING. FAILED_PRECONDITION while it starts, runs or stops.
+int runner_start(struct runner *runner, const char *id, runner_done done, void *arg,
+                 struct af_error *err);
+// RUNNING -> STOPPED. FAILED_PRECONDITION when it is not running.
+int runner_stop(struct runner *runner, const char *id, runner_done done, void *arg,
+                struct af_error *err);
+// From any state. Its commands end first.
+int runner_destroy(struct runner *runner, const char *id, runner_done done, void *arg,
+                   struct af_error *err);
+
+// exec_command_start in the box of a running sandbox; `done` runs on exec's thread.
+// FAILED_PRECONDITION when it is not running, NOT_FOUND when there is no such sandbox.
+int runner_command(struct runner *runner, const char *id, const struct exec_command_spec *spec,
+                   exec_command_done done, void *arg, struct exec_command **ret_command,
+                   struct af_error *err);
+
+// A sandbox was made that expires at this wall-clock time: it is destroyed soon after.
+void runner_expect_expiry(struct runner *runner, int64_t expires_ns);
+
+// Sandboxes that have a box now.
+size_t runner_count(struct runner *runner);
+
+#endif

@@ -1,0 +1,259 @@
+// The engine: its event thread (epoll, timers, posts), start and end.
+//
+// Owns: the epoll set, the inbox, the timers, the graves, and the descriptors that boxes share.
+// Locks: inbox_lock (rank 1), held for list operations only. Fails: exec_engine_new says what is
+// missing; the running loop has no way to fail but a programming error (abort).
+// Read next: engine_priv.h, setup.c (what exec_engine_new checks), box.c.
+#include "exec/engine_priv.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "exec/setup.h"
+#include "mux/base/cleanup.h"
+#include "mux/base/clock.h"
+#include "mux/base/log.h"
+
+#define BATCH 64
+
+// ---- posts and jobs ---------------------------------------------------------------------
+
+void exec_post(struct exec_engine *e, struct exec_post *post, void (*fn)(struct exec_post *))
+{
+    post->fn = fn;
+    pthread_mutex_lock(&e->inbox_lock);
+    bool first = STAILQ_EMPTY(&e->inbox);
+    STAILQ_INSERT_TAIL(&e->inbox, post, link);
+    pthread_mutex_unlock(&e->inbox_lock);
+    const uint64_t one = 1;
+    if (first && write(e->event_fd, &one, sizeof(one)) < 0 && errno != EAGAIN)
+        abort(); // an eventfd of our own cannot refuse
+}
+
+static void posts_run(struct exec_engine *e)
+{
+    struct exec_post_list list = STAILQ_HEAD_INITIALIZER(list);
+    pthread_mutex_lock(&e->inbox_lock);
+    STAILQ_CONCAT(&list, &e->inbox);
+    pthread_mutex_unlock(&e->inbox_lock);
+    struct exec_post *post;
+    while ((post = STAILQ_FIRST(&list))) {
+        STAILQ_REMOVE_HEAD(&list, link);
+        post->fn(post);
+    }
+}
+
+void exec_job_queue(struct exec_engine *e, struct exec_job *job, void (*run)(struct exec_job *))
+{
+    job->run = run;
+    pthread_mutex_lock(&e->jobs_lock);
+    STAILQ_INSERT_TAIL(&e->jobs, job, link);
+    pthread_cond_signal(&e->jobs_changed);
+    pthread_mutex_unlock(&e->jobs_lock);
+}
+
+// ---- watches and graves -----------------------------------------------------------------
+
+int exec_watch_add(struct exec_engine *e, struct exec_watch *watch, int fd, uint32_t events,
+                   void (*fn)(struct exec_watch *, uint32_t))
+{
+    watch->fd = fd;
+    watch->fn = fn;
+    struct epoll_event event = {.events = events, .data.ptr = watch};
+    return epoll_ctl(e->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
+}
+
+int exec_watch_change(struct exec_engine *e, struct exec_watch *watch, uint32_t events)
+{
+    struct epoll_event event = {.events = events, .data.ptr = watch};
+    return epoll_ctl(e->epoll_fd, EPOLL_CTL_MOD, watch->fd, &event) < 0 ? -errno : 0;
+}
+
+void exec_watch_close(struct exec_engine *e, struct exec_watch *watch)
+{
+    if (watch->fd < 0)
+        return;
+    // Explicitly: a descriptor that a child still shares would stay in the set after close.
+    epoll_ctl(e->epoll_fd, EPOLL_CTL_DEL, watch->fd, NULL);
+    close(watch->fd);
+    watch->fd = -1;
+}
+
+void exec_engine_bury(struct exec_engine *e, struct exec_grave *grave,
+                      void (*free_fn)(struct exec_grave *grave))
+{
+    grave->free_fn = free_fn;
+    SLIST_INSERT_HEAD(&e->graves, grave, link);
+}
+
+static void graves_free(struct exec_engine *e)
+{
+    struct exec_grave *grave;
+    while ((grave = SLIST_FIRST(&e->graves))) {
+        SLIST_REMOVE_HEAD(&e->graves, link);
+        grave->free_fn(grave);
+    }
+}
+
+// ---- the loop ---------------------------------------------------------------------------
+
+static void *event_main(void *arg)
+{
+    struct exec_engine *e = arg;
+    pthread_setname_np(pthread_self(), "exec-event");
+    struct epoll_event events[BATCH];
+    while (!e->stopping || !LIST_EMPTY(&e->boxes)) {
+        int wait_ms = exec_timers_wait_ms(&e->timers, af_monotonic_ns());
+        int n = epoll_wait(e->epoll_fd, events, BATCH, wait_ms);
+        if (n < 0 && errno != EINTR) {
+            af_log(AF_LOG_ERROR, EXEC_AREA, "epoll_wait failed", "errno=%d", errno);
+            abort();
+        }
+        for (int i = 0; i < n; i++) {
+            struct exec_watch *watch = events[i].data.ptr;
+            uint64_t count;
+            if (!watch) { // the eventfd
+                if (read(e->event_fd, &count, sizeof(count)) < 0 && errno != EAGAIN)
+                    abort();
+            } else if (watch->fd >= 0) { // not closed earlier in this batch
+                watch->fn(watch, events[i].events);
+            }
+        }
+        posts_run(e);
+        exec_timers_run(&e->timers, af_monotonic_ns());
+        graves_free(e);
+    }
+    return NULL;
+}
+
+static void on_end(struct exec_post *post)
+{
+    struct exec_engine *e = EXEC_CONTAINER_OF(post, struct exec_engine, end_post);
+    e->stopping = true;
+    struct exec_box *box, *next;
+    for (box = LIST_FIRST(&e->boxes); box; box = next) {
+        next = LIST_NEXT(box, link);
+        exec_box_abandon(box);
+    }
+}
+
+// ---- start and end ----------------------------------------------------------------------
+
+static int loop_open(struct exec_engine *e, struct af_error *err)
+{
+    e->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    e->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
+    if (e->epoll_fd < 0 || e->event_fd < 0 ||
+        epoll_ctl(e->epoll_fd, EPOLL_CTL_ADD, e->event_fd, &event) < 0)
+        return af_error_errno(err, errno, "cannot set up the event loop for commands");
+    return 0;
+}
+
+static void engine_destroy(struct exec_engine *e)
+{
+    const int fds[] = {e->epoll_fd, e->event_fd,      e->owner_fd,      e->lock_fd,
+                       e->init_fd,  e->filter_fds[0], e->filter_fds[1], e->null_fd};
+    for (size_t i = 0; i < AF_ARRAY_LEN(fds); i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
+    exec_timers_fini(&e->timers);
+    pthread_mutex_destroy(&e->inbox_lock);
+    pthread_mutex_destroy(&e->jobs_lock);
+    pthread_cond_destroy(&e->jobs_changed);
+    free(e->run_dir);
+    free(e->etc_dir);
+    free(e->bwrap_path);
+    e->magic = 0;
+    free(e);
+}
+
+static struct exec_engine *engine_alloc(void)
+{
+    struct exec_engine *e = calloc(1, sizeof(*e));
+    if (!e)
+        return NULL;
+    e->magic = EXEC_ENGINE_MAGIC;
+    e->epoll_fd = e->event_fd = e->owner_fd = e->lock_fd = e->init_fd = e->null_fd = -1;
+    e->filter_fds[0] = e->filter_fds[1] = -1;
+    STAILQ_INIT(&e->inbox);
+    STAILQ_INIT(&e->jobs);
+    SLIST_INIT(&e->graves);
+    LIST_INIT(&e->boxes);
+    pthread_mutex_init(&e->inbox_lock, NULL);
+    pthread_mutex_init(&e->jobs_lock, NULL);
+    pthread_cond_init(&e->jobs_changed, NULL);
+    return e;
+}
+
+// Starts a thread with every signal blocked: signals are the daemon's business.
+static int thread_start(pthread_t *ret, void *(*fn)(void *), void *arg)
+{
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    int e = pthread_create(ret, NULL, fn, arg);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return e;
+}
+
+static void launcher_end(struct exec_engine *e)
+{
+    pthread_mutex_lock(&e->jobs_lock);
+    e->jobs_end = true;
+    pthread_cond_signal(&e->jobs_changed);
+    pthread_mutex_unlock(&e->jobs_lock);
+    pthread_join(e->launcher_thread, NULL);
+}
+
+int exec_engine_new(const struct exec_options *options, struct exec_engine **ret_engine,
+                    struct af_error *err)
+{
+    struct exec_engine *e = engine_alloc();
+    if (!e)
+        return af_error_errno(err, ENOMEM, "cannot start the engine for commands");
+    if (exec_setup(e, options, err) < 0 || loop_open(e, err) < 0) {
+        engine_destroy(e);
+        return -1;
+    }
+    int failed = thread_start(&e->launcher_thread, exec_launcher_main, e);
+    if (!failed) {
+        failed = thread_start(&e->event_thread, event_main, e);
+        if (failed)
+            launcher_end(e);
+    }
+    if (failed) {
+        engine_destroy(e);
+        return af_error_errno(err, failed, "cannot start the threads for commands");
+    }
+    if (exec_setup_trial(e, err) < 0) {
+        exec_engine_free(e);
+        return -1;
+    }
+    *ret_engine = e;
+    return 0;
+}
+
+void exec_engine_free(struct exec_engine *e)
+{
+    if (!e)
+        return;
+    AF_CHECK_MAGIC(e, EXEC_ENGINE_MAGIC);
+    atomic_store(&e->ending, true);
+    exec_post(e, &e->end_post, on_end);
+    pthread_join(e->event_thread, NULL);
+    // Last: bubblewrap ends with the thread that started it (--die-with-parent).
+    launcher_end(e);
+    engine_destroy(e);
+}
+
+const struct exec_features *exec_engine_features(const struct exec_engine *e)
+{
+    AF_CHECK_MAGIC(e, EXEC_ENGINE_MAGIC);
+    return &e->features;
+}

@@ -1,0 +1,251 @@
+// What the files of exec share: the engine, boxes, commands and who may touch them.
+//
+// Threads. "event" is the engine's event thread, "launcher" its launcher thread, "any" callers.
+//   Fields are the event thread's, unless a comment says otherwise. Callers reach the event
+//   thread by exec_post; the launcher gets jobs and answers them by exec_post.
+// Locks, none held across a system call that can block, nor across a callback:
+//   rank 1  engine->inbox_lock     the list of posts
+//   rank 1  engine->jobs_lock      the launcher's list
+// Freeing: an object that epoll may still name in the current batch is freed at the end of the
+// batch (exec_engine_bury). Read next: engine.c, box.c, command.c, launcher.c.
+#ifndef AF_EXEC_ENGINE_PRIV_H
+#define AF_EXEC_ENGINE_PRIV_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/queue.h>
+
+#include "exec/exec.h"
+#include "exec/init/protocol.h"
+#include "exec/timer.h"
+
+#define EXEC_ENGINE_MAGIC  0xe8ec0001u
+#define EXEC_BOX_MAGIC     0xe8ec0002u
+#define EXEC_COMMAND_MAGIC 0xe8ec0003u
+#define EXEC_AREA          "exec"
+
+// A call to be made on the event thread. Embedded in what it is about, so that it cannot fail.
+struct exec_post {
+    STAILQ_ENTRY(exec_post) link;
+    void (*fn)(struct exec_post *post);
+};
+STAILQ_HEAD(exec_post_list, exec_post);
+
+// A descriptor in the epoll set.
+struct exec_watch {
+    int fd; // -1: none
+    void (*fn)(struct exec_watch *watch, uint32_t events);
+};
+
+// Something to be freed after the current batch of events.
+struct exec_grave {
+    SLIST_ENTRY(exec_grave) link;
+    void (*free_fn)(struct exec_grave *grave);
+};
+SLIST_HEAD(exec_grave_list, exec_grave);
+
+// Work for the launcher thread.
+struct exec_job {
+    STAILQ_ENTRY(exec_job) link;
+    void (*run)(struct exec_job *job); // launcher; ends with exec_post
+};
+STAILQ_HEAD(exec_job_list, exec_job);
+
+// ---- box --------------------------------------------------------------------------------
+
+enum exec_box_state {
+    BOX_LAUNCHING, // the launcher makes the user namespace and spawns bwrap
+    BOX_GREETING,  // waiting for the init's HELLO
+    BOX_ATTACHING, // the launcher checks the init and attaches the view
+    BOX_UP,
+    BOX_ENDING, // killed, waiting for its processes to be gone
+    BOX_GONE,   // no process left; waits for exec_box_stop, or for its last job
+};
+
+// What the launcher works on: written by the event thread before the job is queued, by the
+// launcher until it posts `done`, and by the event thread again from then on.
+struct exec_launch {
+    struct exec_job job;
+    struct exec_post done;
+    bool running;
+    bool failed;
+    struct af_error error;
+    int bwrap_pidfd;
+    pid_t bwrap_pid;
+    int init_pidfd; // given by the event thread for the attach job
+    pid_t init_pid;
+    int socket_fd; // the engine's end
+    int words_fd;  // memfd with what bwrap wrote on stderr
+};
+
+struct exec_box {
+    unsigned magic;
+    enum exec_box_state state;
+    struct exec_engine *engine;
+    LIST_ENTRY(exec_box) link;
+    struct exec_grave grave;
+    atomic_bool up; // state is BOX_UP; any thread may read
+
+    // The spec, constant after exec_box_start.
+    char id[AF_ERROR_TEXT_MAX / 4];
+    char *view_path;
+    char *rootfs;
+    char *hostname;
+    uid_t uid;
+    gid_t gid;
+    struct exec_limits limits;
+
+    exec_box_done done; // NULL once called
+    exec_box_died died;
+    void *arg;
+    exec_box_stopped stopped;
+    void *stopped_arg;
+    bool stop_asked;
+    struct exec_post start_post, stop_post;
+
+    struct exec_launch launch;
+    struct exec_timer timer; // start, or end of the processes
+    struct exec_watch socket;
+    struct exec_watch bwrap_exit;
+    struct exec_watch init_exit;
+    bool bwrap_gone, init_gone;
+    enum exec_shell shell;
+    struct af_error why; // why the box is ending
+
+    LIST_HEAD(, exec_command) commands; // not over yet
+    STAILQ_HEAD(, exec_command) unsent; // have something to say to the init
+    unsigned slots_used;                // started in the init and not ENDED yet
+    uint64_t last_id;                   // of the commands told to the init
+};
+
+// event: kills every process of the box. `why` is what its start, its commands and its owner hear.
+void exec_box_kill(struct exec_box *box, const struct af_error *why);
+// event: the engine ends: stops the box, which from now on belongs to the engine alone.
+void exec_box_abandon(struct exec_box *box);
+// event: sends what its commands have to say; a breach or a closed socket kills the box.
+void exec_box_flush(struct exec_box *box);
+
+// ---- command ----------------------------------------------------------------------------
+
+enum exec_command_state {
+    COMMAND_QUEUED,   // START not sent yet
+    COMMAND_RUNNING,  // until its leader has exited
+    COMMAND_DRAINING, // the leader has exited; reading what is in the pipes
+    COMMAND_ENDING,   // END sent or the supervisor died: waiting for ENDED
+    COMMAND_OVER,     // its callback has run
+};
+
+// One of stdout and stderr.
+struct exec_stream {
+    struct exec_watch watch;
+    struct exec_command *command;
+    char *bytes; // len + 1 bytes at least, or NULL
+    size_t len, capacity;
+    uint64_t total;
+};
+
+struct exec_command {
+    unsigned magic;
+    enum exec_command_state state;
+    atomic_int refs; // the engine's and the caller's
+    struct exec_box *box;
+    struct exec_engine *engine;
+    LIST_ENTRY(exec_command) link;
+    STAILQ_ENTRY(exec_command) unsent_link;
+    bool unsent; // in box->unsent
+    bool end_wanted;
+    struct exec_grave grave;
+    struct exec_post start_post, cancel_post;
+    atomic_bool cancel_posted;
+    atomic_bool over; // state is COMMAND_OVER
+
+    exec_command_done done;
+    void *arg;
+    size_t output_max;
+    int64_t started_ns, timeout_ns, drain_until_ns;
+
+    uint64_t id;
+    bool shell_line; // argv[0] and argv[1] are added when the shell is known
+    struct exec_msg_start head;
+    char *text; // argv, env, workdir as in protocol.h
+    int fds[EXEC_START_FDS_MAX]; // the init's ends until sent
+    int fd_count;
+    char *stdin_bytes;
+    size_t stdin_len, stdin_at;
+
+    struct exec_watch stdin_watch;
+    struct exec_watch status;
+    struct exec_stream out, err;
+    struct exec_timer timer; // timeout, then drain, then kill
+    bool exited;             // wait_status is the leader's
+    bool left;               // the leader left others running
+    bool timed_out;
+    int wait_status;
+    int64_t ended_ns;
+    struct af_error error; // AF_OK: none
+};
+
+// event: ENDED of a command of this box, or of one that is over.
+void exec_command_on_ended(struct exec_box *box, uint64_t id);
+// event: writes the command's next message to the init. 0, -EAGAIN, or another -errno.
+int exec_command_send(struct exec_command *command, int socket_fd);
+// event: the box has no process left: ends the command with the given error.
+void exec_command_box_gone(struct exec_command *command, const struct af_error *why);
+
+// ---- engine -----------------------------------------------------------------------------
+
+struct exec_engine {
+    unsigned magic;
+    // Constant after exec_engine_new.
+    char *run_dir;
+    char *etc_dir; // generated /etc
+    char *bwrap_path;
+    struct exec_options options; // defaults filled in; its strings are not used
+    struct exec_features features;
+    int owner_fd;         // lock that says a daemon is there; nobody inherits it
+    int lock_fd;          // lock that boxes inherit: held while one of them lives
+    int init_fd;          // O_PATH-like descriptor of agentfense-init
+    int filter_fds[2];    // memfds: the seccomp programs
+    int null_fd;
+    int epoll_fd, event_fd;
+    pthread_t event_thread, launcher_thread;
+
+    pthread_mutex_t inbox_lock;
+    struct exec_post_list inbox; // inbox_lock
+    atomic_bool ending;          // no new boxes
+
+    pthread_mutex_t jobs_lock;
+    pthread_cond_t jobs_changed;
+    struct exec_job_list jobs; // jobs_lock
+    bool jobs_end;             // jobs_lock
+
+    // The event thread's.
+    LIST_HEAD(, exec_box) boxes;
+    struct exec_timers timers;
+    struct exec_grave_list graves;
+    struct exec_post end_post;
+    bool stopping;
+    char scratch[64 << 10];
+};
+
+// any: runs post->fn on the event thread, in the order of the calls.
+void exec_post(struct exec_engine *engine, struct exec_post *post, void (*fn)(struct exec_post *));
+// event
+void exec_engine_bury(struct exec_engine *engine, struct exec_grave *grave,
+                      void (*free_fn)(struct exec_grave *grave));
+// event: adds fd (owned by the watch from now on) to the epoll set. 0 or -errno.
+int exec_watch_add(struct exec_engine *engine, struct exec_watch *watch, int fd, uint32_t events,
+                   void (*fn)(struct exec_watch *, uint32_t));
+int exec_watch_change(struct exec_engine *engine, struct exec_watch *watch, uint32_t events);
+// event: takes the descriptor out and closes it. Allowed when there is none.
+void exec_watch_close(struct exec_engine *engine, struct exec_watch *watch);
+
+// any: gives the launcher a job.
+void exec_job_queue(struct exec_engine *engine, struct exec_job *job,
+                    void (*run)(struct exec_job *));
+// The launcher thread's function.
+void *exec_launcher_main(void *engine);
+
+#define EXEC_CONTAINER_OF(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
+
+#endif

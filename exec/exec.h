@@ -1,0 +1,201 @@
+// exec: runs commands for sandboxes. This is the only header that other folders include.
+//
+// What it is: an engine (one event thread, one launcher thread) that owns boxes. A box is one
+// running sandbox: a bubblewrap process and the small static init inside it, which forks,
+// reaps and reports. A command is one fork of that init, supervised on its own, so that the
+// whole tree it started can be ended without touching any other command.
+// What it knows: paths, ids, uids and limits. Nothing about views, stores or FUSE.
+//
+// Threads: every function below may be called from any thread and never blocks on a child
+// process or a mount, but for exec_engine_new, exec_engine_free and exec_recover, which may
+// take seconds. Every callback runs on the engine's event thread: it must not block, and may
+// call any function of this header except exec_engine_free. A callback never runs before the
+// function it was given to has returned 0, but it may run on the other thread before the
+// caller has looked at that return value: set up what the callback uses first.
+// Errors: a function returns 0, or -1 with *err set; then no callback will run. Everything that
+// goes wrong later arrives in the callback, exactly once.
+// Ownership: specs and their strings are copied; results are valid during the callback only.
+// Read next: docs/EXEC.md, then engine.c (the loop), box.c (life of a box), command.c.
+#ifndef AF_EXEC_EXEC_H
+#define AF_EXEC_EXEC_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "mux/base/error.h"
+
+struct exec_engine;
+struct exec_box;
+struct exec_command;
+
+// ---- engine -----------------------------------------------------------------------------
+
+// Bounds of one box. 0 means the engine's default; the engine's own 0 means the built-in one.
+struct exec_limits {
+    uint64_t tmp_bytes;      // size of /tmp (built-in 256 MiB)
+    uint64_t home_bytes;     // size of HOME, a private tmpfs outside /workspace (256 MiB)
+    uint64_t shm_bytes;      // size of /dev/shm (64 MiB)
+    uint32_t processes_max;  // processes and threads of one box (RLIMIT_NPROC; 4096)
+    uint32_t open_files_max; // file descriptors of one process (RLIMIT_NOFILE; 65536)
+};
+
+struct exec_options {
+    const char *run_dir;    // absolute, existing, root-only directory for the lock and generated
+                            // files; one engine per directory
+    const char *bwrap_path; // NULL: "bwrap" from the usual directories (never from $PATH)
+    const char *init_path;  // NULL: "agentfense-init" beside this program's binary
+    struct exec_limits limits;
+    uint32_t commands_per_box_max; // commands running at once in one box (0: 256)
+    int64_t start_timeout_ns;      // a box that is not up after this is ended (0: 10 s)
+    int64_t drain_quiet_ns;        // see exec_command_start (0: 100 ms)
+    int64_t drain_max_ns;          // (0: 1 s)
+    int64_t kill_timeout_ns;       // a command's tree that outlives SIGKILL by this takes its
+                                   // box with it (0: 5 s)
+};
+
+// What the engine found at start, for the daemon's start-up lines.
+struct exec_features {
+    char bwrap_version[32];
+    bool seccomp; // always true today: the engine refuses to start without a filter
+};
+
+// Checks the machine (bwrap, the init, user namespaces, mount calls, seccomp: a trial box is
+// started and ended), takes the run directory's lock and starts the threads.
+// Needs real root (CAP_SYS_ADMIN, CAP_SETUID, CAP_SETGID in the initial user namespace).
+// Errors: FAILED_PRECONDITION with a sentence that names what is missing or, when a crashed
+// daemon's processes still hold the lock, tells to run exec_recover. Blocks for some 20 ms.
+int exec_engine_new(const struct exec_options *options, struct exec_engine **ret_engine,
+                    struct af_error *err);
+
+// Ends every box and command (their callbacks run first, with AF_CANCELLED), waits until no
+// process is left, frees the engine and every box that its owner has not stopped. Blocks. No other
+// call on this engine may be running or follow. NULL is allowed.
+void exec_engine_free(struct exec_engine *engine);
+
+const struct exec_features *exec_engine_features(const struct exec_engine *engine);
+
+// Ends the processes that a crashed daemon left behind: every process that still holds the lock
+// of this run directory (bwrap and inits inherit it; commands live in the init's pid namespace
+// and go with it). Call before exec_engine_new and before unmounting the views.
+// *ret_ended (may be NULL) is the number of processes that had to be killed.
+// While another engine uses the run directory: FAILED_PRECONDITION, and nothing is ended.
+// A missing run directory is no error. Blocks, at most 10 s: then AF_UNAVAILABLE. Thread: any.
+int exec_recover(const char *run_dir, unsigned *ret_ended, struct af_error *err);
+
+// ---- boxes ------------------------------------------------------------------------------
+
+enum exec_network {
+    EXEC_NETWORK_NONE = 0, // only a loopback interface of its own
+};
+
+struct exec_box_spec {
+    const char *id;        // the sandbox's id, for messages; printable, at most AF_ID_TEXT_MAX
+    const char *view_path; // absolute host path of the directory that becomes /workspace;
+                           // NULL: /workspace stays an empty read-only directory
+    uid_t uid;             // host ids of everything in the box: unprivileged, one per view slot.
+    gid_t gid;             // Inside, the user is always `agent`, 1000:1000
+    const char *rootfs;    // absolute host path of a root to use read-only, or NULL for the host's
+                           // minimal one (/usr without /usr/local, a generated /etc)
+    const char *hostname;  // NULL: "sandbox"
+    enum exec_network network;
+    struct exec_limits limits;
+};
+
+// Called once when a start has ended, `err` NULL when the box is up.
+typedef void (*exec_box_done)(void *arg, const struct af_error *err);
+
+// Called at most once, when a box that was up ends without exec_box_stop (its init died, the
+// machine ran out of memory, a command's tree could not be killed). Its processes are gone by
+// then, and its commands have had their callbacks. The box still has to be given to exec_box_stop.
+typedef void (*exec_box_died)(void *arg, const struct af_error *why);
+
+// Starts a box. `died` may be NULL; both callbacks get `arg`.
+// *ret_box is valid until exec_box_stop is called on it, whatever `done` says: a box whose start
+// failed has to be given to exec_box_stop as well.
+// Errors at once: INVALID_ARGUMENT (spec), UNAVAILABLE (the engine is ending), RESOURCE_EXHAUSTED.
+// Errors in `done`: FAILED_PRECONDITION (bwrap refused, with its words), NOT_FOUND (no view_path),
+// DEADLINE_EXCEEDED, CANCELLED (stopped meanwhile), RESOURCE_EXHAUSTED, INTERNAL.
+int exec_box_start(struct exec_engine *engine, const struct exec_box_spec *spec, exec_box_done done,
+                   exec_box_died died, void *arg, struct exec_box **ret_box, struct af_error *err);
+
+typedef void (*exec_box_stopped)(void *arg);
+
+// Ends every process of the box (its pid namespace goes), in any state, and releases the handle:
+// the caller must not use `box` after this call. Commands still running get AF_CANCELLED before
+// `done` (may be NULL) runs; when it runs no process and no mount of the box is left. Cannot fail.
+void exec_box_stop(struct exec_box *box, exec_box_stopped done, void *arg);
+
+// ---- commands ---------------------------------------------------------------------------
+
+struct exec_env {
+    const char *name; // not empty, without '='
+    const char *value;
+};
+
+struct exec_command_spec {
+    // Exactly one of the two. A command line runs in the root's bash where there is one, else in
+    // its sh, as `SHELL -c LINE`; an argv is executed as it is, found through PATH.
+    const char *shell_line;
+    const char *const *argv; // NULL-terminated
+
+    const void *stdin_bytes; // NULL: /dev/null
+    size_t stdin_len;        // at most AF_STDIN_MAX
+
+    // Added to HOME, PATH, LANG, TERM, USER, LOGNAME, SHELL and PWD, which they may replace.
+    const struct exec_env *env;
+    size_t env_count; // at most AF_ENV_MAX
+
+    const char *workdir;     // absolute path inside; NULL or "": /workspace
+    int64_t timeout_ns;      // 0: AF_TIMEOUT_DEFAULT_NS; at most AF_TIMEOUT_MAX_NS
+    size_t output_bytes_max; // kept of each of stdout and stderr; 0: AF_OUTPUT_MAX
+};
+
+struct exec_output {
+    const char *bytes; // never NULL; any bytes; bytes[len] is '\0'
+    size_t len;
+    uint64_t total_bytes; // what the command wrote, as far as it was read
+    bool truncated;       // total_bytes > len
+};
+
+struct exec_result {
+    struct exec_output out;
+    struct exec_output err;
+    int exit_code;       // 0..255 when signal is 0, else 128 + signal (as shells say it)
+    int signal;          // 0, or the signal that ended the leader
+    int64_t duration_ns; // from the call of exec_command_start to the end
+    bool timed_out;      // the tree was killed at the timeout; exit_code and signal mean nothing
+};
+
+// Called exactly once per started command.
+// err NULL: *result is complete (for timed_out: everything printed until the kill).
+// err set: there is no exit code. *result holds the output read so far (exit_code -1). Statuses:
+//   CANCELLED            exec_command_cancel, exec_box_stop or exec_engine_free
+//   INVALID_ARGUMENT     the program or workdir cannot be used (the text says which and why)
+//   UNAVAILABLE          the box's init ended
+//   ABORTED              the command's supervisor was killed from inside the box
+//   RESOURCE_EXHAUSTED   fork failed, or too many commands at once
+// In every case nothing that the command started is running any more.
+typedef void (*exec_command_done)(void *arg, const struct af_error *err,
+                                  const struct exec_result *result);
+
+// Starts a command in a box that is up. One command is its leader: when the leader has exited
+// and its pipes are closed, the command is over. When something it started still holds the pipes,
+// they are read until nothing came for drain_quiet_ns, at most drain_max_ns; then what is left
+// running is killed (also what has left the session or was forked twice).
+// *ret_command (ret_command may be NULL) is a reference that the caller gives back with
+// exec_command_unref.
+// Errors at once: INVALID_ARGUMENT (spec), FAILED_PRECONDITION (the box is not up).
+int exec_command_start(struct exec_box *box, const struct exec_command_spec *spec,
+                       exec_command_done done, void *arg, struct exec_command **ret_command,
+                       struct af_error *err);
+
+// Kills everything that the command started; `done` then gets AF_CANCELLED. Nothing happens when
+// the command is over already.
+void exec_command_cancel(struct exec_command *command);
+
+// Gives the caller's reference back. The command goes on. NULL is allowed.
+void exec_command_unref(struct exec_command *command);
+
+#endif

@@ -1,0 +1,169 @@
+// One command inside the box: its supervisor and the steps that lead to its program.
+//
+// The supervisor is a child of the init and a subreaper: whatever the command double-forks or
+// moves to another session stays below it. It is not dumpable and blocks every signal, but shares
+// its uid with the command, which can therefore kill it: then the engine sees a status pipe that
+// closed without a word, and the init kills what it left (main.c). Nothing is ever invented.
+// Owns: its copies of the descriptors. Fails: by a FAILED record. Read next: protocol.h.
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "exec/init/init.h"
+
+extern char **environ;
+
+// The strings of one START, as execve wants them.
+struct command_text {
+    char **argv;
+    char **envp;
+    const char *workdir;
+};
+
+void init_report(int status_fd, uint32_t kind, int32_t value, uint32_t extra)
+{
+    const struct exec_status_record record = {.kind = kind, .value = value, .extra = extra};
+    ssize_t n;
+    do {
+        n = write(status_fd, &record, sizeof(record));
+    } while (n < 0 && errno == EINTR);
+}
+
+static _Noreturn void fail(int status_fd, enum exec_stage stage, int errnum)
+{
+    init_report(status_fd, EXEC_STATUS_FAILED, errnum, stage);
+    _exit(1);
+}
+
+// Splits the text into pointers. 0 or an errno value.
+static int text_split(char *text, const struct exec_msg_start *head, struct command_text *ret)
+{
+    size_t strings = (size_t)head->argc + head->envc + 1;
+    char **pointers = calloc(strings + 2, sizeof(char *)); // two NULLs end argv and envp
+    if (!pointers)
+        return ENOMEM;
+    char *at = text, *end = text + head->text_bytes;
+    size_t slot = 0;
+    for (size_t i = 0; i < strings; i++) {
+        char *nul = memchr(at, 0, (size_t)(end - at));
+        if (!nul)
+            return EBADMSG;
+        if (i == head->argc)
+            slot++; // leaves the NULL after argv
+        if (i == strings - 1)
+            ret->workdir = at;
+        else
+            pointers[slot++] = at;
+        at = nul + 1;
+    }
+    ret->argv = pointers;
+    ret->envp = pointers + head->argc + 1;
+    return at == end ? 0 : EBADMSG;
+}
+
+static int text_load(const struct init_start *start, struct command_text *ret)
+{
+    const struct exec_msg_start *head = &start->head;
+    if (head->argc == 0 || head->argc > EXEC_PROTO_STRINGS_MAX ||
+        head->envc > EXEC_PROTO_STRINGS_MAX || head->text_bytes == 0 ||
+        head->text_bytes > EXEC_PROTO_MEMFD_MAX)
+        return EBADMSG;
+    if (start->text)
+        return text_split((char *)start->text, head, ret);
+    char *map =
+        mmap(NULL, head->text_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE, start->text_fd, 0);
+    return map == MAP_FAILED ? errno : text_split(map, head, ret);
+}
+
+static int limits_set(const struct init_limits *limits)
+{
+    const struct rlimit files = {limits->open_files_max, limits->open_files_max};
+    const struct rlimit processes = {limits->processes_max, limits->processes_max};
+    if (setrlimit(RLIMIT_NOFILE, &files) < 0 || setrlimit(RLIMIT_NPROC, &processes) < 0)
+        return errno;
+    return 0;
+}
+
+// Puts the three streams at 0 to 2. The sources are above 2: the init keeps 0 to 2 open.
+static int streams_set(const struct init_start *start)
+{
+    int in = start->stdin_fd >= 0 ? start->stdin_fd : open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (in < 0 || dup2(in, 0) < 0 || dup2(start->stdout_fd, 1) < 0 || dup2(start->stderr_fd, 2) < 0)
+        return errno;
+    return 0;
+}
+
+static _Noreturn void leader(const struct init_start *start, const struct init_limits *limits,
+                             const struct command_text *text)
+{
+    int status_fd = start->status_fd;
+    sigset_t none;
+    sigemptyset(&none);
+    int e = streams_set(start);
+    if (!e)
+        e = limits_set(limits);
+    if (!e && setsid() < 0)
+        e = errno;
+    if (e)
+        fail(status_fd, EXEC_STAGE_SETUP, e);
+    if (chdir(text->workdir) < 0)
+        fail(status_fd, EXEC_STAGE_CHDIR, errno);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    environ = text->envp; // execvpe looks PATH up here
+    execvpe(text->argv[0], text->argv, text->envp);
+    fail(status_fd, EXEC_STAGE_EXEC, errno);
+}
+
+// Whether any child is left, without waiting; reaps those that have ended.
+static bool children_left(void)
+{
+    pid_t pid;
+    do {
+        pid = waitpid(-1, NULL, WNOHANG);
+    } while (pid > 0 || (pid < 0 && errno == EINTR));
+    return pid == 0;
+}
+
+_Noreturn void init_supervise(const struct init_start *start, const struct init_limits *limits)
+{
+    int status_fd = start->status_fd;
+    struct command_text text;
+    int e = text_load(start, &text);
+    if (!e && prctl(PR_SET_CHILD_SUBREAPER, 1) < 0)
+        e = errno;
+    if (e)
+        fail(status_fd, EXEC_STAGE_SETUP, e);
+    pid_t leader_pid = fork();
+    if (leader_pid < 0)
+        fail(status_fd, EXEC_STAGE_FORK, errno);
+    if (leader_pid == 0)
+        leader(start, limits, &text);
+    // Held here they would keep the pipes open for the engine and the writer of stdin.
+    close(start->stdout_fd);
+    close(start->stderr_fd);
+    if (start->stdin_fd >= 0)
+        close(start->stdin_fd);
+    for (;;) {
+        int status;
+        pid_t pid = waitpid(-1, &status, 0);
+        if (pid < 0 && errno == EINTR)
+            continue;
+        if (pid == leader_pid) {
+            bool left = children_left();
+            init_report(status_fd, EXEC_STATUS_EXITED, status, left);
+            if (!left)
+                _exit(0);
+        } else if (pid < 0) {
+            init_report(status_fd, EXEC_STATUS_GONE, 0, 0);
+            _exit(0);
+        }
+    }
+}

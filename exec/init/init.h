@@ -1,0 +1,35 @@
+// What the two files of agentfense-init share. Nothing outside this folder includes it.
+//
+// Single-threaded; no locks. Read next: main.c.
+#ifndef AF_EXEC_INIT_INIT_H
+#define AF_EXEC_INIT_INIT_H
+
+#include <sys/types.h>
+
+#include "exec/init/protocol.h"
+
+// What came with one START message. Descriptors that are not there are -1.
+struct init_start {
+    struct exec_msg_start head;
+    const char *text; // inside the message; with EXEC_START_TEXT_FD NULL
+    int status_fd;
+    int stdout_fd;
+    int stderr_fd;
+    int stdin_fd;
+    int text_fd;
+};
+
+// Bounds that every command gets, from the command line of the init.
+struct init_limits {
+    unsigned long processes_max;
+    unsigned long open_files_max;
+};
+
+// Life of a command's supervisor: starts the leader, reaps everything that it starts, reports on
+// the status pipe. Runs in a fork of the init. Never returns.
+_Noreturn void init_supervise(const struct init_start *start, const struct init_limits *limits);
+
+// Writes one record on a status pipe; nobody is there to read it when it fails.
+void init_report(int status_fd, uint32_t kind, int32_t value, uint32_t extra);
+
+#endif

@@ -1,0 +1,344 @@
+// agentfense-init: process 1 of a sandbox. Static, small, the same for every runtime.
+//
+//   agentfense-init SOCKET LOCK PROCESSES FILES
+// SOCKET  descriptor of the engine's socket (protocol.h). When it closes, the init exits and the
+//         kernel ends every process of the pid namespace: no daemon, no sandbox.
+// LOCK    descriptor of the run directory's lock, held for as long as this process lives
+//         (exec/recover.c finds left-over sandboxes by it).
+// PROCESSES, FILES  RLIMIT_NPROC and RLIMIT_NOFILE of commands.
+//
+// It forks one supervisor per command (command.c) and reaps. Commands share its uid, therefore:
+// it is not dumpable (no /proc/1/mem, /proc/1/fd or ptrace), handles no signal (the kernel drops
+// those sent to process 1 from inside), keeps every descriptor close-on-exec, and takes orders
+// from its socket only. A child that is no supervisor is an orphan of a killed supervisor and is
+// killed: so a command's tree ends exactly, whatever sessions or double forks it used.
+// Owns: the slot table. Locks: none, one thread. Fails: by exiting, which ends the sandbox.
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "exec/init/init.h"
+
+#define CHILDREN_FILE "/proc/self/task/1/children"
+#define SOCKET_FD     3
+#define LOCK_FD       4
+
+struct slot {
+    uint64_t id;
+    pid_t pid;   // 0: the slot is free
+    bool orphans; // the supervisor died without cleaning up
+};
+
+static struct slot slots[EXEC_PROTO_SLOTS_MAX];
+static unsigned slot_top; // every used slot is below
+static struct init_limits limits;
+static union {
+    struct exec_msg_head head;
+    struct exec_msg_start start;
+    char bytes[sizeof(struct exec_msg_start) + EXEC_PROTO_TEXT_MAX];
+} message;
+
+static _Noreturn void die(const char *what)
+{
+    dprintf(2, "agentfense-init: %s: %s\n", what, strerror(errno));
+    _exit(70);
+}
+
+static void tell(const void *bytes, size_t size)
+{
+    ssize_t n;
+    do {
+        n = send(SOCKET_FD, bytes, size, MSG_NOSIGNAL);
+    } while (n < 0 && errno == EINTR);
+    if (n < 0)
+        _exit(0); // the engine is gone
+}
+
+static void tell_ended(struct slot *slot)
+{
+    const struct exec_msg_head head = {.kind = EXEC_MSG_ENDED, .id = slot->id};
+    *slot = (struct slot){0};
+    while (slot_top > 0 && slots[slot_top - 1].id == 0)
+        slot_top--;
+    tell(&head, sizeof(head));
+}
+
+// ---- set-up -----------------------------------------------------------------------------
+
+static unsigned long number(const char *text)
+{
+    char *end;
+    errno = 0;
+    unsigned long value = strtoul(text, &end, 10);
+    if (errno || end == text || *end || value > 0x7fffffff) {
+        errno = EINVAL;
+        die(text);
+    }
+    return value;
+}
+
+// Moves the two descriptors to their places and closes all others but 0 to 2.
+static void descriptors_set(int socket_fd, int lock_fd)
+{
+    int s = fcntl(socket_fd, F_DUPFD_CLOEXEC, 16), l = fcntl(lock_fd, F_DUPFD_CLOEXEC, 16);
+    if (s < 0 || l < 0 || dup3(s, SOCKET_FD, O_CLOEXEC) < 0 || dup3(l, LOCK_FD, O_CLOEXEC) < 0)
+        die("descriptors");
+    if (close_range(LOCK_FD + 1, ~0u, 0) < 0)
+        die("close_range");
+}
+
+// Undoes what a daemon may have set for itself: handlers, mask, umask, limits, OOM score.
+static void process_reset(void)
+{
+    for (int sig = 1; sig < NSIG; sig++)
+        signal(sig, SIG_DFL); // refused for SIGKILL, SIGSTOP and glibc's own
+    umask(022);
+    const struct rlimit no_core = {0, 0};
+    setrlimit(RLIMIT_CORE, &no_core);
+    setpriority(PRIO_PROCESS, 0, 0); // fails harmlessly where it would have to raise
+    // Before the daemon, its commands go. Only while dumpable can the file be opened.
+    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+    if (fd >= 0) {
+        if (write(fd, "500", 3) < 0)
+            dprintf(2, "agentfense-init: oom_score_adj: %s\n", strerror(errno));
+        close(fd);
+    }
+    if (prctl(PR_SET_DUMPABLE, 0) < 0)
+        die("PR_SET_DUMPABLE");
+    if (chdir("/") < 0)
+        die("chdir /");
+}
+
+static int signals_open(void)
+{
+    sigset_t all, child;
+    sigfillset(&all);
+    sigemptyset(&child);
+    sigaddset(&child, SIGCHLD);
+    sigprocmask(SIG_SETMASK, &all, NULL);
+    int fd = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (fd < 0)
+        die("signalfd");
+    return fd;
+}
+
+static void say_hello(void)
+{
+    struct exec_msg_hello hello = {.head.kind = EXEC_MSG_HELLO, .version = EXEC_PROTO_VERSION};
+    hello.shell = access("/bin/bash", X_OK) == 0 ? EXEC_SHELL_BASH
+                  : access("/bin/sh", X_OK) == 0 ? EXEC_SHELL_SH
+                                                 : EXEC_SHELL_NONE;
+    tell(&hello, sizeof(hello));
+}
+
+// ---- children ---------------------------------------------------------------------------
+
+static struct slot *slot_of_pid(pid_t pid)
+{
+    for (unsigned i = 0; i < slot_top; i++)
+        if (slots[i].id && slots[i].pid == pid && !slots[i].orphans)
+            return &slots[i];
+    return NULL;
+}
+
+// Kills every child that is no supervisor. Returns how many there were, -1 when the list cannot
+// be read.
+static int orphans_kill(void)
+{
+    FILE *file = fopen(CHILDREN_FILE, "re");
+    if (!file)
+        return -1;
+    int found = 0;
+    long pid;
+    while (fscanf(file, "%ld", &pid) == 1) {
+        if (slot_of_pid((pid_t)pid))
+            continue;
+        kill((pid_t)pid, SIGKILL);
+        found++;
+    }
+    fclose(file);
+    return found;
+}
+
+// Reaps what has ended. Returns whether there was anything.
+static bool reap(bool *orphans)
+{
+    bool any = false;
+    int status;
+    pid_t pid;
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        any = true;
+        struct slot *slot = slot_of_pid(pid);
+        if (slot && WIFEXITED(status))
+            tell_ended(slot); // it exits only when it has no children
+        else if (slot)
+            *orphans = slot->orphans = true;
+    }
+    return any;
+}
+
+static void children_changed(void)
+{
+    static bool orphans; // some slot waits for the end of its orphans
+    reap(&orphans);
+    while (orphans) {
+        int found = orphans_kill();
+        // A child that ends while the list is read may hide another: look again then.
+        if (reap(&orphans))
+            continue;
+        if (found != 0)
+            return; // SIGCHLD comes for them
+        orphans = false;
+        for (unsigned i = 0; i < slot_top; i++)
+            if (slots[i].orphans)
+                tell_ended(&slots[i]);
+    }
+}
+
+// ---- orders -----------------------------------------------------------------------------
+
+static struct slot *slot_new(uint64_t id)
+{
+    for (unsigned i = 0; i < EXEC_PROTO_SLOTS_MAX; i++)
+        if (slots[i].id == 0) {
+            slots[i].id = id;
+            if (i >= slot_top)
+                slot_top = i + 1;
+            return &slots[i];
+        }
+    return NULL;
+}
+
+static void command_start(const struct init_start *start)
+{
+    struct slot *slot = slot_new(start->head.head.id);
+    if (!slot) {
+        init_report(start->status_fd, EXEC_STATUS_FAILED, EAGAIN, EXEC_STAGE_SLOTS);
+        return;
+    }
+    pid_t pid = fork();
+    if (pid == 0) {
+        close(SOCKET_FD);
+        close(LOCK_FD);
+        init_supervise(start, &limits);
+    }
+    if (pid < 0) {
+        init_report(start->status_fd, EXEC_STATUS_FAILED, errno, EXEC_STAGE_FORK);
+        tell_ended(slot);
+        return;
+    }
+    slot->pid = pid;
+}
+
+static void command_end(uint64_t id)
+{
+    for (unsigned i = 0; i < slot_top; i++)
+        if (slots[i].id == id && slots[i].pid > 0 && !slots[i].orphans)
+            kill(slots[i].pid, SIGKILL);
+}
+
+static void on_start(size_t size, const int *fds, int count)
+{
+    struct init_start start = {.head = message.start, .stdin_fd = -1, .text_fd = -1};
+    uint32_t flags = start.head.flags;
+    int wanted = EXEC_START_FDS_MIN + !!(flags & EXEC_START_HAS_STDIN) +
+                 !!(flags & EXEC_START_TEXT_FD);
+    size_t text = flags & EXEC_START_TEXT_FD ? 0 : start.head.text_bytes;
+    if (size != sizeof(start.head) + text || count != wanted || start.head.head.id == 0) {
+        errno = EBADMSG;
+        die("START");
+    }
+    start.status_fd = fds[0];
+    start.stdout_fd = fds[1];
+    start.stderr_fd = fds[2];
+    int next = EXEC_START_FDS_MIN;
+    if (flags & EXEC_START_HAS_STDIN)
+        start.stdin_fd = fds[next++];
+    if (flags & EXEC_START_TEXT_FD)
+        start.text_fd = fds[next];
+    else
+        start.text = message.bytes + sizeof(start.head);
+    command_start(&start);
+}
+
+// Takes one message from the engine. Returns false when there is none.
+static bool take_order(void)
+{
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(sizeof(int) * EXEC_START_FDS_MAX)];
+    } control;
+    struct iovec iov = {message.bytes, sizeof(message.bytes)};
+    struct msghdr msg = {.msg_iov = &iov,
+                         .msg_iovlen = 1,
+                         .msg_control = control.bytes,
+                         .msg_controllen = sizeof(control.bytes)};
+    ssize_t n = recvmsg(SOCKET_FD, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return false;
+    if (n <= 0)
+        _exit(0); // the engine is gone, or wants the box to end
+    int fds[EXEC_START_FDS_MAX], count = 0;
+    struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+    if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS) {
+        count = (int)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+        memcpy(fds, CMSG_DATA(c), (size_t)count * sizeof(int));
+    }
+    if (msg.msg_flags & (MSG_CTRUNC | MSG_TRUNC) || (size_t)n < sizeof(message.head)) {
+        errno = EBADMSG;
+        die("message");
+    }
+    if (message.head.kind == EXEC_MSG_START && (size_t)n >= sizeof(message.start))
+        on_start((size_t)n, fds, count);
+    else if (message.head.kind == EXEC_MSG_END)
+        command_end(message.head.id);
+    for (int i = 0; i < count; i++)
+        close(fds[i]);
+    return true;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 5) {
+        dprintf(2, "agentfense-init: started by agentfensed, not by hand\n");
+        return 64;
+    }
+    limits.processes_max = number(argv[3]);
+    limits.open_files_max = number(argv[4]);
+    descriptors_set((int)number(argv[1]), (int)number(argv[2]));
+    process_reset();
+    int signal_fd = signals_open();
+    if (orphans_kill() < 0)
+        die(CHILDREN_FILE);
+    say_hello();
+    int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (null_fd < 0 || dup2(null_fd, 0) < 0 || dup2(null_fd, 1) < 0 || dup2(null_fd, 2) < 0)
+        die("/dev/null");
+    close(null_fd);
+    struct pollfd polled[] = {{.fd = SOCKET_FD, .events = POLLIN},
+                              {.fd = signal_fd, .events = POLLIN}};
+    for (;;) {
+        if (poll(polled, 2, -1) < 0 && errno != EINTR)
+            die("poll");
+        struct signalfd_siginfo info;
+        if (polled[1].revents) {
+            while (read(signal_fd, &info, sizeof(info)) > 0)
+                ;
+            children_changed();
+        }
+        while (polled[0].revents && take_order())
+            ;
+    }
+}

@@ -1,0 +1,199 @@
+// The system call filters: an allow-list, and refusals that look at arguments or say EPERM.
+//
+// Two filters, because a BPF rule cannot say "allowed unless the low 32 bits are X" in an
+// allow-list (the kernel reads ioctl's request as 32 bits; comparing 64 would be a way around):
+//   1. allow-list: everything that is not named here answers ENOSYS, so that what the kernel will
+//      learn tomorrow is refused today and programs take their fallback. clone3 is not named: its
+//      flags are in memory, where a filter cannot look; glibc then uses clone.
+//   2. refusals: default allow; what privileged tools try answers EPERM, namespaces through clone,
+//      TIOCSTI and TIOCLINUX (input forged into a terminal), and sockets that reach outside the
+//      network namespace (AF_VSOCK, AF_ALG, ...).
+// ptrace cannot be limited to one's own children by a filter: nobody has it.
+// Owns: nothing. Locks: none. Fails: af_error. Read next: bwrap.c (how they are loaded).
+#include "exec/seccomp.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <seccomp.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "mux/base/cleanup.h"
+
+#ifndef CLONE_NEWTIME
+#define CLONE_NEWTIME 0x00000080
+#endif
+
+// Names, not numbers: libseccomp knows which of them this architecture and kernel have.
+static const char *const allowed[] = {
+    // files
+    "access", "chdir", "chmod", "chown", "close", "close_range", "copy_file_range", "creat", "dup",
+    "dup2", "dup3", "faccessat", "faccessat2", "fadvise64", "fallocate", "fchdir", "fchmod",
+    "fchmodat", "fchmodat2", "fchown", "fchownat", "fcntl", "fdatasync", "fgetxattr", "flistxattr",
+    "flock", "fremovexattr", "fsetxattr", "fstat", "fstatfs", "fsync", "ftruncate", "futimesat",
+    "getcwd", "getdents", "getdents64", "getxattr", "getxattrat", "inotify_add_watch",
+    "inotify_init", "inotify_init1", "inotify_rm_watch", "ioctl", "lchown", "lgetxattr", "link",
+    "linkat", "listxattr", "listxattrat", "llistxattr", "lremovexattr", "lseek", "lsetxattr",
+    "lstat", "mkdir", "mkdirat", "mknod", "mknodat", "newfstatat", "open", "openat", "openat2",
+    "pipe", "pipe2", "pread64", "preadv", "preadv2", "pwrite64", "pwritev", "pwritev2", "read",
+    "readahead", "readlink", "readlinkat", "readv", "removexattr", "removexattrat", "rename",
+    "renameat", "renameat2", "rmdir", "sendfile", "setxattr", "setxattrat", "splice", "stat",
+    "statfs", "statx", "symlink", "symlinkat", "sync", "sync_file_range", "syncfs", "tee",
+    "truncate", "umask", "unlink", "unlinkat", "utime", "utimensat", "utimes", "vmsplice", "write",
+    "writev",
+    // waiting
+    "epoll_create", "epoll_create1", "epoll_ctl", "epoll_pwait", "epoll_pwait2", "epoll_wait",
+    "eventfd", "eventfd2", "poll", "ppoll", "pselect6", "select", "signalfd", "signalfd4",
+    "timerfd_create", "timerfd_gettime", "timerfd_settime",
+    // memory
+    "brk", "cachestat", "get_mempolicy", "madvise", "map_shadow_stack", "mbind", "membarrier",
+    "memfd_create", "mincore", "mlock", "mlock2", "mlockall", "mmap", "mprotect", "mremap",
+    "mseal", "msync", "munlock", "munlockall", "munmap", "pkey_alloc", "pkey_free",
+    "pkey_mprotect", "remap_file_pages", "set_mempolicy", "set_mempolicy_home_node",
+    // processes and threads
+    "alarm", "arch_prctl", "capget", "capset", "clone", "execve", "execveat", "exit", "exit_group",
+    "fork", "futex", "futex_requeue", "futex_wait", "futex_waitv", "futex_wake", "get_robust_list",
+    "get_thread_area", "getcpu", "getegid", "geteuid", "getgid", "getgroups", "getitimer",
+    "getpgid", "getpgrp", "getpid", "getppid", "getpriority", "getresgid", "getresuid",
+    "getrlimit", "getrusage", "getsid", "gettid", "getuid", "ioprio_get", "ioprio_set", "kill",
+    "pause", "personality", "pidfd_open", "pidfd_send_signal", "prctl", "prlimit64",
+    "restart_syscall", "rseq", "rt_sigaction", "rt_sigpending", "rt_sigprocmask",
+    "rt_sigqueueinfo", "rt_sigreturn", "rt_sigsuspend", "rt_sigtimedwait", "rt_tgsigqueueinfo",
+    "sched_get_priority_max", "sched_get_priority_min", "sched_getaffinity", "sched_getattr",
+    "sched_getparam", "sched_getscheduler", "sched_rr_get_interval", "sched_setaffinity",
+    "sched_setattr", "sched_setparam", "sched_setscheduler", "sched_yield", "set_robust_list",
+    "set_thread_area", "set_tid_address", "setfsgid", "setfsuid", "setgid", "setgroups",
+    "setitimer", "setpgid", "setpriority", "setregid", "setresgid", "setresuid", "setreuid",
+    "setrlimit", "setsid", "setuid", "sigaltstack", "tgkill", "tkill", "uretprobe", "vfork",
+    "wait4", "waitid",
+    // clocks
+    "clock_getres", "clock_gettime", "clock_nanosleep", "gettimeofday", "nanosleep", "time",
+    "timer_create", "timer_delete", "timer_getoverrun", "timer_gettime", "timer_settime", "times",
+    // sockets
+    "accept", "accept4", "bind", "connect", "getpeername", "getsockname", "getsockopt", "listen",
+    "recvfrom", "recvmmsg", "recvmsg", "sendmmsg", "sendmsg", "sendto", "setsockopt", "shutdown",
+    "socket", "socketpair",
+    // System V and POSIX IPC (in a namespace of the box's own)
+    "mq_getsetattr", "mq_notify", "mq_open", "mq_timedreceive", "mq_timedsend", "mq_unlink",
+    "msgctl", "msgget", "msgrcv", "msgsnd", "semctl", "semget", "semop", "semtimedop", "shmat",
+    "shmctl", "shmdt", "shmget",
+    // asynchronous I/O of the old kind, and programs that confine themselves
+    "io_cancel", "io_destroy", "io_getevents", "io_pgetevents", "io_setup", "io_submit",
+    "landlock_add_rule", "landlock_create_ruleset", "landlock_restrict_self", "seccomp",
+    // what is asked about the machine
+    "getrandom", "sysinfo", "uname", "modify_ldt", "riscv_flush_icache", "riscv_hwprobe",
+};
+
+static const char *const refused[] = {
+    "acct", "add_key", "adjtimex", "bpf", "chroot", "clock_adjtime", "clock_settime",
+    "delete_module", "fanotify_init", "fanotify_mark", "finit_module", "fsconfig", "fsmount",
+    "fsopen", "fspick", "init_module", "io_uring_enter", "io_uring_register", "io_uring_setup",
+    "ioperm", "iopl", "kcmp", "kexec_file_load", "kexec_load", "keyctl", "lookup_dcookie",
+    "migrate_pages", "mount", "mount_setattr", "move_mount", "move_pages", "name_to_handle_at",
+    "nfsservctl", "open_by_handle_at", "open_tree", "perf_event_open", "pidfd_getfd", "pivot_root",
+    "process_madvise", "process_mrelease", "process_vm_readv", "process_vm_writev", "ptrace",
+    "quotactl", "quotactl_fd", "reboot", "request_key", "setdomainname", "sethostname", "setns",
+    "settimeofday", "stime", "swapoff", "swapon", "syslog", "umount", "umount2", "unshare",
+    "userfaultfd", "vhangup",
+};
+
+static int add_names(scmp_filter_ctx ctx, uint32_t action, const char *const *names, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        int number = seccomp_syscall_resolve_name(names[i]);
+        // Unknown to this libseccomp: the allow-list refuses it anyway.
+        if (number == __NR_SCMP_ERROR)
+            continue;
+        int e = seccomp_rule_add(ctx, action, number, 0);
+        // -EDOM: a pseudo call of another architecture.
+        if (e < 0 && e != -EDOM)
+            return e;
+    }
+    return 0;
+}
+
+static int fill_allowed(scmp_filter_ctx ctx)
+{
+    return add_names(ctx, SCMP_ACT_ALLOW, allowed, AF_ARRAY_LEN(allowed));
+}
+
+static int refuse_namespaces(scmp_filter_ctx ctx)
+{
+    static const unsigned flags[] = {CLONE_NEWUSER, CLONE_NEWNS,  CLONE_NEWPID,    CLONE_NEWNET,
+                                     CLONE_NEWIPC,  CLONE_NEWUTS, CLONE_NEWCGROUP, CLONE_NEWTIME};
+#if defined(__s390__) || defined(__CRIS__)
+    const unsigned arg = 1;
+#else
+    const unsigned arg = 0;
+#endif
+    int e = 0;
+    // CLONE_NEWTIME shares its bit with the exit signal and means nothing to clone.
+    for (size_t i = 0; e == 0 && i + 1 < AF_ARRAY_LEN(flags); i++)
+        e = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(clone), 1,
+                             SCMP_CMP(arg, SCMP_CMP_MASKED_EQ, flags[i], flags[i]));
+    return e;
+}
+
+static int refuse_sockets(scmp_filter_ctx ctx)
+{
+    int e = 0;
+    for (int family = 0; e == 0 && family < AF_NETLINK; family++)
+        if (family != AF_UNIX && family != AF_INET && family != AF_INET6)
+            e = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EAFNOSUPPORT), SCMP_SYS(socket), 1,
+                                 SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)family));
+    // Also whatever has bits above the 32 that the kernel looks at.
+    return e ? e
+             : seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EAFNOSUPPORT), SCMP_SYS(socket), 1,
+                                SCMP_A0(SCMP_CMP_GT, AF_NETLINK));
+}
+
+static int fill_refused(scmp_filter_ctx ctx)
+{
+    static const unsigned requests[] = {TIOCSTI, TIOCLINUX};
+    int e = add_names(ctx, SCMP_ACT_ERRNO(EPERM), refused, AF_ARRAY_LEN(refused));
+    for (size_t i = 0; e == 0 && i < AF_ARRAY_LEN(requests); i++)
+        e = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(ioctl), 1,
+                             SCMP_A1(SCMP_CMP_MASKED_EQ, 0xffffffffu, requests[i]));
+    if (e == 0)
+        e = refuse_namespaces(ctx);
+    if (e == 0)
+        e = refuse_sockets(ctx);
+    return e;
+}
+
+static int compile(uint32_t default_action, int (*fill)(scmp_filter_ctx), int *ret_fd)
+{
+    AF_CLEANUP_FD int fd = memfd_create("agentfense-seccomp", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0)
+        return -errno;
+    scmp_filter_ctx ctx = seccomp_init(default_action);
+    if (!ctx)
+        return -ENOMEM;
+    int e = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2); // a binary tree of numbers
+    if (e == 0)
+        e = fill(ctx);
+    if (e == 0)
+        e = seccomp_export_bpf(ctx, fd);
+    seccomp_release(ctx);
+    if (e == 0 && fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL))
+        e = -errno;
+    if (e == 0)
+        *ret_fd = af_take_fd(&fd);
+    return e;
+}
+
+int exec_seccomp_new(int ret_fds[2], struct af_error *err)
+{
+    AF_CLEANUP_FD int allow_fd = -1;
+    int e = compile(SCMP_ACT_ERRNO(ENOSYS), fill_allowed, &allow_fd);
+    // The filter that is loaded last decides between two refusals: it says EPERM.
+    if (e == 0)
+        e = compile(SCMP_ACT_ALLOW, fill_refused, &ret_fds[1]);
+    if (e < 0)
+        return af_error_errno(err, e, "cannot make the system call filter");
+    ret_fds[0] = af_take_fd(&allow_fd);
+    return 0;
+}

@@ -1,0 +1,93 @@
+// Codebases: versioned trees that views are made of.
+//
+// Paths are relative, normalised by these functions with af_path_normalize (lenient only where it
+// says so). Every change is one transaction: all or nothing. Views made earlier never see later
+// changes. Errors: an af_error whose text says what to do. Any thread.
+#ifndef AF_MUX_CODEBASE_H
+#define AF_MUX_CODEBASE_H
+
+#include "mux/mux.h"
+
+#include <stddef.h>
+#include <sys/stat.h>
+
+struct store_codebase; // mux/store/store.h: id, name, owner, size_bytes, files, times
+
+int mux_codebase_create(struct mux *mux, const char *name, const char *owner,
+                        struct store_codebase *ret, struct af_error *err);
+int mux_codebase_get(struct mux *mux, const char *id, struct store_codebase *ret,
+                     struct af_error *err);
+// Sandboxes made from it keep working; its content goes when the last of them does.
+int mux_codebase_delete(struct mux *mux, const char *id, struct af_error *err);
+// In id order after `after_id` (NULL: from the start), only those of `owner` unless NULL. fn
+// returns 0 to go on, another value to stop. fn runs inside a read transaction: no blocking.
+int mux_codebase_list(struct mux *mux, const char *owner, const char *after_id,
+                      int (*fn)(void *arg, const struct store_codebase *codebase), void *arg,
+                      struct af_error *err);
+
+// ---- one file in: streams to disk, then one transaction (O4)
+
+struct mux_upload;
+// total_size: what the client announces, for an early refusal; negative: unknown.
+int mux_upload_begin(struct mux *mux, const char *codebase_id, const void *path, size_t path_len,
+                     int64_t total_size, struct mux_upload **ret, struct af_error *err);
+int mux_upload_write(struct mux_upload *upload, const void *data, size_t len,
+                     struct af_error *err);
+struct mux_upload_result {
+    uint64_t size;
+    char md5_hex[33];
+    char path[AF_PATH_MAX + 1];
+};
+// Files that begin with "#!" or an ELF header become 0755, others 0644. Missing directories are
+// made. Frees the upload, also on failure.
+int mux_upload_commit(struct mux_upload *upload, struct mux_upload_result *ret,
+                      struct af_error *err);
+void mux_upload_abort(struct mux_upload *upload);
+
+// ---- a tree in: all or nothing
+
+struct mux_import;
+struct mux_import_totals {
+    uint64_t files, directories, symlinks, bytes;
+};
+int mux_import_begin(struct mux *mux, const char *codebase_id, struct mux_import **ret,
+                     struct af_error *err);
+// mode: type and permission bits. Parents that are missing are made 0755. A path given twice, or
+// one below a path that is no directory, is INVALID_ARGUMENT. For a regular file, the data follows.
+int mux_import_entry(struct mux_import *import, const void *path, size_t path_len, mode_t mode,
+                     int64_t mtime_ns, const void *symlink_target, size_t target_len,
+                     struct af_error *err);
+int mux_import_data(struct mux_import *import, const void *data, size_t len, struct af_error *err);
+// ABORTED when the codebase changed meanwhile. Frees the import, also on failure.
+int mux_import_commit(struct mux_import *import, struct mux_import_totals *ret,
+                      struct af_error *err);
+void mux_import_abort(struct mux_import *import);
+
+// ---- reading
+
+// An open regular file of a codebase's head or of a view: a fixed version of its content.
+struct mux_file;
+int mux_codebase_open_file(struct mux *mux, const char *codebase_id, const void *path,
+                           size_t path_len, struct mux_file **ret, struct af_error *err);
+uint64_t mux_file_size(const struct mux_file *file);
+// Bytes read, 0 at the end, or -errno. May block on the disk.
+ssize_t mux_file_read(struct mux_file *file, void *buf, size_t size, uint64_t offset);
+void mux_file_close(struct mux_file *file);
+
+struct mux_file_info {
+    const char *path; // relative to the codebase, no leading slash
+    const char *name;
+    bool is_dir;
+    uint64_t size;
+    int64_t mtime_ns;
+    mode_t mode;
+};
+// Path is normalised leniently ("/" and "" are the root). In path order; a directory comes before
+// what it holds. fn returns 0 to go on; another value stops and is returned. NOT_FOUND when there
+// is no such path, INVALID_ARGUMENT when it is no directory.
+int mux_codebase_list_files(struct mux *mux, const char *codebase_id, const void *path,
+                            size_t path_len, bool recursive,
+                            int (*fn)(void *arg, const struct mux_file_info *info), void *arg,
+                            struct af_error *err);
+
+#endif

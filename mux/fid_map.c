@@ -1,0 +1,83 @@
+// Open addressing with linear probing; a removed key stays as a mark so that probes go on past it.
+// Owns the table. Fails with -ENOMEM only. Read next: fid_map.h.
+#include "mux/fid_map.h"
+
+#include <errno.h>
+
+struct mux_fid_slot {
+    uint64_t fid; // 0: never used
+    uint64_t value;
+    bool present; // false with a fid: removed
+};
+
+#define CAPACITY_FIRST 64
+
+static size_t slot_of(const struct mux_fid_map *map, uint64_t fid)
+{
+    uint64_t hash = fid * 0x9E3779B97F4A7C15ULL; // fids are consecutive: spread them
+    return (size_t)(hash >> 20) & (map->capacity - 1);
+}
+
+// The slot that holds the fid, or the free one where it belongs.
+static struct mux_fid_slot *probe(const struct mux_fid_map *map, uint64_t fid)
+{
+    size_t i = slot_of(map, fid);
+    while (map->slots[i].fid != 0 && map->slots[i].fid != fid)
+        i = (i + 1) & (map->capacity - 1);
+    return &map->slots[i];
+}
+
+static int grow(struct mux_fid_map *map)
+{
+    struct mux_fid_map bigger = {.capacity = map->capacity ? map->capacity * 2 : CAPACITY_FIRST};
+    bigger.slots = calloc(bigger.capacity, sizeof *bigger.slots);
+    if (!bigger.slots)
+        return -ENOMEM;
+    for (size_t i = 0; i < map->capacity; i++) {
+        if (!map->slots[i].present)
+            continue;
+        *probe(&bigger, map->slots[i].fid) = map->slots[i];
+        bigger.used++;
+    }
+    free(map->slots);
+    *map = bigger;
+    return 0;
+}
+
+void mux_fid_map_fini(struct mux_fid_map *map)
+{
+    free(map->slots);
+    *map = (struct mux_fid_map){0};
+}
+
+int mux_fid_map_put(struct mux_fid_map *map, uint64_t fid, uint64_t value)
+{
+    if (map->used * 4 >= map->capacity * 3) {
+        int rc = grow(map);
+        if (rc < 0)
+            return rc;
+    }
+    struct mux_fid_slot *slot = probe(map, fid);
+    if (slot->fid == 0)
+        map->used++;
+    *slot = (struct mux_fid_slot){.fid = fid, .value = value, .present = true};
+    return 0;
+}
+
+bool mux_fid_map_get(const struct mux_fid_map *map, uint64_t fid, uint64_t *ret_value)
+{
+    if (map->capacity == 0)
+        return false;
+    const struct mux_fid_slot *slot = probe(map, fid);
+    if (slot->fid == 0 || !slot->present)
+        return false;
+    if (ret_value)
+        *ret_value = slot->value;
+    return true;
+}
+
+void mux_fid_map_del(struct mux_fid_map *map, uint64_t fid)
+{
+    if (map->capacity > 0)
+        probe(map, fid)->present = false;
+}

@@ -1,0 +1,72 @@
+// mux: views over layered codebases, routed by nodeid. Start here.
+//
+// A codebase is a stack of layers. A sandbox is a view: the codebase's stack as it was when the
+// sandbox was made, one live layer on top (its delta), and compiled permission rules. While a
+// sandbox runs its view is attached: it has a slot, and with it a host uid and a directory
+// <mount>/<sandbox id> in the one FUSE mount.
+//
+//   mux/codebase.h  codebases: create, upload, download, list, import a tree
+//   mux/sandbox.h   sandboxes: create, list, attach and detach their views, destroy
+//   mux/ops.h       file operations on nodeids, for fs
+//   mux/inspect.h   looking into a view: tree, stat, explain, diff
+//   mux/rules.h     permission rules; mux/presets.h the named sets
+//   mux/nodeid.h    how a nodeid names a file; mux/view.h and mux/resolve.h are internal
+//   mux/store/      the records; only mux calls it
+//
+// What happens on a lookup, in short: nodeid -> slot -> view; the parent's rule state steps by
+// the name; a hidden name is -ENOENT; otherwise the entry is searched in the delta and down the
+// stack, its inode likewise, and the answer's nodeid, mode and owner follow from the level.
+//
+// Errors: -errno from what fs calls, an af_error from what the api calls. Thread: everything may
+// be called from any thread unless it says otherwise.
+// Lock ranks, outermost first: view table (rwlock) > view (rwlock) > node cache shard (mutex)
+// > LMDB writer. A lock is never held while waiting for a blob copy, a disk or the kernel.
+#ifndef AF_MUX_H
+#define AF_MUX_H
+
+#include "mux/base/error.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct mux;
+
+struct mux_options {
+    const char *state_dir;   // see mux/store/store.h
+    uid_t uid_base;          // slot n runs as host uid and gid uid_base + n
+    uint32_t uid_count;      // how many slots there may be (at most AF_SLOT_COUNT)
+    uid_t reserved_uid;      // owner and group shown for what a sandbox may not change; outside
+                             // uid_base .. uid_base + uid_count
+};
+
+// Opens the store and marks sandboxes that were running when the daemon ended as stopped, their
+// deltas intact. Fails with a sentence. *ret is owned by the caller.
+int mux_open(const struct mux_options *options, struct mux **ret, struct af_error *err);
+// Detaches every view and closes the store. No call may be under way.
+void mux_close(struct mux *mux);
+
+// What the kernel may have cached and must drop, told to fs after the new state is published.
+// Called on the thread that made the change, with no lock held; must only queue.
+struct mux_notifier {
+    void (*inval_entry)(void *arg, uint64_t parent_nodeid, const char *name, size_t name_len);
+    void (*expire_entry)(void *arg, uint64_t parent_nodeid, const char *name, size_t name_len);
+    void (*inval_inode)(void *arg, uint64_t nodeid, int64_t offset, int64_t len);
+};
+// Set once, before the first operation. `notifier` must outlive mux.
+void mux_set_notifier(struct mux *mux, const struct mux_notifier *notifier, void *arg);
+
+struct mux_stats {
+    uint64_t views_attached;
+    uint64_t nodes_cached;
+    uint64_t copy_ups;
+    uint64_t shared_write_alarms; // writes that reached a shared nodeid: must stay 0
+    uint64_t lookups_hidden;      // lookups refused by a rule
+};
+void mux_get_stats(struct mux *mux, struct mux_stats *ret);
+
+struct store;
+// The store below, for statistics and for the daemon's shutdown sync.
+struct store *mux_store(struct mux *mux);
+
+#endif

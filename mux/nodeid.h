@@ -1,0 +1,54 @@
+// How a FUSE nodeid names a file: the bit budget, in one place.
+//
+//   private:  0 | slot (19 bits) | fid (44 bits)        one view's directory or file
+//   shared:   1 | class (19 bits) | version (44 bits)   an unmodified regular file whose
+//                                                       pages all views have in common
+// A private nodeid names a file for ever (fids are never reused); the slot's epoch travels as
+// the FUSE generation. A shared nodeid names one immutable version of a file's content and
+// attributes at one level, never a hash of its content. 1 is FUSE's root: the root-only top
+// directory of the mount, above all views. Slot 0 is never given to a view.
+// Nothing here owns or locks anything. Read next: mux/view.h.
+#ifndef AF_MUX_NODEID_H
+#define AF_MUX_NODEID_H
+
+#include "mux/base/limits.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define MUX_NODEID_TOP 1 // FUSE_ROOT_ID
+#define MUX_NODEID_SENTINEL 2 // the read-only file .agentfense in the top directory
+
+enum mux_node_class { MUX_CLASS_PRIVATE = 0, MUX_CLASS_READ = 1, MUX_CLASS_VIEW = 2 };
+
+#define MUX_FID_MASK   ((1ULL << AF_FID_BITS) - 1)
+#define MUX_SHARED_BIT (1ULL << 63)
+
+static inline uint64_t mux_nodeid_private(uint32_t slot, uint64_t fid)
+{
+    return ((uint64_t)slot << AF_FID_BITS) | fid;
+}
+
+static inline uint64_t mux_nodeid_shared(enum mux_node_class cls, uint64_t version)
+{
+    return MUX_SHARED_BIT | ((uint64_t)cls << AF_FID_BITS) | version;
+}
+
+static inline bool mux_nodeid_is_shared(uint64_t nodeid)
+{
+    return (nodeid & MUX_SHARED_BIT) != 0;
+}
+
+// The view slot of a private nodeid, or the class of a shared one.
+static inline uint32_t mux_nodeid_slot(uint64_t nodeid)
+{
+    return (uint32_t)((nodeid & ~MUX_SHARED_BIT) >> AF_FID_BITS);
+}
+
+// The fid of a private nodeid, or the version of a shared one.
+static inline uint64_t mux_nodeid_fid(uint64_t nodeid)
+{
+    return nodeid & MUX_FID_MASK;
+}
+
+#endif

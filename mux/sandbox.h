@@ -1,0 +1,52 @@
+// Sandboxes as mux sees them: the record, and the view while it is attached.
+//
+// The api's own facts (labels, runtime, limits) are carried as opaque user_data. Errors: an
+// af_error. Any thread; changes of one sandbox's state are serialised by the store.
+#ifndef AF_MUX_SANDBOX_H
+#define AF_MUX_SANDBOX_H
+
+#include "mux/mux.h"
+#include "mux/store/store.h"
+
+struct mux_sandbox_spec {
+    const char *codebase_id;
+    const struct store_rule *rules; // refused when malformed (INVALID_ARGUMENT, says which)
+    size_t n_rules;
+    int64_t expires_ns;   // wall clock, 0: never
+    uint64_t quota_bytes, quota_inodes;
+    const void *user_data;
+    size_t user_data_len;
+};
+
+// One small transaction, whatever the codebase's size. The id is new.
+int mux_sandbox_create(struct mux *mux, const struct mux_sandbox_spec *spec, struct af_id *ret_id,
+                       struct af_error *err);
+
+// The record is passed to fn inside a read transaction (no blocking); fn's value is returned.
+typedef int (*mux_sandbox_fn)(void *arg, const struct store_sandbox *sandbox);
+int mux_sandbox_get(struct mux *mux, const char *id, mux_sandbox_fn fn, void *arg,
+                    struct af_error *err);
+// In id order after after_id (NULL: from the start); only those of codebase_id unless NULL.
+int mux_sandbox_list(struct mux *mux, const char *codebase_id, const char *after_id,
+                     mux_sandbox_fn fn, void *arg, struct af_error *err);
+// Sets the status and the matching time stamp.
+int mux_sandbox_set_status(struct mux *mux, const char *id, enum store_sandbox_status status,
+                           struct af_error *err);
+
+struct mux_attachment {
+    uint32_t slot;
+    uid_t uid; // host uid and gid of its commands, and the owner of what they make
+    gid_t gid;
+};
+// Gives the view a slot, so that <mount>/<id> exists. FAILED_PRECONDITION when attached already,
+// RESOURCE_EXHAUSTED when no slot is free.
+int mux_view_attach(struct mux *mux, const char *id, struct mux_attachment *ret,
+                    struct af_error *err);
+// Takes the slot back: from now on its nodeids are stale. Its orphans are freed. No error when it
+// was not attached. Its commands must have ended.
+void mux_view_detach(struct mux *mux, const char *id);
+
+// Detaches, removes the record, hands the delta to the garbage collector.
+int mux_sandbox_destroy(struct mux *mux, const char *id, struct af_error *err);
+
+#endif

@@ -1,0 +1,283 @@
+// The store: every durable fact of the daemon, in one LMDB environment and a folder of blobs.
+//
+//   DIR/store/data.mdb   records (see store/schema.h for the keys and the binary formats)
+//   DIR/blobs/xx/<id>    content of files too large for their record
+//   DIR/lock             held (flock) while a daemon uses DIR: one instance per state directory
+//
+// Caveats, before the API:
+//   - One write transaction at a time in the whole process; store_write_begin waits for it.
+//     Never hold one across I/O that can block for long (blob copies, hashing, the network).
+//   - Read transactions see one consistent state and cost about 10 ns to begin; never hold one
+//     across a blocking call: an old reader makes the database grow.
+//   - Pointers returned inside records (names, inline content) live until the transaction ends
+//     or, in a write transaction, until the next write.
+//   - A committed transaction survives SIGKILL of the daemon. It reaches the disk at the next
+//     store_sync (fsync, explicit commit) or within AF_STORE_SYNC_INTERVAL; a power cut loses
+//     what came after, never the store itself: see store/durability.c.
+//   - A full disk or map gives -ENOSPC and changes nothing; deletions still work (headroom).
+//   - fids, versions, layer, stack and blob ids come from one counter and are never reused.
+//
+// Thread: every function may run on any thread; a transaction belongs to the thread that began
+// it. Errors: -errno; -ENOENT where a record is absent; -EUCLEAN when a record is damaged.
+// Lock rank: the LMDB writer lock is innermost, below every lock of mux.
+// Read next: store/schema.h, then store/inode.c.
+#ifndef AF_MUX_STORE_H
+#define AF_MUX_STORE_H
+
+#include "mux/base/error.h"
+#include "mux/base/id.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct store;
+struct store_txn;
+
+struct store_options {
+    const char *dir;        // the state directory, created (0700) when absent
+    uint64_t map_bytes;     // address space reserved for the database; 0: 64 GiB
+    uint32_t blob_fds;      // blob files kept open at most; 0: a share of RLIMIT_NOFILE
+    int64_t sync_interval_ns; // longest age of an unsynced transaction; 0: 2 s
+    bool must_exist;        // for fsck and tests: fail rather than create
+};
+
+// Opens or creates. Fails with a sentence: another instance holds DIR, another schema version
+// (the directory is left untouched), not a state directory, no space. On success *ret is owned
+// by the caller. Starts the background thread that syncs and collects garbage.
+int store_open(const struct store_options *options, struct store **ret, struct af_error *err);
+
+// Syncs, stops the background thread and closes. No transaction may be open.
+void store_close(struct store *store);
+
+// ---- transactions
+
+int store_read_begin(struct store *store, struct store_txn **ret);
+void store_read_end(struct store_txn *txn);
+
+int store_write_begin(struct store *store, struct store_txn **ret);
+// Commits; on an error nothing was written. The transaction is gone either way.
+int store_commit(struct store_txn *txn);
+void store_abort(struct store_txn *txn);
+
+// Everything committed before the call is on the disk when it returns 0 (records; a blob's
+// data is the caller's fdatasync). Concurrent callers share one sync. May take milliseconds:
+// never on a FUSE worker.
+int store_sync(struct store *store);
+
+// A fresh id, unique for ever (44 bits, > 16). Any transaction-less context too: blocks of ids
+// are reserved durably ahead.
+int store_new_id(struct store *store, uint64_t *ret);
+
+// ---- layers and stacks
+
+struct store_layer {
+    uint64_t id;
+    bool frozen;
+    uint32_t refs;      // stacks and owners that hold it
+    uint64_t bytes;     // sum of sizes of the regular files recorded in it
+    uint64_t inodes;    // inode records in it
+};
+
+int store_layer_new(struct store_txn *txn, uint64_t *ret_id); // live, refs = 1
+int store_layer_get(struct store_txn *txn, uint64_t id, struct store_layer *ret);
+int store_layer_freeze(struct store_txn *txn, uint64_t id);
+int store_layer_ref(struct store_txn *txn, uint64_t id);
+// Drops a reference; at zero the layer is handed to the garbage collector, which deletes its
+// records and releases its blobs in bounded transactions in the background.
+int store_layer_unref(struct store_txn *txn, uint64_t id);
+
+#define STORE_STACK_MAX 4096
+// A stack: frozen layers, top first. Immutable and counted; holds a reference to each layer.
+int store_stack_new(struct store_txn *txn, const uint64_t *layers, size_t count,
+                    uint64_t *ret_id); // refs = 1; count may be 0
+int store_stack_ref(struct store_txn *txn, uint64_t id);
+int store_stack_unref(struct store_txn *txn, uint64_t id);
+// Copies at most `capacity` layer ids; returns 0 and the true count.
+int store_stack_get(struct store_txn *txn, uint64_t id, uint64_t *layers, size_t capacity,
+                    size_t *ret_count);
+
+// ---- directory entries: (layer, parent fid, name) -> fid or whiteout
+
+struct store_entry {
+    uint64_t cookie;    // readdir position just after this entry: > STORE_COOKIE_FIRST, < 2^63,
+                        // strictly growing along the directory, stable under mutation
+    uint64_t fid;       // 0 for a whiteout
+    uint8_t type;       // DT_REG, DT_DIR, ...; 0 for a whiteout
+    uint8_t name_len;
+    const char *name;   // not NUL-terminated
+};
+
+#define STORE_COOKIE_FIRST 16 // cookies up to this are free for "." and ".."
+
+int store_entry_get(struct store_txn *txn, uint64_t layer, uint64_t parent, const char *name,
+                    size_t name_len, struct store_entry *ret);
+int store_entry_put(struct store_txn *txn, uint64_t layer, uint64_t parent, const char *name,
+                    size_t name_len, uint64_t fid, uint8_t type);
+int store_entry_put_whiteout(struct store_txn *txn, uint64_t layer, uint64_t parent,
+                             const char *name, size_t name_len);
+int store_entry_del(struct store_txn *txn, uint64_t layer, uint64_t parent, const char *name,
+                    size_t name_len);
+
+// One directory merged over several layers (top first: the first layer that names an entry
+// wins, whiteouts hide and are not returned), in cookie order.
+struct store_dir_iter;
+int store_dir_open(struct store_txn *txn, const uint64_t *layers, size_t count, uint64_t parent,
+                   uint64_t after_cookie, struct store_dir_iter **ret);
+// 0 and an entry, or -ENOENT at the end. ret_layer (may be NULL): which layer it came from.
+int store_dir_next(struct store_dir_iter *iter, struct store_entry *ret, uint64_t *ret_layer);
+void store_dir_close(struct store_dir_iter *iter);
+
+// Walks all entries of one layer, whiteouts included, ordered by parent fid (diff, merge).
+// after: NULL or the last (parent, cookie) seen. The callback returns 0 to go on, else its value
+// ends the walk and is returned.
+int store_layer_entries(struct store_txn *txn, uint64_t layer,
+                        int (*fn)(void *arg, uint64_t parent, const struct store_entry *entry),
+                        void *arg);
+
+// ---- inodes: (layer, fid) -> attributes and content
+
+enum store_content {
+    STORE_CONTENT_NONE = 0,   // directory, fifo, socket, empty file
+    STORE_CONTENT_INLINE = 1, // file content or symlink target inside the record
+    STORE_CONTENT_BLOB = 2,   // blob; bytes past the blob file's end read as zeros
+};
+
+struct store_inode {
+    uint64_t fid;
+    uint64_t version;     // names these attributes and content; new at every copy-up
+    uint32_t mode;        // type and permission bits
+    uint32_t nlink;       // names in the view; 0: orphan. Directories: 1
+    uint64_t size;
+    int64_t atime_ns, mtime_ns, ctime_ns, btime_ns; // since 1970
+    uint64_t parent;      // directory of one of its names, for walking up (the root: 0)
+    const char *name;     // that name
+    uint8_t name_len;
+    enum store_content content;
+    uint64_t blob;              // for STORE_CONTENT_BLOB
+    const void *inline_data;    // for STORE_CONTENT_INLINE
+    size_t inline_len;
+};
+
+int store_inode_get(struct store_txn *txn, uint64_t layer, uint64_t fid, struct store_inode *ret);
+// The first layer (top first) that records the fid.
+int store_inode_find(struct store_txn *txn, const uint64_t *layers, size_t count, uint64_t fid,
+                     struct store_inode *ret, size_t *ret_index);
+// Inserts or replaces. Keeps the layer's counts, the version index and the blob reference
+// counts right: replacing a record releases what it referred to and takes what it refers to now.
+int store_inode_put(struct store_txn *txn, uint64_t layer, const struct store_inode *inode);
+// Removes, releasing its blob and version.
+int store_inode_del(struct store_txn *txn, uint64_t layer, uint64_t fid);
+// A regular file's version -> where its record is (for shared nodeids).
+int store_version_find(struct store_txn *txn, uint64_t version, uint64_t *ret_layer,
+                       uint64_t *ret_fid);
+int store_layer_inodes(struct store_txn *txn, uint64_t layer,
+                       int (*fn)(void *arg, const struct store_inode *inode), void *arg);
+
+// Unlinked inodes that something may still hold open: (layer, fid).
+int store_orphan_put(struct store_txn *txn, uint64_t layer, uint64_t fid);
+int store_orphan_del(struct store_txn *txn, uint64_t layer, uint64_t fid);
+bool store_orphan_has(struct store_txn *txn, uint64_t layer, uint64_t fid);
+// Deletes every orphan of a layer with its inode (nobody has it open any more).
+int store_orphans_reap(struct store_txn *txn, uint64_t layer, uint64_t *ret_count);
+
+// ---- blobs: content in files, counted by inode records
+
+struct store_blob; // an open blob: counted, shared by its users, kept in a bounded cache
+
+// A new empty blob file, not yet recorded anywhere: a crash before the transaction that first
+// refers to it leaves nothing behind (swept at the next start).
+int store_blob_new(struct store *store, struct store_blob **ret);
+// An existing one. -ENOENT, -EMFILE, -EIO.
+int store_blob_open(struct store *store, uint64_t id, struct store_blob **ret);
+void store_blob_release(struct store_blob *blob);
+// Unlinks a new blob that no record will refer to; releases the handle.
+void store_blob_discard(struct store_blob *blob);
+int store_blob_fd(const struct store_blob *blob);     // open read-write; stays the handle's
+uint64_t store_blob_id(const struct store_blob *blob);
+
+// Content addressing of base files: SHA-256 -> blob. The entry goes when the blob goes.
+int store_digest_find(struct store_txn *txn, const uint8_t sha256[32], uint64_t *ret_blob);
+int store_digest_put(struct store_txn *txn, const uint8_t sha256[32], uint64_t blob);
+
+// ---- codebases
+
+struct store_codebase {
+    struct af_id id;
+    char name[AF_NAME_TEXT_MAX + 1];
+    char owner[AF_NAME_TEXT_MAX + 1];
+    uint64_t root_fid;
+    uint64_t stack;       // frozen layers, counted reference
+    uint64_t head;        // the open layer on top, counted reference
+    bool head_dirty;      // whether the head has records; an empty head need not be frozen
+    uint64_t size_bytes;  // sum of file sizes
+    uint64_t files;
+    int64_t created_ns, updated_ns;
+};
+
+int store_codebase_put(struct store_txn *txn, const struct store_codebase *codebase);
+int store_codebase_get(struct store_txn *txn, const char *id, struct store_codebase *ret);
+int store_codebase_del(struct store_txn *txn, const char *id); // the record alone
+int store_codebase_list(struct store_txn *txn, const char *after_id,
+                        int (*fn)(void *arg, const struct store_codebase *codebase), void *arg);
+
+// ---- sandboxes
+
+enum store_sandbox_status {
+    STORE_SANDBOX_PENDING = 1, // values of sandbox.v1.SandboxStatus
+    STORE_SANDBOX_RUNNING = 2,
+    STORE_SANDBOX_STOPPED = 3,
+    STORE_SANDBOX_ERROR = 4,
+};
+
+struct store_rule {
+    const char *pattern;
+    uint16_t pattern_len;
+    uint8_t type;       // PatternType of sandbox.v1
+    uint8_t level;      // Permission of sandbox.v1
+    int32_t priority;
+};
+
+struct store_sandbox {
+    struct af_id id;
+    struct af_id codebase_id;
+    uint64_t root_fid;
+    uint64_t stack;       // counted reference
+    uint64_t delta;       // the live layer, counted reference
+    enum store_sandbox_status status;
+    int64_t created_ns, started_ns, stopped_ns, expires_ns; // 0: never
+    uint64_t quota_bytes, quota_inodes;                     // 0: none
+    const struct store_rule *rules;
+    size_t n_rules;
+    const void *user_data;  // the api's own (labels, runtime, limits), opaque here
+    size_t user_data_len;
+};
+
+// The record returned by get and passed to list's callback lives until the transaction ends,
+// its rules array until store_sandbox_free_rules.
+int store_sandbox_put(struct store_txn *txn, const struct store_sandbox *sandbox);
+int store_sandbox_get(struct store_txn *txn, const char *id, struct store_sandbox *ret);
+void store_sandbox_free_rules(struct store_sandbox *sandbox);
+int store_sandbox_del(struct store_txn *txn, const char *id); // the record alone
+int store_sandbox_list(struct store_txn *txn, const char *after_id,
+                       int (*fn)(void *arg, const struct store_sandbox *sandbox), void *arg);
+
+// ---- looking at it
+
+struct store_stats {
+    uint64_t map_bytes, used_bytes;       // address space, database file
+    uint64_t entries, inodes, layers, stacks, blobs, codebases, sandboxes, orphans;
+    uint64_t blob_bytes;                  // as recorded
+    uint64_t commits, syncs;              // since start
+    uint64_t garbage_layers;              // waiting for the collector
+};
+int store_get_stats(struct store *store, struct store_stats *ret);
+
+// Blocks until the collector has nothing left to do (tests, fsctl gc). Returns records removed.
+int store_gc_drain(struct store *store, uint64_t *ret_records);
+
+// The filesystem id and free space of the state directory, for statfs.
+int store_statfs(struct store *store, uint64_t *ret_total_bytes, uint64_t *ret_free_bytes);
+
+#endif

@@ -1,0 +1,307 @@
+// Objects into a codebase's tree by path. Read next: tree_edit.h.
+#include "mux/tree_edit.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+size_t mux_path_name_start(const char *path, size_t len)
+{
+    while (len > 0 && path[len - 1] != '/')
+        len--;
+    return len;
+}
+
+// Copies out of the database what a record points to, so that it survives the writes that follow.
+struct inode_copy {
+    struct store_inode inode;
+    char name[AF_NAME_MAX];
+    char inline_data[AF_SYMLINK_MAX > AF_INLINE_CONTENT_MAX ? AF_SYMLINK_MAX
+                                                            : AF_INLINE_CONTENT_MAX];
+};
+
+static int copy_inode(const struct store_inode *inode, struct inode_copy *ret)
+{
+    if (inode->name_len > sizeof ret->name || inode->inline_len > sizeof ret->inline_data)
+        return -EUCLEAN;
+    ret->inode = *inode;
+    if (inode->name_len > 0)
+        memcpy(ret->name, inode->name, inode->name_len);
+    ret->inode.name = ret->name;
+    if (inode->inline_len > 0)
+        memcpy(ret->inline_data, inode->inline_data, inode->inline_len);
+    ret->inode.inline_data = inode->inline_len > 0 ? ret->inline_data : NULL;
+    return 0;
+}
+
+static int put_record(struct mux_tree_edit *edit, struct store_inode *inode)
+{
+    int rc = store_new_id(edit->store, &inode->version);
+    if (rc == 0)
+        rc = store_inode_put(edit->txn, edit->layers.ids[0], inode);
+    return rc;
+}
+
+static struct store_inode fresh_inode(const struct mux_tree_edit *edit, mode_t mode,
+                                      int64_t mtime_ns)
+{
+    return (struct store_inode){
+        .mode = mode,
+        .nlink = 1,
+        .atime_ns = mtime_ns,
+        .mtime_ns = mtime_ns,
+        .ctime_ns = edit->now_ns,
+        .btime_ns = edit->now_ns,
+    };
+}
+
+// A name was added to the directory: its times change, unless an import gives them itself.
+static int touch_directory(struct mux_tree_edit *edit, uint64_t fid)
+{
+    struct store_inode inode;
+    size_t index;
+    int rc = mux_resolve_inode(edit->txn, edit->layers, fid, &inode, &index);
+    if (rc < 0 || (edit->implied && index == 0))
+        return rc;
+    struct inode_copy copy;
+    rc = copy_inode(&inode, &copy);
+    if (rc < 0)
+        return rc;
+    copy.inode.mtime_ns = copy.inode.ctime_ns = edit->now_ns;
+    rc = put_record(edit, &copy.inode);
+    if (rc == 0 && edit->implied)
+        rc = mux_fid_map_put(edit->implied, fid, 1);
+    return rc;
+}
+
+// Records a new object under a name that is free in the live layer or to be replaced.
+static int add_object(struct mux_tree_edit *edit, uint64_t parent, const char *name,
+                      size_t name_len, struct store_inode *inode)
+{
+    int rc = store_new_id(edit->store, &inode->fid);
+    if (rc < 0)
+        return rc;
+    inode->parent = parent;
+    inode->name = name;
+    inode->name_len = (uint8_t)name_len;
+    rc = put_record(edit, inode);
+    if (rc == 0)
+        rc = store_entry_put(edit->txn, edit->layers.ids[0], parent, name, name_len, inode->fid,
+                             (uint8_t)IFTODT(inode->mode));
+    if (rc == 0)
+        rc = touch_directory(edit, parent);
+    return rc;
+}
+
+static int make_directory(struct mux_tree_edit *edit, uint64_t parent, const char *name,
+                          size_t name_len, uint64_t *ret_fid)
+{
+    struct store_inode inode = fresh_inode(edit, S_IFDIR | 0755, edit->now_ns);
+    int rc = add_object(edit, parent, name, name_len, &inode);
+    if (rc == 0 && edit->implied)
+        rc = mux_fid_map_put(edit->implied, inode.fid, 1);
+    if (rc == 0)
+        *ret_fid = inode.fid;
+    return rc;
+}
+
+int mux_tree_edit_parent(struct mux_tree_edit *edit, const char *path, size_t len,
+                         uint64_t *ret_parent, struct af_error *err)
+{
+    size_t end = mux_path_name_start(path, len);
+    uint64_t dir = edit->root_fid;
+    bool is_new = false; // below a directory just made there is nothing to find
+    for (size_t i = 0; i < end;) {
+        size_t n = 0;
+        while (i + n < end && path[i + n] != '/')
+            n++;
+        struct store_entry entry;
+        int rc = is_new ? -ENOENT
+                        : mux_resolve_entry(edit->txn, edit->layers, dir, path + i, n, &entry,
+                                            NULL);
+        if (rc == 0 && entry.type != DT_DIR)
+            return af_error_set(err, AF_INVALID_ARGUMENT,
+                                "'%.*s' is %s, so nothing can be put below it; remove it first",
+                                MUX_SHOW(path, i + n),
+                                entry.type == DT_LNK
+                                    ? "a symbolic link, which uploads never follow"
+                                    : "no directory");
+        if (rc == 0) {
+            dir = entry.fid;
+        } else if (rc == -ENOENT) {
+            rc = make_directory(edit, dir, path + i, n, &dir);
+            is_new = true;
+        }
+        if (rc < 0)
+            return mux_fail(err, rc, "making the parent directories");
+        i += n + 1;
+    }
+    *ret_parent = dir;
+    return 0;
+}
+
+// Takes one name away from an object that another one replaces.
+static int drop_name(struct mux_tree_edit *edit, const struct store_inode *old, size_t index)
+{
+    if (old->nlink > 1) {
+        struct inode_copy copy;
+        int rc = copy_inode(old, &copy);
+        if (rc < 0)
+            return rc;
+        copy.inode.nlink--;
+        copy.inode.ctime_ns = edit->now_ns;
+        return put_record(edit, &copy.inode);
+    }
+    if (S_ISREG(old->mode)) {
+        edit->bytes_delta -= (int64_t)old->size;
+        edit->files_delta--;
+    }
+    return index == 0 ? store_inode_del(edit->txn, edit->layers.ids[0], old->fid) : 0;
+}
+
+static int put_new(struct mux_tree_edit *edit, uint64_t parent, const char *name, size_t name_len,
+                   const struct mux_tree_object *object, uint64_t *ret_blob)
+{
+    struct store_inode inode = fresh_inode(edit, object->mode, object->mtime_ns);
+    int rc = object->content ? mux_content_describe(edit->txn, object->content, &inode) : 0;
+    if (rc == 0)
+        rc = add_object(edit, parent, name, name_len, &inode);
+    if (rc == 0 && object->content)
+        rc = mux_content_register(edit->txn, object->content, &inode);
+    if (rc < 0)
+        return rc;
+    if (S_ISREG(inode.mode)) {
+        edit->bytes_delta += (int64_t)inode.size;
+        edit->files_delta++;
+    }
+    *ret_blob = inode.blob;
+    return 0;
+}
+
+// New content, mode and times for a file that keeps its fid, its names and its time of birth.
+static int put_over(struct mux_tree_edit *edit, const struct store_inode *old,
+                    const struct mux_tree_object *object, uint64_t *ret_blob)
+{
+    char name[AF_NAME_MAX];
+    if (old->name_len > 0)
+        memcpy(name, old->name, old->name_len);
+    uint64_t old_size = old->size;
+    struct store_inode inode = fresh_inode(edit, object->mode, object->mtime_ns);
+    inode.fid = old->fid;
+    inode.nlink = old->nlink;
+    inode.btime_ns = old->btime_ns;
+    inode.parent = old->parent;
+    inode.name = name;
+    inode.name_len = old->name_len;
+    int rc = object->content ? mux_content_describe(edit->txn, object->content, &inode) : 0;
+    if (rc == 0)
+        rc = put_record(edit, &inode);
+    if (rc == 0 && object->content)
+        rc = mux_content_register(edit->txn, object->content, &inode);
+    if (rc < 0)
+        return rc;
+    edit->bytes_delta += (int64_t)inode.size - (int64_t)old_size;
+    *ret_blob = inode.blob;
+    return 0;
+}
+
+// An explicit entry for a directory that is there: from the base, or implied by what it holds.
+static int put_directory_over(struct mux_tree_edit *edit, const struct store_inode *old,
+                              mode_t mode, int64_t mtime_ns)
+{
+    struct inode_copy copy;
+    int rc = copy_inode(old, &copy);
+    if (rc < 0)
+        return rc;
+    copy.inode.mode = mode;
+    copy.inode.atime_ns = copy.inode.mtime_ns = mtime_ns;
+    copy.inode.ctime_ns = edit->now_ns;
+    rc = put_record(edit, &copy.inode);
+    if (rc == 0 && edit->implied)
+        mux_fid_map_del(edit->implied, copy.inode.fid);
+    return rc;
+}
+
+static int given_twice(const char *path, size_t len, struct af_error *err)
+{
+    return af_error_set(err, AF_INVALID_ARGUMENT,
+                        "the path '%.*s' is given twice; send every path once",
+                        MUX_SHOW(path, len));
+}
+
+// An import has this object in its layer already and was not led there by one below it.
+static bool is_given(const struct mux_tree_edit *edit, uint64_t fid)
+{
+    struct store_inode inode;
+    return edit->implied && !mux_fid_map_get(edit->implied, fid, NULL) &&
+           store_inode_get(edit->txn, edit->layers.ids[0], fid, &inode) == 0;
+}
+
+static int put_at_existing(struct mux_tree_edit *edit, uint64_t parent, const char *path,
+                           size_t len, const struct store_inode *old, size_t index,
+                           const struct mux_tree_object *object, uint64_t *ret_blob,
+                           struct af_error *err)
+{
+    const char *name = path + mux_path_name_start(path, len);
+    size_t name_len = (size_t)(path + len - name);
+    int rc;
+    if (is_given(edit, old->fid))
+        return given_twice(path, len, err);
+    if (S_ISDIR(old->mode) != S_ISDIR(object->mode))
+        return af_error_set(err, AF_INVALID_ARGUMENT,
+                            "'%.*s' is %s; choose another name or remove it first",
+                            MUX_SHOW(path, len),
+                            S_ISDIR(old->mode) ? "a directory, not a file"
+                                               : "there already and no directory");
+    if (S_ISDIR(object->mode)) {
+        rc = put_directory_over(edit, old, object->mode, object->mtime_ns);
+    } else if (S_ISREG(old->mode) && S_ISREG(object->mode) && (!edit->implied || old->nlink == 1)) {
+        rc = put_over(edit, old, object, ret_blob);
+    } else {
+        rc = drop_name(edit, old, index);
+        if (rc == 0)
+            rc = put_new(edit, parent, name, name_len, object, ret_blob);
+    }
+    return rc < 0 ? mux_fail(err, rc, "storing the file") : 0;
+}
+
+int mux_tree_edit_put(struct mux_tree_edit *edit, uint64_t parent, const char *path, size_t len,
+                      const struct mux_tree_object *object, uint64_t *ret_blob,
+                      struct af_error *err)
+{
+    const char *name = path + mux_path_name_start(path, len);
+    size_t name_len = (size_t)(path + len - name);
+    uint64_t blob = 0;
+    struct store_entry entry;
+    int rc = mux_resolve_entry(edit->txn, edit->layers, parent, name, name_len, &entry, NULL);
+    if (rc == -ENOENT) {
+        rc = put_new(edit, parent, name, name_len, object, &blob);
+        if (rc < 0)
+            return mux_fail(err, rc, "storing the file");
+    } else {
+        struct store_inode old;
+        size_t index = 0;
+        if (rc == 0)
+            rc = mux_resolve_inode(edit->txn, edit->layers, entry.fid, &old, &index);
+        if (rc < 0)
+            return mux_fail(err, rc == -ENOENT ? -EUCLEAN : rc, "resolving the path");
+        rc = put_at_existing(edit, parent, path, len, &old, index, object, &blob, err);
+        if (rc < 0)
+            return rc;
+    }
+    *ret_blob = blob;
+    return 0;
+}
+
+int mux_tree_edit_put_root(struct mux_tree_edit *edit, mode_t mode, int64_t mtime_ns,
+                           struct af_error *err)
+{
+    struct store_inode root;
+    if (is_given(edit, edit->root_fid))
+        return given_twice("", 0, err);
+    int rc = mux_resolve_inode(edit->txn, edit->layers, edit->root_fid, &root, NULL);
+    if (rc == 0)
+        rc = put_directory_over(edit, &root, mode, mtime_ns);
+    return rc < 0 ? mux_fail(err, rc, "storing the root directory") : 0;
+}

@@ -1,0 +1,37 @@
+"""Fixtures: one shared daemon a module, or a private one for tests that stop or kill it."""
+
+import pytest
+
+from harness import Daemon
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory):
+    """A daemon shared by a module's tests."""
+    made = Daemon(tmp_path_factory.mktemp("af"))
+    made.start()
+    yield made
+    made.cleanup()
+
+
+@pytest.fixture(scope="module")
+def client(daemon):
+    """A client of the module's daemon."""
+    made = daemon.client()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def new_daemon(tmp_path):
+    """Makes daemons that the test may stop, kill and start again, on one directory."""
+    made = []
+
+    def make(*args, **kwargs):
+        daemon = Daemon(tmp_path, *args, **kwargs)
+        made.append(daemon)
+        return daemon
+
+    yield make
+    for daemon in made:
+        daemon.cleanup()

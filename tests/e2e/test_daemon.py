@@ -1,0 +1,288 @@
+"""agentfensed as a process: starting, refusing to start, stopping, crashing, and starting again."""
+
+import os
+import pathlib
+import socket
+import stat
+import subprocess
+
+import grpc
+import pytest
+
+from harness import BIN, Client, Daemon, FULL, afpb, expect, pb
+
+
+def processes_below(pid):
+    """Every live descendant of a process."""
+    children = {}
+    for entry in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = entry.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        children.setdefault(int(fields[1]), []).append(int(entry.parent.name))
+    found, queue = [], [pid]
+    while queue:
+        for child in children.get(queue.pop(), []):
+            found.append(child)
+            queue.append(child)
+    return found
+
+
+def mounts_under(directory):
+    lines = pathlib.Path("/proc/self/mountinfo").read_text().splitlines()
+    return [l for l in lines if str(directory) in l.split()[4]]
+
+
+def test_sigterm_stops_cleanly_with_commands_running(new_daemon):
+    daemon = new_daemon().start()
+    client = daemon.client()
+    sandbox = client.sandbox(client.codebase({"f": "x"}))
+    call = client.sandboxes.Exec.future(
+        pb.ExecRequest(sandbox_id=sandbox, command="touch started; sleep 1000")
+    )
+    client.out(sandbox, "until test -e started; do :; done")
+    below = processes_below(daemon.process.pid)
+    assert below
+    assert daemon.stop() == 0
+    assert call.exception() is not None
+    assert not [p for p in below if os.path.exists(f"/proc/{p}")]
+    assert not mounts_under(daemon.dir)
+    assert not daemon.socket.exists()
+
+
+def test_B9_kill_9_loses_nothing(new_daemon):
+    daemon = new_daemon().start()
+    client = daemon.client()
+    codebase = client.codebase({"base": "base\n", "dir/f": "f\n"})
+    sandbox = client.sandbox(codebase)
+    big = "0123456789abcdef" * 65536
+    client.out(sandbox, "cat > big; echo changed > base; mv dir moved; mkdir n", stdin=big)
+    call = client.sandboxes.Exec.future(
+        pb.ExecRequest(sandbox_id=sandbox, command="touch started; sleep 1000")
+    )
+    client.out(sandbox, "until test -e started; do :; done; rm started")
+    below = processes_below(daemon.process.pid)
+    daemon.kill()
+    assert call.exception() is not None
+    daemon.start()
+    assert not [p for p in below if os.path.exists(f"/proc/{p}")]
+    client = daemon.client()
+    got = client.sandboxes.GetSandbox(pb.GetSandboxRequest(sandbox_id=sandbox))
+    assert got.status == pb.SANDBOX_STATUS_STOPPED
+    client.sandboxes.StartSandbox(pb.StartSandboxRequest(sandbox_id=sandbox))
+    assert client.out(sandbox, "cat base moved/f; ls; md5sum < big") == client.out(
+        sandbox, f"printf 'changed\\nf\\nbase\\nbig\\nmoved\\nn\\n'; md5sum", stdin=big
+    )
+    assert len(mounts_under(daemon.dir)) == 1
+
+
+def test_B9_repeated_crashes_under_load(new_daemon):
+    daemon = new_daemon().start()
+    client = daemon.client()
+    sandbox = client.sandbox(client.codebase({"f": "x"}))
+    script = "i=0; while :; do i=$((i+1)); echo $i > n.$((i%50)); echo $i >> log; sync log; done"
+    for _ in range(3):
+        call = client.sandboxes.Exec.future(
+            pb.ExecRequest(sandbox_id=sandbox, command=script)
+        )
+        client.out(sandbox, "until test $(wc -l < log 2>/dev/null || echo 0) -gt 100; do :; done")
+        acknowledged = int(client.out(sandbox, "tail -n 1 log"))
+        daemon.kill()
+        call.exception()
+        daemon.start()
+        client = daemon.client()
+        client.sandboxes.StartSandbox(pb.StartSandboxRequest(sandbox_id=sandbox))
+        lines = client.out(sandbox, "cat log").split()
+        assert [int(l) for l in lines if l] and len(lines) >= acknowledged
+        client.out(sandbox, "rm -rf n.* log && ls -A")
+
+
+def test_one_instance_per_state_directory(new_daemon):
+    daemon = new_daemon().start()
+    argv = daemon.command()
+    argv[argv.index("--socket") + 1] += "2"
+    argv[argv.index("--mount") + 1] += "2"
+    second = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert second.returncode != 0
+    assert str(daemon.process.pid) in second.stderr and str(daemon.state) in second.stderr
+    daemon.client().codebase()
+
+
+def test_another_schema_version_is_refused_untouched(new_daemon, tmp_path):
+    daemon = new_daemon().start()
+    daemon.client().codebase({"f": "x"})
+    daemon.stop()
+    data = next(daemon.state.rglob("data.mdb"))
+    content = data.read_bytes()
+    assert b"schema" in content
+    data.write_bytes(content.replace(b"schema", b"schemb"))
+    before = {p: p.read_bytes() for p in daemon.state.rglob("*") if p.is_file() and "lock" not in p.name}
+    with pytest.raises(RuntimeError):
+        daemon.start()
+    assert "schema" in daemon.log_text() or "state directory" in daemon.log_text()
+    after = {p: p.read_bytes() for p in daemon.state.rglob("*") if p.is_file() and "lock" not in p.name}
+    assert before == after
+
+
+@pytest.mark.parametrize(
+    "args, word",
+    [
+        (["--state"], "state"),
+        ([], "state"),
+        (["--nope"], "nope"),
+        (["--bwrap", "/nonexistent/bwrap"], "bwrap"),
+        (["--group", "no-such-group-here"], "no-such-group-here"),
+        (["--listen", "0.0.0.0:0"], "loopback"),
+        (["--listen", "nonsense"], "nonsense"),
+        (["--config", "/nonexistent.yaml"], "nonexistent"),
+        (["--transport", "carrier-pigeon"], "carrier-pigeon"),
+    ],
+)
+def test_refuses_to_start_with_a_clear_sentence(tmp_path, args, word):
+    needed = ["--state", str(tmp_path / "s"), "--socket", str(tmp_path / "k")]
+    needed += ["--mount", str(tmp_path / "m")]
+    argv = [str(BIN / "agentfensed")] + (args if word == "state" else needed + args)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert done.returncode not in (0, -6, -11), done
+    assert word in done.stderr
+    assert not mounts_under(tmp_path)
+
+
+def test_a_config_file_gives_every_option(new_daemon, tmp_path):
+    config = tmp_path / "c.yaml"
+    config.write_text(f"state: {tmp_path}/s\nsocket: {tmp_path}/k\nmount: {tmp_path}/m\n")
+    daemon = new_daemon()
+    daemon.command = lambda: [str(BIN / "agentfensed"), "--config", str(config)]
+    daemon.start()
+    daemon.mount = tmp_path / "m"
+    client = Client(f"unix:{tmp_path}/k")
+    client.codebase()
+    config.write_text("nonsense: 1\n")
+    bad = subprocess.run(
+        [str(BIN / "agentfensed"), "--config", str(config)], capture_output=True, text=True
+    )
+    assert bad.returncode != 0 and "nonsense" in bad.stderr
+
+
+def test_the_shipped_configuration_is_the_default(tmp_path):
+    shipped = pathlib.Path(__file__).resolve().parents[2] / "docs/agentfensed.yaml"
+    done = subprocess.run(
+        [str(BIN / "agentfensed"), "--config", str(shipped), "--check-config"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_B1_a_state_directory_inside_the_mount_is_refused(tmp_path):
+    argv = [str(BIN / "agentfensed"), "--state", str(tmp_path / "m/state")]
+    argv += ["--socket", str(tmp_path / "k"), "--mount", str(tmp_path / "m")]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0 and "mount" in done.stderr
+
+
+def test_the_socket_is_for_root_and_the_group(new_daemon):
+    daemon = new_daemon().start()
+    info = os.stat(daemon.socket)
+    assert stat.S_IMODE(info.st_mode) == 0o660 and info.st_uid == 0
+
+
+def test_another_user_is_refused_even_with_the_socket_open(new_daemon):
+    daemon = new_daemon().start()
+    os.chmod(daemon.dir, 0o755)
+    for parent in daemon.dir.parents:
+        if str(parent).startswith("/tmp/pytest"):
+            os.chmod(parent, 0o755)
+    os.chmod(daemon.socket, 0o666)
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.setgroups([])
+            os.setgid(12345)
+            os.setuid(12345)
+            # A fresh process: gRPC does not survive a fork.
+            script = (
+                "import sys; sys.path.insert(0, sys.argv[2]); import harness, grpc\n"
+                "c = harness.Client('unix:' + sys.argv[1])\n"
+                "harness.expect(grpc.StatusCode.PERMISSION_DENIED, c.codebase)\n"
+            )
+            here = str(pathlib.Path(__file__).resolve().parent)
+            os.environ["TMPDIR"] = "/tmp"
+            code = subprocess.call(["/usr/bin/python3", "-B", "-c", script, str(daemon.socket), here])
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_tcp_only_when_asked_and_on_loopback(new_daemon):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    new_daemon("--listen", f"127.0.0.1:{port}").start()
+    client = Client(f"127.0.0.1:{port}")
+    assert client.codebase().startswith("cb_")
+    client.close()
+
+
+def test_sigterm_while_idle_and_restart_keeps_everything(new_daemon):
+    daemon = new_daemon().start()
+    client = daemon.client()
+    codebase = client.codebase({"f": "x"})
+    sandbox = client.sandbox(codebase, FULL)
+    client.out(sandbox, "echo 1 > own")
+    assert daemon.stop() == 0
+    daemon.start()
+    client = daemon.client()
+    assert client.download(codebase, "f") == b"x"
+    client.sandboxes.StartSandbox(pb.StartSandboxRequest(sandbox_id=sandbox))
+    assert client.out(sandbox, "cat own") == "1\n"
+
+
+def test_disk_full_is_reported_and_loses_nothing(tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(small)], check=True)
+    daemon = Daemon(tmp_path)
+    daemon.state = small / "state"
+    try:
+        daemon.start()
+        client = daemon.client()
+        codebase = client.codebase({"f": "kept"})
+        sandbox = client.sandbox(codebase)
+        exhausted = grpc.StatusCode.RESOURCE_EXHAUSTED
+        expect(exhausted, client.upload, codebase, "big", b"x" * (40 << 20))
+        result = client.exec(sandbox, "head -c 60000000 /dev/zero > fill")
+        assert result.exit_code != 0 and "space" in result.stderr
+        client.out(sandbox, "rm fill && echo again > g && cat g f")
+        assert client.download(codebase, "f") == b"kept"
+        names = client.codebases.ListFiles(pb.ListFilesRequest(codebase_id=codebase)).files
+        assert [f.path for f in names] == ["f"]
+        stats = client.inspect.Stats(afpb.StatsRequest())
+        assert stats.counters
+    finally:
+        daemon.cleanup()
+        subprocess.run(["umount", "-l", str(small)], check=True)
+
+
+def test_a_stale_socket_file_is_replaced_and_a_foreign_file_is_not(new_daemon):
+    daemon = new_daemon()
+    stale = socket.socket(socket.AF_UNIX)
+    stale.bind(str(daemon.socket))
+    stale.close()
+    daemon.start()
+    daemon.client().codebase()
+    daemon.stop()
+    daemon.socket.write_text("precious")
+    with pytest.raises(RuntimeError):
+        daemon.start()
+    assert daemon.socket.read_text() == "precious"
+
+
+def test_sd_notify_says_ready(new_daemon, tmp_path):
+    notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    notify.bind(str(tmp_path / "notify"))
+    new_daemon(env=dict(os.environ, NOTIFY_SOCKET=str(tmp_path / "notify"))).start()
+    assert b"READY=1" in notify.recv(4096)
+    notify.close()
