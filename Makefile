@@ -71,6 +71,7 @@ SRC_init   := $(call find_c,exec/init)
 SRC_exec   := $(filter-out exec/init/%,$(call find_c,exec))
 SRC_client := $(call find_c,api/client)
 SRC_api    := $(filter-out api/client/%,$(call find_c,api))
+SRC_tools  := $(call find_c,tools/common)
 SRC_fsctl  := $(call find_c,tools/fsctl)
 SRC_cli    := $(call find_c,tools/agentfense)
 SRC_fuzz   := $(call find_c,tests/fuzz)
@@ -134,7 +135,7 @@ INIT_LDFLAGS := -static -no-pie -Wl,--gc-sections -Wl,-z,relro,-z,now
 # A change of flags rebuilds objects, a change of the file list rebuilds archives.
 FLAGS_NOW   := $(strip $(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) $(LIBS_ALL) $(INIT_CFLAGS))
 SOURCES_NOW := $(strip $(SRC_mux) $(SRC_fs) $(SRC_init) $(SRC_exec) $(SRC_client) $(SRC_api) \
-                 $(SRC_fsctl) $(SRC_cli) $(SRC_unit) $(SRC_fuzz) $(PROTOS))
+                 $(SRC_tools) $(SRC_fsctl) $(SRC_cli) $(SRC_unit) $(SRC_fuzz) $(PROTOS))
 ifneq ($(BUILD_GOALS),)
 $(shell mkdir -p $(B))
 ifneq ($(strip $(file <$(B)/.flags)),$(FLAGS_NOW))
@@ -192,6 +193,7 @@ LIB_OBJS_exec   := $(call objs_of,$(SRC_exec))
 LIB_OBJS_init   := $(call objs_of,$(call NOT_MAIN,$(SRC_init)))
 LIB_OBJS_api    := $(call objs_of,$(call NOT_MAIN,$(SRC_api)))
 LIB_OBJS_client := $(call objs_of,$(SRC_client))
+LIB_OBJS_tools  := $(call objs_of,$(SRC_tools))
 LIB_OBJS_fsctl  := $(call objs_of,$(call NOT_MAIN,$(SRC_fsctl)))
 LIB_OBJS_cli    := $(call objs_of,$(call NOT_MAIN,$(SRC_cli)))
 LIB_OBJS_proto  := $(OBJ_proto)
@@ -203,7 +205,7 @@ $(B)/lib/lib$(1).a: $$(LIB_OBJS_$(1)) $(B)/.sources
 	@rm -f $$@
 	@$(AR) rcsD $$@ $$(LIB_OBJS_$(1))
 endef
-LIBS := mux base store fs exec init api client fsctl cli proto test
+LIBS := mux base store fs exec init api client tools fsctl cli proto test
 AR   ?= ar
 $(foreach l,$(LIBS),$(eval $(call library,$(l))))
 lib = $(1:%=$(B)/lib/lib%.a)
@@ -222,9 +224,9 @@ all: bins
 bins: $(BINS)
 $(BIN)/agentfensed: $(call objs_of,api/main.c) $(call lib,api fs exec mux proto)
 	$(link)
-$(BIN)/agentfense-fsctl: $(call objs_of,tools/fsctl/main.c) $(call lib,fsctl client store base proto)
+$(BIN)/agentfense-fsctl: $(call objs_of,tools/fsctl/main.c) $(call lib,fsctl tools client store base proto)
 	$(link)
-$(BIN)/agentfense: $(call objs_of,tools/agentfense/main.c) $(call lib,cli client base proto)
+$(BIN)/agentfense: $(call objs_of,tools/agentfense/main.c) $(call lib,cli tools client base proto)
 	$(link)
 $(BIN)/agentfense-init: $(SRC_init:%.c=$(B)/obj-init/%.o) $(B)/.sources
 	@mkdir -p $(@D); echo '  LD      $@'
@@ -247,7 +249,7 @@ $(eval $(call unit_rule,fs/,fs mux))
 $(eval $(call unit_rule,exec/init/,init exec base))
 $(eval $(call unit_rule,exec/,exec base))
 $(eval $(call unit_rule,api/client/,client base proto))
-$(eval $(call unit_rule,tools/,fsctl cli client store base proto))
+$(eval $(call unit_rule,tools/,fsctl cli tools client store base proto))
 units: $(UNIT_BINS)
 .PRECIOUS: $(B)/obj/%.o $(PROTO_SRC)/proto/%.proto
 
@@ -273,7 +275,7 @@ format:
 	@$(if $(C_FILES),clang-format -i $(C_FILES),true)
 tidy: $(GEN_H)
 	@printf '%s\n' $(or $(DIR:%=$(call find_c,$(DIR))),$(SRC_mux) $(SRC_fs) $(SRC_init) $(SRC_exec) \
-		$(SRC_client) $(SRC_api) $(SRC_fsctl) $(SRC_cli)) | xargs -r -P 2 -n 4 sh -c \
+		$(SRC_client) $(SRC_api) $(SRC_tools) $(SRC_fsctl) $(SRC_cli)) | xargs -r -P 2 -n 4 sh -c \
 		'clang-tidy --quiet "$$@" -- $(filter-out -Werror,$(CFLAGS_ALL))' tidy
 
 DEPFILES := $(shell find $(B)/obj $(B)/obj-init -name '*.d' 2>/dev/null)

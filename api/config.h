@@ -78,8 +78,8 @@ int af_config_load(int argc, char *const argv[], struct af_config *config,
 void af_config_init(struct af_config *config);
 void af_config_fini(struct af_config *config);
 
-// Reads one YAML file into *config, leaving alone what `set_by_flag` options say; used by
-// af_config_load, public for tests. The text need not be NUL-terminated; `name` is for messages.
+// Applies the text of one YAML file to *config; public for tests. The text need not be
+// NUL-terminated; `name` is for messages. On failure *config is partly changed, to be fini'ed.
 int af_config_parse_yaml(struct af_config *config, const char *name, const char *text, size_t len,
                          struct af_error *err);
 

@@ -167,7 +167,6 @@ static void engine_destroy(struct exec_engine *e)
     pthread_mutex_destroy(&e->jobs_lock);
     pthread_cond_destroy(&e->jobs_changed);
     free(e->run_dir);
-    free(e->etc_dir);
     free(e->bwrap_path);
     e->magic = 0;
     free(e);

@@ -18,6 +18,7 @@
 #include "exec/exec.h"
 #include "exec/init/protocol.h"
 #include "exec/timer.h"
+#include "mux/base/limits.h"
 
 #define EXEC_ENGINE_MAGIC  0xe8ec0001u
 #define EXEC_BOX_MAGIC     0xe8ec0002u
@@ -72,7 +73,7 @@ struct exec_launch {
     struct af_error error;
     int bwrap_pidfd;
     pid_t bwrap_pid;
-    int init_pidfd; // given by the event thread for the attach job
+    int init_pidfd; // for the attach job, closed when that is done
     pid_t init_pid;
     int socket_fd; // the engine's end
     int words_fd;  // memfd with what bwrap wrote on stderr
@@ -87,7 +88,7 @@ struct exec_box {
     atomic_bool up; // state is BOX_UP; any thread may read
 
     // The spec, constant after exec_box_start.
-    char id[AF_ERROR_TEXT_MAX / 4];
+    char id[AF_ID_TEXT_MAX + 1];
     char *view_path;
     char *rootfs;
     char *hostname;
@@ -100,7 +101,9 @@ struct exec_box {
     void *arg;
     exec_box_stopped stopped;
     void *stopped_arg;
-    bool stop_asked;
+    bool stop_asked;         // by its owner or by the end of the engine
+    bool stop_arrived;       // stop_post has run
+    atomic_bool stop_posted; // any thread: exec_box_stop was called
     struct exec_post start_post, stop_post;
 
     struct exec_launch launch;
@@ -108,7 +111,8 @@ struct exec_box {
     struct exec_watch socket;
     struct exec_watch bwrap_exit;
     struct exec_watch init_exit;
-    bool bwrap_gone, init_gone;
+    bool timer_reserved;
+    bool waits_to_send; // EPOLLOUT is on
     enum exec_shell shell;
     struct af_error why; // why the box is ending
 
@@ -165,20 +169,22 @@ struct exec_command {
     int64_t started_ns, timeout_ns, drain_until_ns;
 
     uint64_t id;
-    bool shell_line; // argv[0] and argv[1] are added when the shell is known
     struct exec_msg_start head;
-    char *text; // argv, env, workdir as in protocol.h
-    int fds[EXEC_START_FDS_MAX]; // the init's ends until sent
+    char *text;                  // argv, env, workdir as in protocol.h
+    int fds[EXEC_START_FDS_MAX]; // the init's ends until sent, -1 otherwise
     int fd_count;
-    char *stdin_bytes;
+    char *stdin_bytes; // what did not fit into the pipe
     size_t stdin_len, stdin_at;
+    char *program; // for messages: argv[0], and the working directory
+    char *workdir;
 
     struct exec_watch stdin_watch;
     struct exec_watch status;
     struct exec_stream out, err;
     struct exec_timer timer; // timeout, then drain, then kill
-    bool exited;             // wait_status is the leader's
-    bool left;               // the leader left others running
+    bool timer_reserved;
+    bool exited; // wait_status is the leader's
+    bool left;   // the leader left others running
     bool timed_out;
     int wait_status;
     int64_t ended_ns;
@@ -191,6 +197,8 @@ void exec_command_on_ended(struct exec_box *box, uint64_t id);
 int exec_command_send(struct exec_command *command, int socket_fd);
 // event: the box has no process left: ends the command with the given error.
 void exec_command_box_gone(struct exec_command *command, const struct af_error *why);
+// event: a stream of the command has brought bytes or has closed.
+void exec_command_on_output(struct exec_command *command);
 
 // ---- engine -----------------------------------------------------------------------------
 
@@ -198,14 +206,13 @@ struct exec_engine {
     unsigned magic;
     // Constant after exec_engine_new.
     char *run_dir;
-    char *etc_dir; // generated /etc
     char *bwrap_path;
     struct exec_options options; // defaults filled in; its strings are not used
     struct exec_features features;
-    int owner_fd;         // lock that says a daemon is there; nobody inherits it
-    int lock_fd;          // lock that boxes inherit: held while one of them lives
-    int init_fd;          // O_PATH-like descriptor of agentfense-init
-    int filter_fds[2];    // memfds: the seccomp programs
+    int owner_fd;      // lock that says a daemon is there; nobody inherits it
+    int lock_fd;       // lock that boxes inherit: held while one of them lives
+    int init_fd;       // O_PATH-like descriptor of agentfense-init
+    int filter_fds[2]; // memfds: the seccomp programs
     int null_fd;
     int epoll_fd, event_fd;
     pthread_t event_thread, launcher_thread;
@@ -246,6 +253,6 @@ void exec_job_queue(struct exec_engine *engine, struct exec_job *job,
 // The launcher thread's function.
 void *exec_launcher_main(void *engine);
 
-#define EXEC_CONTAINER_OF(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
+#define EXEC_CONTAINER_OF(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 
 #endif

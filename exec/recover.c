@@ -6,6 +6,8 @@
 // daemon that was killed between fork and exec, and a reused pid can never be mistaken for one of
 // ours. When the lock is held, its holders are the processes with that inode among their open
 // files, in /proc. Commands do not inherit it; they die with their init's pid namespace.
+// An exiting init gives up the lock before the kernel ends the rest of its pid namespace; it keeps
+// its name until that is done, so processes of that name are waited for, but never killed.
 // A second lock, <run_dir>/exec.owner, is the daemon's alone: while it is held nothing is ended.
 // Usually nothing is found: the init exits when the daemon's end of its socket closes.
 // Owns: nothing. Locks: none. Fails: af_error. Read next: init/main.c.
@@ -26,6 +28,7 @@
 #include <unistd.h>
 
 #include "exec/exec.h"
+#include "exec/init/protocol.h"
 #include "mux/base/cleanup.h"
 #include "mux/base/clock.h"
 
@@ -34,6 +37,7 @@
 #define GRACE_NS      (200 * 1000000LL) // for inits that are just seeing their socket close
 #define DEADLINE_NS   (10 * AF_NS_PER_SEC)
 #define LOCK_RETRY_MS 2
+#define EXITING_MS    2000 // for each init that is exiting
 
 static void cleanup_dir(DIR **dir)
 {
@@ -130,6 +134,35 @@ static unsigned end_holders(const struct stat *lock, int64_t deadline_ns)
     return ended;
 }
 
+static bool has_name(int proc_fd, const char *pid, const char *name)
+{
+    char path[64], comm[32] = "";
+    snprintf(path, sizeof(path), "%.20s/comm", pid);
+    AF_CLEANUP_FD int fd = openat(proc_fd, path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || read(fd, comm, sizeof(comm) - 1) <= 0)
+        return false;
+    comm[strcspn(comm, "\n")] = '\0';
+    return strcmp(comm, name) == 0;
+}
+
+// Waits for inits that have given up the lock and are ending their pid namespaces.
+static void wait_for_exiting(const struct stat *lock)
+{
+    char name[EXEC_INIT_NAME_SIZE];
+    snprintf(name, sizeof(name), EXEC_INIT_NAME_FORMAT, (unsigned)lock->st_ino);
+    AF_CLEANUP(cleanup_dir) DIR *proc = opendir("/proc");
+    struct dirent *entry;
+    while (proc && (entry = readdir(proc))) {
+        if (entry->d_name[0] < '1' || entry->d_name[0] > '9' ||
+            !has_name(dirfd(proc), entry->d_name, name))
+            continue;
+        AF_CLEANUP_FD int pidfd = pidfd_open((pid_t)atol(entry->d_name), 0);
+        struct pollfd polled = {.fd = pidfd, .events = POLLIN};
+        if (pidfd >= 0)
+            poll(&polled, 1, EXITING_MS);
+    }
+}
+
 // Waits until nobody holds the lock; kills the holders after the grace time.
 static int lock_free(int fd, const char *run_dir, unsigned *ret_ended, struct af_error *err)
 {
@@ -151,6 +184,7 @@ static int lock_free(int fd, const char *run_dir, unsigned *ret_ended, struct af
         // flock has no time limit that is free of signals: ask again soon.
         poll(NULL, 0, LOCK_RETRY_MS);
     }
+    wait_for_exiting(&lock);
     return 0;
 }
 

@@ -6,6 +6,7 @@
 #ifndef AF_MUX_CODEBASE_H
 #define AF_MUX_CODEBASE_H
 
+#include "mux/base/limits.h"
 #include "mux/mux.h"
 
 #include <stddef.h>

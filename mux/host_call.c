@@ -69,8 +69,10 @@ int mux_fail(struct af_error *err, int rc, const char *what)
                             what);
     case ENOMEM:
     case E2BIG:
-        return af_error_set(err, AF_RESOURCE_EXHAUSTED, "%s: too large for the memory one call may "
-                            "use; ask for a part of it (a directory below)", what);
+        return af_error_set(err, AF_RESOURCE_EXHAUSTED,
+                            "%s: too large for the memory one call may "
+                            "use; ask for a part of it (a directory below)",
+                            what);
     default:
         return af_error_errno(err, rc, "%s", what);
     }

@@ -1,12 +1,15 @@
 // How a FUSE nodeid names a file: the bit budget, in one place.
 //
-//   private:  0 | slot (19 bits) | fid (44 bits)        one view's directory or file
-//   shared:   1 | class (19 bits) | version (44 bits)   an unmodified regular file whose
-//                                                       pages all views have in common
-// A private nodeid names a file for ever (fids are never reused); the slot's epoch travels as
-// the FUSE generation. A shared nodeid names one immutable version of a file's content and
-// attributes at one level, never a hash of its content. 1 is FUSE's root: the root-only top
-// directory of the mount, above all views. Slot 0 is never given to a view.
+//   private:  0 | turn (3 bits) | slot (16 bits) | fid (44 bits)   one view's directory or file
+//   shared:   1 | class (19 bits) | version (44 bits)              an unmodified regular file
+//                                                                  whose pages all views share
+// A private nodeid names a file for ever (fids are never reused). turn and slot together are the
+// view's route. turn counts the slot's uses, modulo 8: what the kernel still says about a former
+// user of the slot (a late FORGET above all) does not meet the present one. Besides, the view's
+// epoch, which never repeats, travels as the FUSE generation. A shared nodeid names one immutable
+// version of a file's content and attributes at one level, never a hash of its content. 1 is
+// FUSE's root: the root-only top directory of the mount, above all views. Slot 0 is never given
+// to a view.
 // Nothing here owns or locks anything. Read next: mux/view.h.
 #ifndef AF_MUX_NODEID_H
 #define AF_MUX_NODEID_H
@@ -16,7 +19,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define MUX_NODEID_TOP 1 // FUSE_ROOT_ID
+#define MUX_NODEID_TOP      1 // FUSE_ROOT_ID
 #define MUX_NODEID_SENTINEL 2 // the read-only file .agentfense in the top directory
 
 enum mux_node_class { MUX_CLASS_PRIVATE = 0, MUX_CLASS_READ = 1, MUX_CLASS_VIEW = 2 };
@@ -24,9 +27,17 @@ enum mux_node_class { MUX_CLASS_PRIVATE = 0, MUX_CLASS_READ = 1, MUX_CLASS_VIEW 
 #define MUX_FID_MASK   ((1ULL << AF_FID_BITS) - 1)
 #define MUX_SHARED_BIT (1ULL << 63)
 
-static inline uint64_t mux_nodeid_private(uint32_t slot, uint64_t fid)
+#define MUX_SLOT_BITS  16
+#define MUX_ROUTE_BITS 19
+
+static inline uint32_t mux_route(uint32_t slot, uint64_t turn)
 {
-    return ((uint64_t)slot << AF_FID_BITS) | fid;
+    return slot | (uint32_t)(turn & 7) << MUX_SLOT_BITS;
+}
+
+static inline uint64_t mux_nodeid_private(uint32_t route, uint64_t fid)
+{
+    return ((uint64_t)route << AF_FID_BITS) | fid;
 }
 
 static inline uint64_t mux_nodeid_shared(enum mux_node_class cls, uint64_t version)
@@ -39,10 +50,22 @@ static inline bool mux_nodeid_is_shared(uint64_t nodeid)
     return (nodeid & MUX_SHARED_BIT) != 0;
 }
 
-// The view slot of a private nodeid, or the class of a shared one.
-static inline uint32_t mux_nodeid_slot(uint64_t nodeid)
+// The route of a private nodeid, or the class of a shared one.
+static inline uint32_t mux_nodeid_route(uint64_t nodeid)
 {
     return (uint32_t)((nodeid & ~MUX_SHARED_BIT) >> AF_FID_BITS);
+}
+
+// The view slot of a private nodeid.
+static inline uint32_t mux_nodeid_slot(uint64_t nodeid)
+{
+    return mux_nodeid_route(nodeid) & ((1u << MUX_SLOT_BITS) - 1);
+}
+
+// The class of a shared nodeid.
+static inline enum mux_node_class mux_nodeid_class(uint64_t nodeid)
+{
+    return (enum mux_node_class)mux_nodeid_route(nodeid);
 }
 
 // The fid of a private nodeid, or the version of a shared one.

@@ -28,7 +28,7 @@ int mux_resolve_entry(struct store_txn *txn, struct mux_layers layers, uint64_t 
 int mux_resolve_inode(struct store_txn *txn, struct mux_layers layers, uint64_t fid,
                       struct store_inode *ret, size_t *ret_index)
 {
-    size_t index;
+    size_t index = 0;
     int rc = store_inode_find(txn, layers.ids, layers.count, fid, ret, &index);
     if (rc == 0 && ret_index)
         *ret_index = index;
@@ -40,7 +40,7 @@ int mux_resolve_path(struct store_txn *txn, struct mux_layers layers, uint64_t r
 {
     uint64_t fid = root;
     struct store_inode inode;
-    size_t index;
+    size_t index = 0;
     int rc = mux_resolve_inode(txn, layers, fid, &inode, &index);
     for (size_t i = 0; rc == 0 && i < len;) {
         size_t n = 0;

@@ -12,7 +12,7 @@ struct mux_sandbox_spec {
     const char *codebase_id;
     const struct store_rule *rules; // refused when malformed (INVALID_ARGUMENT, says which)
     size_t n_rules;
-    int64_t expires_ns;   // wall clock, 0: never
+    int64_t expires_ns; // wall clock, 0: never
     uint64_t quota_bytes, quota_inodes;
     const void *user_data;
     size_t user_data_len;
@@ -48,5 +48,9 @@ void mux_view_detach(struct mux *mux, const char *id);
 
 // Detaches, removes the record, hands the delta to the garbage collector.
 int mux_sandbox_destroy(struct mux *mux, const char *id, struct af_error *err);
+
+// For mux_open: sandboxes that were running when the daemon ended become stopped, and what was
+// open but unlinked in their deltas is freed. Their deltas stay.
+int mux_sandbox_recover(struct mux *mux, struct af_error *err);
 
 #endif

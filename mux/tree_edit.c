@@ -23,9 +23,10 @@ struct inode_copy {
 
 static int copy_inode(const struct store_inode *inode, struct inode_copy *ret)
 {
-    if (inode->name_len > sizeof ret->name || inode->inline_len > sizeof ret->inline_data)
+    if (inode->inline_len > sizeof ret->inline_data)
         return -EUCLEAN;
     ret->inode = *inode;
+    ret->inode.blob_owned = false; // the copy may land in another layer
     if (inode->name_len > 0)
         memcpy(ret->name, inode->name, inode->name_len);
     ret->inode.name = ret->name;
@@ -117,16 +118,15 @@ int mux_tree_edit_parent(struct mux_tree_edit *edit, const char *path, size_t le
         while (i + n < end && path[i + n] != '/')
             n++;
         struct store_entry entry;
-        int rc = is_new ? -ENOENT
-                        : mux_resolve_entry(edit->txn, edit->layers, dir, path + i, n, &entry,
-                                            NULL);
+        int rc = is_new
+                     ? -ENOENT
+                     : mux_resolve_entry(edit->txn, edit->layers, dir, path + i, n, &entry, NULL);
         if (rc == 0 && entry.type != DT_DIR)
             return af_error_set(err, AF_INVALID_ARGUMENT,
                                 "'%.*s' is %s, so nothing can be put below it; remove it first",
                                 MUX_SHOW(path, i + n),
-                                entry.type == DT_LNK
-                                    ? "a symbolic link, which uploads never follow"
-                                    : "no directory");
+                                entry.type == DT_LNK ? "a symbolic link, which uploads never follow"
+                                                     : "no directory");
         if (rc == 0) {
             dir = entry.fid;
         } else if (rc == -ENOENT) {
@@ -151,7 +151,10 @@ static int drop_name(struct mux_tree_edit *edit, const struct store_inode *old, 
             return rc;
         copy.inode.nlink--;
         copy.inode.ctime_ns = edit->now_ns;
-        return put_record(edit, &copy.inode);
+        rc = put_record(edit, &copy.inode);
+        if (rc == 0 && edit->implied)
+            rc = mux_fid_map_put(edit->implied, copy.inode.fid, 1);
+        return rc;
     }
     if (S_ISREG(old->mode)) {
         edit->bytes_delta -= (int64_t)old->size;
@@ -201,6 +204,8 @@ static int put_over(struct mux_tree_edit *edit, const struct store_inode *old,
         rc = mux_content_register(edit->txn, object->content, &inode);
     if (rc < 0)
         return rc;
+    if (edit->implied)
+        mux_fid_map_del(edit->implied, inode.fid);
     edit->bytes_delta += (int64_t)inode.size - (int64_t)old_size;
     *ret_blob = inode.blob;
     return 0;
@@ -249,11 +254,10 @@ static int put_at_existing(struct mux_tree_edit *edit, uint64_t parent, const ch
     if (is_given(edit, old->fid))
         return given_twice(path, len, err);
     if (S_ISDIR(old->mode) != S_ISDIR(object->mode))
-        return af_error_set(err, AF_INVALID_ARGUMENT,
-                            "'%.*s' is %s; choose another name or remove it first",
-                            MUX_SHOW(path, len),
-                            S_ISDIR(old->mode) ? "a directory, not a file"
-                                               : "there already and no directory");
+        return af_error_set(
+            err, AF_INVALID_ARGUMENT, "'%.*s' is %s; choose another name or remove it first",
+            MUX_SHOW(path, len),
+            S_ISDIR(old->mode) ? "a directory, not a file" : "there already and no directory");
     if (S_ISDIR(object->mode)) {
         rc = put_directory_over(edit, old, object->mode, object->mtime_ns);
     } else if (S_ISREG(old->mode) && S_ISREG(object->mode) && (!edit->implied || old->nlink == 1)) {

@@ -18,8 +18,9 @@ struct mux_tree_edit {
     struct mux_layers layers; // ids[0] takes the records
     uint64_t root_fid;
     int64_t now_ns;
-    // Import only, else NULL: directories recorded in the live layer that were not given by name,
-    // so that an explicit entry for them may still come, and no path may be given twice.
+    // Import only, else NULL: objects recorded in the live layer that were not given by name
+    // (parents, files that lost a name), so that an explicit entry for them may still come while
+    // no path may be given twice.
     struct mux_fid_map *implied;
     // What the edit adds to the codebase's counters.
     int64_t bytes_delta, files_delta;

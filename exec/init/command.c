@@ -83,13 +83,22 @@ static int text_load(const struct init_start *start, struct command_text *ret)
     return map == MAP_FAILED ? errno : text_split(map, head, ret);
 }
 
+// Lowers a limit; one that is lower already stays.
+static int limit_set(int resource, rlim_t value)
+{
+    struct rlimit limit;
+    if (getrlimit(resource, &limit) < 0)
+        return errno;
+    if (limit.rlim_max > value)
+        limit.rlim_max = value;
+    limit.rlim_cur = limit.rlim_max;
+    return setrlimit(resource, &limit) < 0 ? errno : 0;
+}
+
 static int limits_set(const struct init_limits *limits)
 {
-    const struct rlimit files = {limits->open_files_max, limits->open_files_max};
-    const struct rlimit processes = {limits->processes_max, limits->processes_max};
-    if (setrlimit(RLIMIT_NOFILE, &files) < 0 || setrlimit(RLIMIT_NPROC, &processes) < 0)
-        return errno;
-    return 0;
+    int e = limit_set(RLIMIT_NOFILE, limits->open_files_max);
+    return e ? e : limit_set(RLIMIT_NPROC, limits->processes_max);
 }
 
 // Puts the three streams at 0 to 2. The sources are above 2: the init keeps 0 to 2 open.

@@ -37,7 +37,7 @@
 
 struct slot {
     uint64_t id;
-    pid_t pid;   // 0: the slot is free
+    pid_t pid;    // 0: the slot is free
     bool orphans; // the supervisor died without cleaning up
 };
 
@@ -97,6 +97,17 @@ static void descriptors_set(int socket_fd, int lock_fd)
         die("descriptors");
     if (close_range(LOCK_FD + 1, ~0u, 0) < 0)
         die("close_range");
+}
+
+// Recovery waits for processes of this name (exec/recover.c).
+static void name_set(void)
+{
+    char name[EXEC_INIT_NAME_SIZE];
+    struct stat lock;
+    if (fstat(LOCK_FD, &lock) < 0)
+        die("lock");
+    snprintf(name, sizeof(name), EXEC_INIT_NAME_FORMAT, (unsigned)lock.st_ino);
+    prctl(PR_SET_NAME, name);
 }
 
 // Undoes what a daemon may have set for itself: handlers, mask, umask, limits, OOM score.
@@ -226,6 +237,8 @@ static void command_start(const struct init_start *start)
     struct slot *slot = slot_new(start->head.head.id);
     if (!slot) {
         init_report(start->status_fd, EXEC_STATUS_FAILED, EAGAIN, EXEC_STAGE_SLOTS);
+        const struct exec_msg_head head = {.kind = EXEC_MSG_ENDED, .id = start->head.head.id};
+        tell(&head, sizeof(head));
         return;
     }
     pid_t pid = fork();
@@ -253,8 +266,8 @@ static void on_start(size_t size, const int *fds, int count)
 {
     struct init_start start = {.head = message.start, .stdin_fd = -1, .text_fd = -1};
     uint32_t flags = start.head.flags;
-    int wanted = EXEC_START_FDS_MIN + !!(flags & EXEC_START_HAS_STDIN) +
-                 !!(flags & EXEC_START_TEXT_FD);
+    int wanted =
+        EXEC_START_FDS_MIN + !!(flags & EXEC_START_HAS_STDIN) + !!(flags & EXEC_START_TEXT_FD);
     size_t text = flags & EXEC_START_TEXT_FD ? 0 : start.head.text_bytes;
     if (size != sizeof(start.head) + text || count != wanted || start.head.head.id == 0) {
         errno = EBADMSG;
@@ -318,6 +331,7 @@ int main(int argc, char **argv)
     limits.processes_max = number(argv[3]);
     limits.open_files_max = number(argv[4]);
     descriptors_set((int)number(argv[1]), (int)number(argv[2]));
+    name_set();
     process_reset();
     int signal_fd = signals_open();
     if (orphans_kill() < 0)

@@ -13,16 +13,21 @@
 
 #include <stdint.h>
 
-#define EXEC_PROTO_VERSION    1u
-#define EXEC_PROTO_TEXT_MAX   (32u << 10)  // bytes of text inside a START; more goes by a memfd
-#define EXEC_PROTO_MEMFD_MAX  (1u << 20)   // bytes of text in that memfd
+#define EXEC_PROTO_VERSION     1u
+#define EXEC_PROTO_TEXT_MAX    (32u << 10) // bytes of text inside a START; more goes by a memfd
+#define EXEC_PROTO_MEMFD_MAX   (1u << 20)  // bytes of text in that memfd
 #define EXEC_PROTO_STRINGS_MAX 8192u       // argv and environment strings of one command
-#define EXEC_PROTO_SLOTS_MAX  1024u        // commands that the init keeps track of
+#define EXEC_PROTO_SLOTS_MAX   1024u       // commands that the init keeps track of
 
 // Inside, everything runs as this user.
 #define EXEC_INSIDE_UID  1000
 #define EXEC_INSIDE_USER "agent"
 #define EXEC_INSIDE_HOME "/home/agent"
+
+// The init's process name: it says which run directory a process belongs to even while the process
+// is exiting and has no memory and no descriptors any more. %08x: low bits of the lock's inode.
+#define EXEC_INIT_NAME_FORMAT "af-init%08x"
+#define EXEC_INIT_NAME_SIZE   16
 
 enum exec_msg_kind {
     // init to engine

@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <time.h>
 
-#define AF_NS_PER_SEC 1000000000LL
+#define AF_NS_PER_SEC INT64_C(1000000000)
 
 static inline int64_t af_clock_ns(clockid_t id)
 {

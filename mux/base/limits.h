@@ -6,38 +6,38 @@
 #define AF_BASE_LIMITS_H
 
 // File system.
-#define AF_NAME_MAX            255      // bytes in one name (NAME_MAX)
-#define AF_PATH_MAX            4095     // bytes in a path given to an RPC (PATH_MAX - 1)
-#define AF_SYMLINK_MAX         4095     // bytes in a symlink target
-#define AF_FILE_SIZE_MAX       (1LL << 43) // bytes in one file (8 TiB)
-#define AF_INLINE_CONTENT_MAX  2048     // bytes of a file kept in its LMDB record
+#define AF_NAME_MAX           255         // bytes in one name (NAME_MAX)
+#define AF_PATH_MAX           4095        // bytes in a path given to an RPC (PATH_MAX - 1)
+#define AF_SYMLINK_MAX        4095        // bytes in a symlink target
+#define AF_FILE_SIZE_MAX      (1LL << 43) // bytes in one file (8 TiB)
+#define AF_INLINE_CONTENT_MAX 2048        // bytes of a file kept in its LMDB record
 
 // Identity: see mux/nodeid.h for the bit budget.
-#define AF_SLOT_COUNT          (1u << 16) // views attached at once; one host uid each
-#define AF_FID_BITS            44
+#define AF_SLOT_COUNT (1u << 16) // views attached at once; one host uid each
+#define AF_FID_BITS   44
 
 // Rules.
-#define AF_RULES_MAX           1024     // rules of one sandbox
-#define AF_PATTERN_MAX         1024     // bytes in one pattern
-#define AF_PATTERN_PARTS_MAX   64       // components in one pattern
-#define AF_BRACE_EXPANSION_MAX 64       // patterns that one pattern with {a,b} may stand for
+#define AF_RULES_MAX           1024 // rules of one sandbox
+#define AF_PATTERN_MAX         1024 // bytes in one pattern
+#define AF_PATTERN_PARTS_MAX   64   // components in one pattern
+#define AF_BRACE_EXPANSION_MAX 64   // patterns that one pattern with {a,b} may stand for
 
 // API.
-#define AF_MESSAGE_MAX         (4u << 20)   // bytes in one gRPC message (the clients' own limit)
-#define AF_UNPACK_BUDGET       (16u << 20)  // bytes that one message may take when decoded
-#define AF_HEADER_LIST_MAX     (16u << 10)  // bytes of request headers
-#define AF_STREAMS_PER_CONN    128
-#define AF_ID_TEXT_MAX         64           // bytes in an id, prefix included
-#define AF_NAME_TEXT_MAX       256          // bytes in a codebase name or an owner id
-#define AF_LABELS_MAX          64           // labels of one sandbox
-#define AF_LABEL_BYTES_MAX     1024         // bytes in one label's key or value
+#define AF_MESSAGE_MAX      (4u << 20)  // bytes in one gRPC message (the clients' own limit)
+#define AF_UNPACK_BUDGET    (16u << 20) // bytes that one message may take when decoded
+#define AF_HEADER_LIST_MAX  (16u << 10) // bytes of request headers
+#define AF_STREAMS_PER_CONN 128
+#define AF_ID_TEXT_MAX      64   // bytes in an id, prefix included
+#define AF_NAME_TEXT_MAX    256  // bytes in a codebase name or an owner id
+#define AF_LABELS_MAX       64   // labels of one sandbox
+#define AF_LABEL_BYTES_MAX  1024 // bytes in one label's key or value
 
 // Commands.
-#define AF_COMMAND_MAX         (128u << 10) // bytes in a command line (MAX_ARG_STRLEN)
-#define AF_ENV_MAX             256          // variables of one command
-#define AF_STDIN_MAX           (3u << 20)   // bytes of stdin in one Exec
-#define AF_OUTPUT_MAX          (1u << 20)   // bytes kept of each of stdout and stderr
-#define AF_TIMEOUT_DEFAULT_NS  (30LL * 1000000000)
-#define AF_TIMEOUT_MAX_NS      (24LL * 3600 * 1000000000)
+#define AF_COMMAND_MAX        (128u << 10) // bytes in a command line (MAX_ARG_STRLEN)
+#define AF_ENV_MAX            256          // variables of one command
+#define AF_STDIN_MAX          (3u << 20)   // bytes of stdin in one Exec
+#define AF_OUTPUT_MAX         (1u << 20)   // bytes kept of each of stdout and stderr
+#define AF_TIMEOUT_DEFAULT_NS (30LL * 1000000000)
+#define AF_TIMEOUT_MAX_NS     (24LL * 3600 * 1000000000)
 
 #endif

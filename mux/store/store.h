@@ -87,6 +87,11 @@ int store_layer_ref(struct store_txn *txn, uint64_t id);
 // Drops a reference; at zero the layer is handed to the garbage collector, which deletes its
 // records and releases its blobs in bounded transactions in the background.
 int store_layer_unref(struct store_txn *txn, uint64_t id);
+// A live layer (refs = 1) of work under way, an import, that no record names yet: store_open hands
+// layers that are still pending, so left by a crash, to the collector. Adopting it keeps its
+// reference, for the record that names it from now on, in the same transaction.
+int store_layer_new_pending(struct store_txn *txn, uint64_t *ret_id);
+int store_layer_adopt(struct store_txn *txn, uint64_t id);
 
 #define STORE_STACK_MAX 4096
 // A stack: frozen layers, top first. Immutable and counted; holds a reference to each layer.
@@ -156,6 +161,9 @@ struct store_inode {
     uint8_t name_len;
     enum store_content content;
     uint64_t blob;              // for STORE_CONTENT_BLOB
+    bool blob_owned;            // the blob was made for this record and no other record refers to
+                                // it: it may be written in place while the layer is live. Kept as
+                                // put; mux clears it when it copies a record to another layer.
     const void *inline_data;    // for STORE_CONTENT_INLINE
     size_t inline_len;
 };

@@ -101,7 +101,17 @@ def test_views_keep_the_codebase_they_were_made_on(client):
     client.destroy(manual)
 
 
-BAD_PATHS = ["", "/etc/passwd", "a/../../b", "..", "./a", "a//b", "a/", "x" * 256, "d/" * 2500 + "f"]
+BAD_PATHS = [
+    "",
+    "/etc/passwd",
+    "a/../../b",
+    "..",
+    "./a",
+    "a//b",
+    "a/",
+    "x" * 256,
+    "d/" * 2500 + "f",
+]
 
 
 @pytest.mark.parametrize("path", BAD_PATHS, ids=range(len(BAD_PATHS)))

@@ -83,9 +83,7 @@ def test_B9_repeated_crashes_under_load(new_daemon):
     sandbox = client.sandbox(client.codebase({"f": "x"}))
     script = "i=0; while :; do i=$((i+1)); echo $i > n.$((i%50)); echo $i >> log; sync log; done"
     for _ in range(3):
-        call = client.sandboxes.Exec.future(
-            pb.ExecRequest(sandbox_id=sandbox, command=script)
-        )
+        call = client.sandboxes.Exec.future(pb.ExecRequest(sandbox_id=sandbox, command=script))
         client.out(sandbox, "until test $(wc -l < log 2>/dev/null || echo 0) -gt 100; do :; done")
         acknowledged = int(client.out(sandbox, "tail -n 1 log"))
         daemon.kill()
@@ -117,11 +115,15 @@ def test_another_schema_version_is_refused_untouched(new_daemon, tmp_path):
     content = data.read_bytes()
     assert b"schema" in content
     data.write_bytes(content.replace(b"schema", b"schemb"))
-    before = {p: p.read_bytes() for p in daemon.state.rglob("*") if p.is_file() and "lock" not in p.name}
+    before = {
+        p: p.read_bytes() for p in daemon.state.rglob("*") if p.is_file() and "lock" not in p.name
+    }
     with pytest.raises(RuntimeError):
         daemon.start()
     assert "schema" in daemon.log_text() or "state directory" in daemon.log_text()
-    after = {p: p.read_bytes() for p in daemon.state.rglob("*") if p.is_file() and "lock" not in p.name}
+    after = {
+        p: p.read_bytes() for p in daemon.state.rglob("*") if p.is_file() and "lock" not in p.name
+    }
     assert before == after
 
 
@@ -210,7 +212,9 @@ def test_another_user_is_refused_even_with_the_socket_open(new_daemon):
             )
             here = str(pathlib.Path(__file__).resolve().parent)
             os.environ["TMPDIR"] = "/tmp"
-            code = subprocess.call(["/usr/bin/python3", "-B", "-c", script, str(daemon.socket), here])
+            code = subprocess.call(
+                ["/usr/bin/python3", "-B", "-c", script, str(daemon.socket), here]
+            )
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

@@ -82,10 +82,11 @@ def alive_with(marker):
 
 def test_X6_a_timeout_kills_every_descendant_and_keeps_the_output(client, sandbox):
     marker = "31337.4242"
-    command = f"echo before; (setsid sleep {marker} &) ; setsid sh -c 'sleep {marker} & sleep {marker}' & sleep {marker}"
-    details = expect(
-        grpc.StatusCode.DEADLINE_EXCEEDED, client.exec, sandbox, command, timeout=0.5
+    command = (
+        f"echo before; (setsid sleep {marker} &) ; "
+        f"setsid sh -c 'sleep {marker} & sleep {marker}' & sleep {marker}"
     )
+    details = expect(grpc.StatusCode.DEADLINE_EXCEEDED, client.exec, sandbox, command, timeout=0.5)
     assert "before" in details
     assert not alive_with(marker)
 
@@ -107,7 +108,9 @@ def test_X7_a_cancelled_call_kills_its_command(client, sandbox):
 
 def test_eight_commands_at_once_do_not_mix(client, sandbox):
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        outs = list(pool.map(lambda i: client.out(sandbox, f"echo {i}; cat", stdin=str(i)), range(40)))
+        outs = list(
+            pool.map(lambda i: client.out(sandbox, f"echo {i}; cat", stdin=str(i)), range(40))
+        )
     assert outs == [f"{i}\n{i}" for i in range(40)]
 
 
@@ -125,17 +128,33 @@ def test_E6_the_command_is_unprivileged(client, sandbox):
 
 def test_E7_the_environment_is_the_sandboxs_own(client, sandbox):
     env = dict(l.split("=", 1) for l in client.out(sandbox, "env -0").split("\0") if "=" in l)
-    allowed = {"HOME", "PATH", "LANG", "TERM", "USER", "LOGNAME", "SHELL", "PWD", "OLDPWD", "SHLVL", "_"}
+    allowed = {
+        "HOME",
+        "PATH",
+        "LANG",
+        "TERM",
+        "USER",
+        "LOGNAME",
+        "SHELL",
+        "PWD",
+        "OLDPWD",
+        "SHLVL",
+        "_",
+    }
     assert set(env) <= allowed
     assert not env["HOME"].startswith("/workspace")
 
 
 def test_no_network(client, sandbox):
-    assert client.out(sandbox, "ls /sys/class/net 2>/dev/null; tail -n +3 /proc/net/dev | wc -l").strip() in ("1", "lo\n1")
+    assert client.out(
+        sandbox, "ls /sys/class/net 2>/dev/null; tail -n +3 /proc/net/dev | wc -l"
+    ).strip() in ("1", "lo\n1")
 
 
 def test_what_a_debian_root_has(client, sandbox):
-    client.out(sandbox, "echo a b | awk '{print $2}'; test -c /dev/null -a -c /dev/urandom -a -c /dev/full")
+    client.out(
+        sandbox, "echo a b | awk '{print $2}'; test -c /dev/null -a -c /dev/urandom -a -c /dev/full"
+    )
     client.out(sandbox, "cd ~ && touch x && cd /tmp && touch y && ls /dev/shm /dev/pts && id -un")
 
 

@@ -129,7 +129,9 @@ for entry in os.scandir("many"):
 print(len(os.listdir("many")))
 """
     assert client.out(sandbox, "python3 -", stdin=script) == "0\n"
-    client.out(sandbox, "cd many && seq 3000 | xargs touch && cd .. && rm -rf many && test ! -e many")
+    client.out(
+        sandbox, "cd many && seq 3000 | xargs touch && cd .. && rm -rf many && test ! -e many"
+    )
 
 
 def test_B5_a_removed_name_never_comes_back(client, make):

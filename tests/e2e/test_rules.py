@@ -135,7 +135,9 @@ def test_the_same_pattern_again_replaces_the_first(client, make):
 
 
 def test_P8_hidden_names_answer_the_same_whether_they_exist(client, make):
-    sandbox = make([("**/*", "write", 0), ("**/secrets/**", "none", 100), ("**/.env*", "none", 100)])
+    sandbox = make(
+        [("**/*", "write", 0), ("**/secrets/**", "none", 100), ("**/.env*", "none", 100)]
+    )
     real = client.exec(sandbox, "echo x > .env")
     absent = client.exec(sandbox, "echo x > .env.nope")
     assert real.exit_code != 0 and absent.exit_code != 0

@@ -82,7 +82,9 @@ def test_lists_by_codebase_and_pages(client):
     assert sorted(seen) == ids
 
 
-@pytest.mark.parametrize("bad", ["", "x", "sb_", "cb_" + "0" * 26, "sb_" + "../" * 9, "sb_" + "0" * 25])
+@pytest.mark.parametrize(
+    "bad", ["", "x", "sb_", "cb_" + "0" * 26, "sb_" + "../" * 9, "sb_" + "0" * 25]
+)
 def test_O5_malformed_ids_are_refused(client, bad):
     calls = client.sandboxes
     expect(INVALID, calls.GetSandbox, pb.GetSandboxRequest(sandbox_id=bad))

@@ -112,8 +112,14 @@ def agentfense(*args, **kwargs):
 def test_run_leaves_the_directory_untouched_and_says_what_changed(project):
     before = snapshot(project)
     done = agentfense(
-        "run", project, "--preset", "full-access", "--",
-        "sh", "-c", "cat README.md | head -n 1; echo new > made; rm run.sh; echo x >> src/hello.py",
+        "run",
+        project,
+        "--preset",
+        "full-access",
+        "--",
+        "sh",
+        "-c",
+        "cat README.md | head -n 1; echo new > made; rm run.sh; echo x >> src/hello.py",
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("# hello\n")
@@ -143,7 +149,14 @@ def test_run_permission_flags(project):
 
 def test_run_diff_shows_the_changed_lines(project):
     done = agentfense(
-        "run", "--diff", project, "--preset", "full-access", "--", "sh", "-c",
+        "run",
+        "--diff",
+        project,
+        "--preset",
+        "full-access",
+        "--",
+        "sh",
+        "-c",
         "echo added >> README.md",
     )
     assert "+added" in done.stdout + done.stderr
@@ -154,7 +167,8 @@ def test_run_apply_brings_every_kind_of_change_back(project):
     (project / "old/f").write_text("f")
     script = (
         "echo new > made; chmod 755 made; rm run.sh; mv old moved; ln -s README.md link; "
-        "mkdir -p empty/dir; echo changed > README.md; chmod 600 src/hello.c; touch -d @1000000000 made"
+        "mkdir -p empty/dir; echo changed > README.md; chmod 600 src/hello.c; "
+        "touch -d @1000000000 made"
     )
     done = agentfense(
         "run", "--apply", project, "--preset", "full-access", "--", "sh", "-c", script
@@ -178,8 +192,15 @@ def test_E1_apply_never_writes_through_a_symlink(project, tmp_path):
     (project / "src").rename(project / "real")
     os.symlink(victim, project / "src")
     done = agentfense(
-        "run", "--apply", project, "--preset", "full-access", "--",
-        "sh", "-c", "rm src; mkdir src; echo evil > src/file",
+        "run",
+        "--apply",
+        project,
+        "--preset",
+        "full-access",
+        "--",
+        "sh",
+        "-c",
+        "rm src; mkdir src; echo evil > src/file",
     )
     assert done.returncode == 0, done.stderr
     assert not list(victim.iterdir())
@@ -191,8 +212,14 @@ def test_run_keeps_modes_symlinks_and_empty_directories_of_the_directory(project
     (project / "empty").mkdir()
     os.chmod(project / "src/hello.c", 0o600)
     done = agentfense(
-        "run", project, "--preset", "full-access", "--",
-        "sh", "-c", "readlink link; stat -c %a src/hello.c run.sh; ls -A empty | wc -l",
+        "run",
+        project,
+        "--preset",
+        "full-access",
+        "--",
+        "sh",
+        "-c",
+        "readlink link; stat -c %a src/hello.c run.sh; ls -A empty | wc -l",
     )
     assert done.stdout.split()[:4] == ["README.md", "600", "755", "0"]
 

@@ -1,0 +1,82 @@
+// What the files of api/client share: the connection and its calls.
+//
+// One thread; no locks. client.c is the public side, session.c the HTTP/2 side, address.c the
+// endpoints.
+#ifndef AF_API_CLIENT_CLIENT_PRIV_H
+#define AF_API_CLIENT_CLIENT_PRIV_H
+
+#include "api/client/client.h"
+
+#include <nghttp2/nghttp2.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#define AF_CLIENT_MAGIC      0x41434c4eu
+#define AF_CLIENT_CALL_MAGIC 0x41434c43u
+#define CLIENT_TRAILERS_MAX  16
+#define CLIENT_PREFIX_BYTES  5
+
+// Bytes in a queue: content is bytes[off .. len).
+struct client_buf {
+    uint8_t *bytes;
+    size_t off, len, cap;
+};
+
+struct client_trailer {
+    char *key, *value;
+};
+
+struct af_client_call {
+    uint32_t magic;
+    struct af_client *client;
+    struct af_client_call *prev, *next;
+    const ProtobufCMessageDescriptor *reply;
+    int32_t stream_id;
+    int64_t deadline_ns;   // INT64_MAX: none
+    struct client_buf out; // one framed message on its way
+    struct client_buf in;  // framed replies, not yet read
+    bool end_sent;         // half-closed, or about to be
+    bool closed;           // the stream is gone
+    bool has_status;
+    bool grpc; // the reply's content-type is gRPC's
+    int http_status;
+    int status;          // grpc-status
+    uint32_t reset_code; // of the stream, when closed without a status
+    char text[AF_ERROR_TEXT_MAX];
+    struct client_trailer trailers[CLIENT_TRAILERS_MAX];
+    unsigned trailer_count;
+};
+
+struct af_client {
+    uint32_t magic;
+    int fd;
+    nghttp2_session *session;
+    struct client_buf out;
+    struct af_client_call *calls;
+    bool settled; // the server's SETTINGS came
+    bool dead;
+    struct af_error why; // when dead
+};
+
+// session.c
+int client_session_new(struct af_client *client);
+// Submits the request headers; sets call->stream_id. 0 or -1.
+int client_session_request(struct af_client_call *call, const char *path, int64_t timeout_ns);
+// One step: writes what there is, waits for the socket until deadline_ns, reads what came. 0; -1
+// when the connection is dead (client->why) or the time is over (DEADLINE_EXCEEDED).
+int client_session_step(struct af_client *client, int64_t deadline_ns, struct af_error *err);
+// Writes what can be written without waiting.
+void client_session_flush(struct af_client *client);
+
+// session.c, small things
+bool client_buf_put(struct client_buf *buf, const void *bytes, size_t len);
+void client_buf_fini(struct client_buf *buf);
+
+// address.c: a connected socket, non-blocking, or -1.
+int client_dial(const char *endpoint, int64_t deadline_ns, struct af_error *err);
+
+// text.c: percent-decoding of status messages (out: len + 1 bytes), grpc-timeout values.
+size_t client_percent_decode(const void *text, size_t len, char *out);
+void client_timeout_format(int64_t timeout_ns, char out[16]);
+
+#endif

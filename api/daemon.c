@@ -1,0 +1,218 @@
+// Puts the daemon together and takes it apart.
+//
+// Order: what a crashed daemon left behind is cleaned up first (commands, then the mount), then
+// mux, fs, exec, runner, server; down in the opposite order. Every step says what is wrong in one
+// sentence. Read next: daemon.h, then services/common.h.
+#include "api/daemon.h"
+
+#include "api/services/common.h"
+#include "mux/base/cleanup.h"
+#include "mux/base/clock.h"
+#include "mux/base/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+// ---- directories
+
+// Makes a directory and its parents, private to root. EEXIST is fine when it is a directory.
+static int make_directory(const char *path, struct af_error *err)
+{
+    AF_CLEANUP_FREE char *copy = strdup(path);
+    if (!copy)
+        return af_error_errno(err, ENOMEM, "cannot make %s", path);
+    for (char *p = copy + 1;; p++) {
+        if (*p != '/' && *p != '\0')
+            continue;
+        char saved = *p;
+        *p = '\0';
+        if (mkdir(copy, 0700) < 0 && errno != EEXIST)
+            return af_error_errno(err, errno, "cannot make the directory %s", copy);
+        *p = saved;
+        if (saved == '\0')
+            break;
+    }
+    struct stat st;
+    if (stat(path, &st) < 0)
+        return af_error_errno(err, errno, "cannot use %s", path);
+    if (!S_ISDIR(st.st_mode))
+        return af_error_set(err, AF_FAILED_PRECONDITION, "%s is no directory", path);
+    return 0;
+}
+
+static bool is_below(const char *path, const char *directory)
+{
+    size_t len = strlen(directory);
+    return strncmp(path, directory, len) == 0 && (path[len] == '/' || path[len] == '\0');
+}
+
+// The daemon must never depend on its own mount: a store or socket below it would deadlock.
+static int check_paths(const struct af_config *config, struct af_error *err)
+{
+    const char *inside[] = {config->state, config->socket, config->exec.rootfs};
+    for (size_t i = 0; i < AF_ARRAY_LEN(inside); i++)
+        if (inside[i] && is_below(inside[i], config->mount))
+            return af_error_set(err, AF_INVALID_ARGUMENT, "%s lies inside the mount point %s",
+                                inside[i], config->mount);
+    if (geteuid() != 0)
+        return af_error_set(err, AF_FAILED_PRECONDITION,
+                            "agentfensed must be started as root: it mounts a file system and "
+                            "gives each sandbox a user id of its own");
+    return 0;
+}
+
+// ---- up
+
+static int recover(struct daemon *daemon, struct af_error *err)
+{
+    unsigned processes = 0, mounts = 0;
+    if (exec_recover(daemon->run_dir, &processes, err) < 0 ||
+        fs_recover(daemon->config.mount, &mounts, err) < 0)
+        return -1;
+    if (processes || mounts)
+        af_log(AF_LOG_WARN, "daemon", "cleaned up after a daemon that had crashed",
+               "processes=%u mounts=%u", processes, mounts);
+    return 0;
+}
+
+static int start_mux(struct daemon *daemon, struct af_error *err)
+{
+    struct mux_options options = {
+        .state_dir = daemon->config.state,
+        .uid_base = daemon->config.uid_base,
+        .uid_count = daemon->config.uid_count,
+        .reserved_uid = daemon->config.uid_base + daemon->config.uid_count,
+    };
+    return mux_open(&options, &daemon->mux, err);
+}
+
+static int start_fs(struct daemon *daemon, struct af_error *err)
+{
+    static const enum fs_transport transports[] = {
+        [AF_TRANSPORT_AUTO] = FS_TRANSPORT_AUTO,
+        [AF_TRANSPORT_IO_URING] = FS_TRANSPORT_IO_URING,
+        [AF_TRANSPORT_DEV_FUSE] = FS_TRANSPORT_DEV_FUSE,
+    };
+    struct fs_options options = {
+        .mux = daemon->mux,
+        .mountpoint = daemon->config.mount,
+        .transport = transports[daemon->config.transport],
+        .open_policy = FS_OPEN_KERNEL,
+        .workers = daemon->config.fuse_workers,
+    };
+    if (fs_session_new(&options, &daemon->fs, err) < 0 || fs_session_start(daemon->fs, err) < 0)
+        return -1;
+    char line[256];
+    fs_session_describe(daemon->fs, line, sizeof line);
+    af_log(AF_LOG_INFO, "fs", line, "mount=%s", daemon->config.mount);
+    return 0;
+}
+
+static int start_exec(struct daemon *daemon, struct af_error *err)
+{
+    const struct af_config *config = &daemon->config;
+    struct exec_options options = {
+        .run_dir = daemon->run_dir,
+        .bwrap_path = strchr(config->exec.bwrap, '/') ? config->exec.bwrap : NULL,
+        .init_path = config->exec.init,
+        .limits.tmp_bytes = config->exec.tmp_bytes,
+    };
+    if (exec_engine_new(&options, &daemon->engine, err) < 0)
+        return -1;
+    struct runner_options runner = {
+        .mux = daemon->mux,
+        .engine = daemon->engine,
+        .mountpoint = config->mount,
+        .rootfs = config->exec.rootfs,
+        .tmp_bytes = config->exec.tmp_bytes,
+    };
+    af_log(AF_LOG_INFO, "exec", "commands run in bubblewrap", "version=%s",
+           exec_engine_features(daemon->engine)->bwrap_version);
+    return runner_new(&runner, &daemon->runner, err);
+}
+
+static int add_methods(struct net_server *server, struct af_error *err)
+{
+    const struct {
+        const struct grpc_method *methods;
+        size_t count;
+    } tables[] = {
+        {codebase_methods, codebase_methods_count}, {sandbox_methods, sandbox_methods_count},
+        {exec_methods, exec_methods_count},         {inspect_methods, inspect_methods_count},
+        {tree_methods, tree_methods_count},
+    };
+    for (size_t i = 0; i < AF_ARRAY_LEN(tables); i++)
+        if (net_server_add_methods(server, tables[i].methods, tables[i].count, err) < 0)
+            return -1;
+    return 0;
+}
+
+static int start_server(struct daemon *daemon, struct af_error *err)
+{
+    const struct af_config *config = &daemon->config;
+    struct net_server_options options = {
+        .context = daemon,
+        .workers = config->workers,
+        .check_group = config->group != NULL,
+        .group = config->group_id,
+        .limits.message_bytes_max = config->message_bytes_max,
+        .limits.conns_max = config->connections_max,
+        .limits.conns_per_uid = config->connections_per_uid,
+    };
+    if (net_server_new(&options, &daemon->server, err) < 0 ||
+        add_methods(daemon->server, err) < 0 ||
+        net_server_listen_unix(daemon->server, config->socket, err) < 0)
+        return -1;
+    if (config->listen && net_server_listen_tcp(daemon->server, config->listen,
+                                                config->listen_anywhere, NULL, err) < 0)
+        return -1;
+    return net_server_start(daemon->server, err);
+}
+
+int daemon_start(struct af_config *config, struct daemon **ret, struct af_error *err)
+{
+    struct daemon *daemon = calloc(1, sizeof *daemon);
+    if (!daemon) {
+        af_config_fini(config);
+        return af_error_errno(err, ENOMEM, "daemon");
+    }
+    daemon->config = *config;
+    daemon->started_ns = af_wall_ns();
+    if (asprintf(&daemon->run_dir, "%s/run", daemon->config.state) < 0)
+        daemon->run_dir = NULL;
+    // mux_open comes before the clean-up: its lock on the state directory proves that the daemon
+    // whose left-overs these are is gone.
+    if (!daemon->run_dir || check_paths(&daemon->config, err) < 0 || start_mux(daemon, err) < 0 ||
+        make_directory(daemon->run_dir, err) < 0 || recover(daemon, err) < 0 ||
+        make_directory(daemon->config.mount, err) < 0 || start_fs(daemon, err) < 0 ||
+        start_exec(daemon, err) < 0 || start_server(daemon, err) < 0) {
+        daemon_stop(daemon);
+        return -1;
+    }
+    *ret = daemon;
+    return 0;
+}
+
+void daemon_stop(struct daemon *daemon)
+{
+    if (!daemon)
+        return;
+    // Commands are ended first: calls that wait for them then end by themselves.
+    if (daemon->server)
+        net_server_stop(daemon->server, daemon->config.stop_grace_ns);
+    runner_free(daemon->runner);
+    exec_engine_free(daemon->engine);
+    net_server_free(daemon->server);
+    if (daemon->fs)
+        fs_session_free(daemon->fs);
+    if (daemon->mux)
+        mux_close(daemon->mux);
+    af_config_fini(&daemon->config);
+    free(daemon->run_dir);
+    free(daemon);
+}

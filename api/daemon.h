@@ -1,0 +1,36 @@
+// The daemon's state: what every service handler finds behind grpc_call_context.
+//
+// Made and taken apart by daemon.c in this order: mux, fs, exec, runner, server; everything here is
+// set before the server starts and stays until it has stopped, so handlers read it without locks.
+// Read next: daemon.c, then api/services/common.h.
+#ifndef AF_API_DAEMON_H
+#define AF_API_DAEMON_H
+
+#include "api/config.h"
+#include "api/net/server.h"
+#include "api/runner.h"
+#include "fs/fs.h"
+#include "mux/mux.h"
+
+#define AF_VERSION "0.1.0"
+
+struct daemon {
+    struct af_config config;
+    struct mux *mux;
+    struct fs_session *fs;
+    struct exec_engine *engine;
+    struct runner *runner;
+    struct net_server *server;
+    char *run_dir;      // STATE/run: exec's lock and generated files
+    int64_t started_ns; // wall clock
+};
+
+// Brings everything up in order; when it returns 0 the daemon serves. On failure everything that
+// was up is down again. `config` is taken over in either case.
+int daemon_start(struct af_config *config, struct daemon **ret, struct af_error *err);
+
+// Takes everything down: calls in flight get the grace period, commands end, the mount goes, the
+// store is synced and closed.
+void daemon_stop(struct daemon *daemon);
+
+#endif

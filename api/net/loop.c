@@ -1,0 +1,213 @@
+// The network thread: epoll over listeners, connections and one eventfd.
+//
+// A turn: what epoll reported; deadlines; what workers have made ready; once a second the timeouts
+// of connections; then every touched connection is flushed once, so that a turn's replies to one
+// client leave in one write.
+// Owns: the running of everything marked as the network thread's in net_priv.h. Lock: ready_lock
+// (rank 90), to take the ready queue.
+// Failure: running out of fds pauses accepting until the next sweep.
+// Read next: conn.c.
+#include "api/net/net_priv.h"
+
+#include "mux/base/clock.h"
+#include "mux/base/log.h"
+
+#include <errno.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define EVENTS_MAX       64
+#define ACCEPTS_PER_TURN 64
+#define SWEEP_NS         AF_NS_PER_SEC
+
+void net_loop_wake(struct net_server *server)
+{
+    // Who finds the thread asleep wakes it; who comes later need not.
+    if (!atomic_exchange(&server->sleeping, false))
+        return;
+    uint64_t one = 1;
+    ssize_t ignored = write(server->event_fd, &one, sizeof one);
+    (void)ignored; // a full counter wakes it as well
+}
+
+static void drain_event_fd(struct net_server *server)
+{
+    uint64_t count;
+    ssize_t ignored = read(server->event_fd, &count, sizeof count);
+    (void)ignored;
+}
+
+static void set_accepting(struct net_server *server, bool accepting)
+{
+    server->accept_paused = !accepting;
+    for (unsigned i = 0; i < server->listener_count; i++) {
+        struct epoll_event event = {.events = accepting ? EPOLLIN : 0,
+                                    .data.ptr = &server->listeners[i]};
+        epoll_ctl(server->epoll_fd, EPOLL_CTL_MOD, server->listeners[i].fd, &event);
+    }
+}
+
+static void accept_some(struct net_server *server, const struct net_listener *listener)
+{
+    for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
+        int fd = accept4(listener->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0) {
+            net_conn_new(server, fd, listener->local);
+            continue;
+        }
+        if (errno == EINTR || errno == ECONNABORTED)
+            continue;
+        if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
+            af_log(AF_LOG_ERROR, "net", "cannot accept connections for now", "errno=%d", errno);
+            set_accepting(server, false);
+        }
+        return;
+    }
+}
+
+static void run_timers(struct net_server *server)
+{
+    struct net_timer *timer;
+    while ((timer = net_timers_first(&server->timers)) && timer->at_ns <= server->now_ns) {
+        struct grpc_call *call =
+            (struct grpc_call *)((char *)timer - offsetof(struct grpc_call, timer));
+        atomic_fetch_add(&server->calls_cancelled, 1);
+        grpc_call_abort(call, AF_DEADLINE_EXCEEDED, "the call's deadline has passed");
+    }
+}
+
+static bool ready_is_empty(struct net_server *server)
+{
+    pthread_mutex_lock(&server->ready_lock);
+    bool empty = !server->ready;
+    pthread_mutex_unlock(&server->ready_lock);
+    return empty;
+}
+
+static void run_ready(struct net_server *server)
+{
+    pthread_mutex_lock(&server->ready_lock);
+    struct grpc_call *call = server->ready;
+    server->ready = server->ready_tail = NULL;
+    pthread_mutex_unlock(&server->ready_lock);
+    while (call) {
+        // Once submitted, it may be queued again and its link be written.
+        struct grpc_call *next = call->ready_next;
+        net_call_submit(call);
+        grpc_call_unref(call);
+        call = next;
+    }
+}
+
+static void flush_touched(struct net_server *server)
+{
+    while (server->touched) {
+        struct net_conn *conn = server->touched;
+        server->touched = conn->touched_next;
+        conn->touched = false;
+        net_conn_flush(conn);
+    }
+}
+
+static void sweep(struct net_server *server)
+{
+    if (server->now_ns - server->swept_ns < SWEEP_NS)
+        return;
+    server->swept_ns = server->now_ns;
+    if (server->accept_paused)
+        set_accepting(server, true);
+    struct net_conn *next;
+    for (struct net_conn *conn = server->conns; conn; conn = next) {
+        next = conn->next;
+        net_conn_sweep(conn, server->now_ns);
+    }
+}
+
+static void begin_drain(struct net_server *server)
+{
+    server->draining = true;
+    server->drain_end_ns = server->now_ns + atomic_load(&server->stop_grace_ns);
+    net_listeners_close(server);
+    for (struct net_conn *conn = server->conns; conn; conn = conn->next)
+        net_conn_goaway(conn);
+}
+
+// Milliseconds until there is something to do by the clock; -1 for never.
+static int sleep_ms(const struct net_server *server)
+{
+    int64_t until_ns = INT64_MAX;
+    const struct net_timer *timer = net_timers_first(&server->timers);
+    if (timer)
+        until_ns = timer->at_ns;
+    if ((server->conns || server->accept_paused) && server->swept_ns + SWEEP_NS < until_ns)
+        until_ns = server->swept_ns + SWEEP_NS;
+    if (server->draining && server->drain_end_ns < until_ns)
+        until_ns = server->drain_end_ns;
+    if (until_ns == INT64_MAX)
+        return -1;
+    int64_t left_ns = until_ns - af_monotonic_ns();
+    if (left_ns <= 0)
+        return 0;
+    int64_t ms = (left_ns + 999999) / 1000000;
+    return ms > 60000 ? 60000 : (int)ms;
+}
+
+static int wait_events(struct net_server *server, struct epoll_event events[EVENTS_MAX])
+{
+    int timeout_ms = sleep_ms(server);
+    atomic_store(&server->sleeping, true);
+    // A worker that queued something before this store may have seen the thread awake.
+    if (!ready_is_empty(server) || (atomic_load(&server->stop) && !server->draining))
+        timeout_ms = 0;
+    int count = epoll_wait(server->epoll_fd, events, EVENTS_MAX, timeout_ms);
+    atomic_store(&server->sleeping, false);
+    server->now_ns = af_monotonic_ns();
+    return count;
+}
+
+static void handle_event(struct net_server *server, const struct epoll_event *event)
+{
+    char *ptr = event->data.ptr;
+    if (event->data.ptr == &server->event_fd) {
+        drain_event_fd(server);
+        return;
+    }
+    char *first = (char *)server->listeners, *end = first + sizeof server->listeners;
+    if (ptr >= first && ptr < end) {
+        if (!server->draining)
+            accept_some(server, event->data.ptr);
+        return;
+    }
+    struct net_conn *conn = event->data.ptr;
+    if (event->events & (EPOLLIN | EPOLLHUP | EPOLLERR))
+        net_conn_readable(conn);
+    else
+        net_conn_touch(conn);
+}
+
+void *net_loop(void *arg)
+{
+    struct net_server *server = arg;
+    struct epoll_event events[EVENTS_MAX];
+    net_on_network_thread = true;
+    server->now_ns = server->swept_ns = af_monotonic_ns();
+    while (!server->draining || (server->conns && server->now_ns < server->drain_end_ns)) {
+        int count = wait_events(server, events);
+        for (int i = 0; i < count; i++)
+            handle_event(server, &events[i]);
+        run_timers(server);
+        run_ready(server);
+        sweep(server);
+        if (atomic_load(&server->stop) && !server->draining)
+            begin_drain(server);
+        flush_touched(server);
+    }
+    while (server->conns)
+        net_conn_close(server->conns);
+    pthread_mutex_lock(&server->ready_lock);
+    server->ready_closed = true;
+    pthread_mutex_unlock(&server->ready_lock);
+    run_ready(server);
+    return NULL;
+}

@@ -1,0 +1,220 @@
+// The server object: made, filled, started, stopped, freed. Owns everything in struct net_server.
+//
+// Locks: none of its own. Failure: an af_error, nothing left behind.
+// Read next: server.h, loop.c.
+#include "api/net/net_priv.h"
+
+#include "mux/base/cleanup.h"
+#include "mux/base/clock.h"
+#include "mux/base/limits.h"
+#include "mux/base/log.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define WORKERS_MIN 4
+#define WORKERS_MAX 32
+
+static void fill_limits(struct net_limits *limits, const struct net_limits *asked)
+{
+#define OR(field, value) limits->field = asked->field ? asked->field : (value)
+    OR(message_bytes_max, AF_MESSAGE_MAX);
+    OR(unpack_bytes_max, AF_UNPACK_BUDGET);
+    OR(header_bytes_max, AF_HEADER_LIST_MAX);
+    OR(streams_per_conn, AF_STREAMS_PER_CONN);
+    OR(conns_max, 4096);
+    OR(conns_per_uid, 1024);
+    OR(conn_buffer_bytes, 64u << 20);
+    OR(total_buffer_bytes, 512u << 20);
+    OR(handshake_timeout_ns, 10 * AF_NS_PER_SEC);
+    OR(idle_timeout_ns, 3600 * AF_NS_PER_SEC);
+    OR(stall_timeout_ns, 120 * AF_NS_PER_SEC);
+#undef OR
+}
+
+static void name_group(struct net_server *server)
+{
+    char buffer[4096];
+    struct group entry, *found = NULL;
+    if (!server->options.check_group)
+        return;
+    if (getgrgid_r(server->options.group, &entry, buffer, sizeof buffer, &found) == 0 && found)
+        snprintf(server->group_name, sizeof server->group_name, "%s", found->gr_name);
+    else
+        snprintf(server->group_name, sizeof server->group_name, "%u",
+                 (unsigned)server->options.group);
+}
+
+static int make_parts(struct net_server *server)
+{
+    server->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    server->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    server->read_buffer = malloc(64u << 10);
+    server->callbacks = net_session_callbacks_new();
+    if (server->epoll_fd < 0 || server->event_fd < 0 || !server->read_buffer ||
+        !server->callbacks || nghttp2_option_new(&server->session_options) != 0)
+        return -1;
+    nghttp2_option *options = server->session_options;
+    // An :authority that is a socket path is refused otherwise; request.c checks instead.
+    nghttp2_option_set_no_http_messaging(options, 1);
+    nghttp2_option_set_no_auto_window_update(options, 1);
+    nghttp2_option_set_no_closed_streams(options, 1);
+    nghttp2_option_set_max_settings(options, 32);
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = &server->event_fd};
+    return epoll_ctl(server->epoll_fd, EPOLL_CTL_ADD, server->event_fd, &event);
+}
+
+int net_server_new(const struct net_server_options *options, struct net_server **ret_server,
+                   struct af_error *err)
+{
+    struct net_server *server = calloc(1, sizeof *server);
+    if (!server)
+        return af_error_errno(err, ENOMEM, "cannot make the gRPC server");
+    server->magic = NET_SERVER_MAGIC;
+    server->options = *options;
+    server->epoll_fd = server->event_fd = -1;
+    fill_limits(&server->limits, &options->limits);
+    name_group(server);
+    net_pool_init(&server->pool, grpc_call_run);
+    pthread_mutex_init(&server->ready_lock, NULL);
+    if (make_parts(server) != 0) {
+        int error = errno;
+        net_server_free(server);
+        return af_error_errno(err, error, "cannot make the gRPC server");
+    }
+    *ret_server = server;
+    return 0;
+}
+
+static int compare_methods(const void *a, const void *b)
+{
+    return strcmp((*(const struct grpc_method *const *)a)->path,
+                  (*(const struct grpc_method *const *)b)->path);
+}
+
+static int compare_path(const void *path, const void *method)
+{
+    return strcmp(path, (*(const struct grpc_method *const *)method)->path);
+}
+
+const struct grpc_method *net_server_method(const struct net_server *server, const char *path)
+{
+    const struct grpc_method *const *found = NULL;
+    if (server->method_count > 0)
+        found = bsearch(path, server->methods, server->method_count, sizeof(struct grpc_method *),
+                        compare_path);
+    return found ? *found : NULL;
+}
+
+int net_server_add_methods(struct net_server *server, const struct grpc_method *methods,
+                           size_t count, struct af_error *err)
+{
+    AF_CHECK_MAGIC(server, NET_SERVER_MAGIC);
+    size_t total = server->method_count + count;
+    const struct grpc_method **grown =
+        realloc(server->methods, (total + 1) * sizeof(struct grpc_method *));
+    if (!grown)
+        return af_error_errno(err, ENOMEM, "cannot register methods");
+    server->methods = grown;
+    for (size_t i = 0; i < count; i++)
+        grown[server->method_count++] = &methods[i];
+    qsort(grown, total, sizeof(struct grpc_method *), compare_methods);
+    for (size_t i = 1; i < total; i++)
+        if (strcmp(grown[i - 1]->path, grown[i]->path) == 0)
+            return af_error_set(err, AF_ALREADY_EXISTS, "the method %s is registered twice",
+                                grown[i]->path);
+    return 0;
+}
+
+static unsigned worker_count(const struct net_server *server)
+{
+    if (server->options.workers > 0)
+        return server->options.workers;
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    return cpus < WORKERS_MIN ? WORKERS_MIN : cpus > WORKERS_MAX ? WORKERS_MAX : (unsigned)cpus;
+}
+
+int net_server_start(struct net_server *server, struct af_error *err)
+{
+    AF_CHECK_MAGIC(server, NET_SERVER_MAGIC);
+    int error = -net_pool_start(&server->pool, worker_count(server));
+    if (error)
+        return af_error_errno(err, error, "cannot start worker threads");
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    error = pthread_create(&server->thread, NULL, net_loop, server);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error) {
+        net_pool_stop(&server->pool);
+        return af_error_errno(err, error, "cannot start the network thread");
+    }
+    server->phase = NET_RUNNING;
+    return 0;
+}
+
+void net_server_stop(struct net_server *server, int64_t grace_ns)
+{
+    AF_CHECK_MAGIC(server, NET_SERVER_MAGIC);
+    if (server->phase != NET_RUNNING)
+        return;
+    atomic_store(&server->stop_grace_ns, grace_ns > 0 ? grace_ns : 0);
+    atomic_store(&server->stop, true);
+    net_loop_wake(server);
+    pthread_join(server->thread, NULL);
+    net_pool_stop(&server->pool);
+    server->phase = NET_STOPPED;
+}
+
+void net_server_free(struct net_server *server)
+{
+    if (!server)
+        return;
+    AF_CHECK_MAGIC(server, NET_SERVER_MAGIC);
+    net_server_stop(server, 0);
+    if (atomic_load(&server->calls_open) > 0) {
+        // Freeing would pull the ground from under whoever holds them.
+        af_log(AF_LOG_ERROR, "net", "calls are still referenced at the end", "calls=%llu",
+               (unsigned long long)atomic_load(&server->calls_open));
+        return;
+    }
+    net_listeners_close(server);
+    net_pool_fini(&server->pool);
+    pthread_mutex_destroy(&server->ready_lock);
+    net_timers_fini(&server->timers);
+    if (server->callbacks)
+        nghttp2_session_callbacks_del(server->callbacks);
+    if (server->session_options)
+        nghttp2_option_del(server->session_options);
+    if (server->epoll_fd >= 0)
+        close(server->epoll_fd);
+    if (server->event_fd >= 0)
+        close(server->event_fd);
+    free(server->read_buffer);
+    free(server->methods);
+    server->magic = 0;
+    free(server);
+}
+
+void net_server_stats(struct net_server *server, struct net_stats *ret)
+{
+    AF_CHECK_MAGIC(server, NET_SERVER_MAGIC);
+    *ret = (struct net_stats){
+        .conns_open = atomic_load(&server->conns_open),
+        .conns_accepted = atomic_load(&server->conns_accepted),
+        .conns_refused = atomic_load(&server->conns_refused),
+        .conns_cut = atomic_load(&server->conns_cut),
+        .calls_open = atomic_load(&server->calls_open),
+        .calls_started = atomic_load(&server->calls_started),
+        .calls_cancelled = atomic_load(&server->calls_cancelled),
+        .calls_denied = atomic_load(&server->calls_denied),
+        .buffered_bytes = atomic_load(&server->buffered),
+    };
+}

@@ -1,0 +1,322 @@
+// Commands: sandbox.v1 Exec, and agentfense.v1 ExecService.Run with raw bytes.
+//
+// A call owns its command from on_message to on_free and holds a reference to itself while the
+// command runs; the command's end, on exec's thread, ends the call. A cancelled call kills its
+// command. Read next: exec/exec.h.
+#include "api/services/exec_service.h"
+
+#include "api/services/common.h"
+#include "mux/base/cleanup.h"
+#include "mux/base/clock.h"
+#include "mux/base/limits.h"
+#include "mux/base/text.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+// Both streams together, with the numbers around them, must stay below AF_MESSAGE_MAX.
+#define STREAM_REPLY_MAX (AF_MESSAGE_MAX / 2 - 65536)
+
+// A command's specification in exec's terms, with the copies it needs.
+struct command {
+    struct exec_command_spec spec;
+    struct exec_env *env;
+    char **texts; // every NUL-terminated copy, for command_fini
+    size_t n_texts, max_texts;
+    const char **argv;
+};
+
+static void command_fini(struct command *command)
+{
+    for (size_t i = 0; i < command->n_texts; i++)
+        free(command->texts[i]);
+    free(command->texts);
+    free(command->env);
+    free(command->argv);
+}
+
+static const char *keep_text(struct command *command, ProtobufCBinaryData field)
+{
+    return command->texts[command->n_texts++] = grpc_text_dup(field);
+}
+
+static int check_bytes(const char *what, ProtobufCBinaryData field, struct af_error *err)
+{
+    if (field.len > 0 && memchr(field.data, 0, field.len))
+        return af_error_set(err, AF_INVALID_ARGUMENT, "%s holds a NUL byte", what);
+    return service_check_text(what, field, AF_COMMAND_MAX, false, err);
+}
+
+static int command_init(struct command *command, size_t env_count, size_t argc,
+                        struct af_error *err)
+{
+    memset(command, 0, sizeof *command);
+    if (env_count > AF_ENV_MAX)
+        return af_error_set(err, AF_INVALID_ARGUMENT,
+                            "%zu environment variables; at most %d are allowed", env_count,
+                            AF_ENV_MAX);
+    command->max_texts = 2 * env_count + argc + 2;
+    command->texts = calloc(command->max_texts, sizeof *command->texts);
+    command->env = calloc(env_count + 1, sizeof *command->env);
+    command->argv = calloc(argc + 1, sizeof *command->argv);
+    if (command->texts && command->env && command->argv)
+        return 0;
+    command_fini(command);
+    return af_error_errno(err, ENOMEM, "cannot take the command");
+}
+
+// Fills what both messages have in common. `timeout` may be NULL.
+static int command_common(struct daemon *daemon, struct command *command, ProtobufCBinaryData input,
+                          ProtobufCBinaryData workdir, const Google__Protobuf__Duration *timeout,
+                          struct af_error *err)
+{
+    if (input.len > AF_STDIN_MAX)
+        return af_error_set(err, AF_INVALID_ARGUMENT,
+                            "stdin has %zu bytes; at most %u fit into one call", input.len,
+                            AF_STDIN_MAX);
+    if (check_bytes("workdir", workdir, err) < 0 ||
+        service_duration_ns("timeout", timeout, daemon->config.exec.timeout_default_ns,
+                            &command->spec.timeout_ns, err) < 0)
+        return -1;
+    if (command->spec.timeout_ns == 0)
+        return af_error_set(err, AF_INVALID_ARGUMENT, "timeout must be more than zero");
+    if (command->spec.timeout_ns > daemon->config.exec.timeout_max_ns)
+        return af_error_set(err, AF_INVALID_ARGUMENT,
+                            "timeout is longer than the %" PRId64 " s that this server allows",
+                            daemon->config.exec.timeout_max_ns / AF_NS_PER_SEC);
+    command->spec.stdin_bytes = input.len > 0 ? input.data : NULL;
+    command->spec.stdin_len = input.len;
+    command->spec.workdir = keep_text(command, workdir);
+    command->spec.output_bytes_max = daemon->config.exec.output_bytes;
+    command->spec.env = command->env;
+    return 0;
+}
+
+static void command_env(struct command *command, ProtobufCBinaryData key, ProtobufCBinaryData value)
+{
+    struct exec_env *env = &command->env[command->spec.env_count++];
+    env->name = keep_text(command, key);
+    env->value = keep_text(command, value);
+}
+
+static int command_shell(struct command *command, ProtobufCBinaryData line, struct af_error *err)
+{
+    if (line.len == 0)
+        return af_error_set(err, AF_INVALID_ARGUMENT, "command is required");
+    if (check_bytes("command", line, err) < 0)
+        return -1;
+    command->spec.shell_line = keep_text(command, line);
+    return 0;
+}
+
+// ---- a call and its command
+
+struct exec_state {
+    struct exec_command *command;
+};
+
+// Starts the command; `done` gets the call, referenced.
+static void start_command(struct grpc_call *call, ProtobufCBinaryData sandbox_id,
+                          struct command *command, exec_command_done done)
+{
+    struct af_error err;
+    struct af_id id;
+    struct exec_state *state = calloc(1, sizeof *state);
+    if (!state) {
+        af_error_errno(&err, ENOMEM, "cannot start the command");
+        grpc_call_finish_error(call, &err);
+        return;
+    }
+    grpc_call_set_data(call, state);
+    grpc_call_ref(call);
+    int rc = service_check_id("sb", sandbox_id, &id, &err);
+    if (rc == 0)
+        rc = runner_command(daemon_of(call)->runner, id.text, &command->spec, done, call,
+                            &state->command, &err);
+    if (rc < 0) {
+        grpc_call_finish_error(call, &err);
+        grpc_call_unref(call);
+    }
+}
+
+void exec_cancel(struct grpc_call *call)
+{
+    struct exec_state *state = grpc_call_data(call);
+    if (state && state->command)
+        exec_command_cancel(state->command);
+}
+
+void exec_free(struct grpc_call *call)
+{
+    struct exec_state *state = grpc_call_data(call);
+    exec_command_unref(state->command);
+    free(state);
+}
+
+// The part of a text that fits in an error sentence, from its end.
+static const char *tail(const struct exec_output *output, size_t max)
+{
+    return output->len > max ? output->bytes + output->len - max : output->bytes;
+}
+
+static void finish_timeout(struct grpc_call *call, const struct exec_result *result)
+{
+    struct af_error err;
+    af_error_set(&err, AF_DEADLINE_EXCEEDED,
+                 "the command and everything it started were killed after %.3f s; stdout ended in "
+                 "\"%s\", stderr in \"%s\"",
+                 (double)result->duration_ns / (double)AF_NS_PER_SEC, tail(&result->out, 160),
+                 tail(&result->err, 160));
+    grpc_call_finish_error(call, &err);
+}
+
+// Whether the command ended with a result; else the call is over.
+static bool ended_well(struct grpc_call *call, const struct af_error *err,
+                       const struct exec_result *result)
+{
+    if (err)
+        grpc_call_finish_error(call, err);
+    else if (result->timed_out)
+        finish_timeout(call, result);
+    else
+        return true;
+    return false;
+}
+
+// ---- sandbox.v1 Exec
+
+// A stream as a proto3 string: valid UTF-8, bounded, and saying so when it was cut.
+static char *reply_text(const struct exec_output *output, ProtobufCBinaryData *ret)
+{
+    char *text = malloc(3 * output->len + 128);
+    if (!text)
+        return NULL;
+    size_t len = af_text_replace_invalid_utf8(output->bytes, output->len, text);
+    bool cut = output->truncated;
+    if (len > STREAM_REPLY_MAX) {
+        cut = true;
+        len = STREAM_REPLY_MAX;
+        while (((unsigned char)text[len] & 0xC0) == 0x80) // not in the middle of a character
+            len--;
+    }
+    if (cut)
+        len += (size_t)sprintf(text + len, "\n[output truncated: %" PRIu64 " bytes in all]\n",
+                               output->total_bytes);
+    *ret = service_bytes(text, len);
+    return text;
+}
+
+static void exec_done(void *arg, const struct af_error *err, const struct exec_result *result)
+{
+    struct grpc_call *call = arg;
+    if (ended_well(call, err, result)) {
+        Sandbox__V1__ExecResult reply = SANDBOX__V1__EXEC_RESULT__INIT;
+        Google__Protobuf__Duration duration;
+        AF_CLEANUP_FREE char *out = reply_text(&result->out, &reply.stdout);
+        AF_CLEANUP_FREE char *errors = reply_text(&result->err, &reply.stderr);
+        service_set_duration(&duration, result->duration_ns);
+        reply.duration = &duration;
+        reply.exit_code = result->exit_code;
+        if (out && errors)
+            grpc_call_reply(call, &reply.base);
+        else
+            grpc_call_finish(call, AF_RESOURCE_EXHAUSTED, "no memory for the output");
+    }
+    grpc_call_unref(call);
+}
+
+void exec_message(struct grpc_call *call, const ProtobufCMessage *message)
+{
+    const Sandbox__V1__ExecRequest *request = (const void *)message;
+    struct af_error err;
+    struct command command;
+    if (command_init(&command, request->n_env, 0, &err) < 0) {
+        grpc_call_finish_error(call, &err);
+        return;
+    }
+    if (command_shell(&command, request->command, &err) < 0 ||
+        command_common(daemon_of(call), &command, request->stdin, request->workdir,
+                       request->timeout, &err) < 0) {
+        grpc_call_finish_error(call, &err);
+    } else {
+        for (size_t i = 0; i < request->n_env; i++)
+            command_env(&command, request->env[i]->key, request->env[i]->value);
+        start_command(call, request->sandbox_id, &command, exec_done);
+    }
+    command_fini(&command);
+}
+
+// ---- agentfense.v1 ExecService.Run
+
+static void run_done(void *arg, const struct af_error *err, const struct exec_result *result)
+{
+    struct grpc_call *call = arg;
+    if (ended_well(call, err, result)) {
+        Agentfense__V1__RunResponse reply = AGENTFENSE__V1__RUN_RESPONSE__INIT;
+        Google__Protobuf__Duration duration;
+        service_set_duration(&duration, result->duration_ns);
+        reply.stdout = service_bytes(result->out.bytes, result->out.len);
+        reply.stderr = service_bytes(result->err.bytes, result->err.len);
+        reply.exit_code = result->exit_code;
+        reply.signal = result->signal;
+        reply.duration = &duration;
+        reply.stdout_truncated = result->out.truncated;
+        reply.stderr_truncated = result->err.truncated;
+        grpc_call_reply(call, &reply.base);
+    }
+    grpc_call_unref(call);
+}
+
+static int run_argv(const Agentfense__V1__RunRequest *request, struct command *command,
+                    struct af_error *err)
+{
+    if ((request->n_argv > 0) == (request->command.len > 0))
+        return af_error_set(err, AF_INVALID_ARGUMENT, "give either argv or command");
+    if (request->n_argv == 0)
+        return command_shell(command, request->command, err);
+    for (size_t i = 0; i < request->n_argv; i++) {
+        if (check_bytes("an argument", request->argv[i], err) < 0)
+            return -1;
+        command->argv[i] = keep_text(command, request->argv[i]);
+    }
+    if (!*command->argv[0])
+        return af_error_set(err, AF_INVALID_ARGUMENT, "the program's name is empty");
+    command->spec.argv = command->argv;
+    return 0;
+}
+
+static void run_message(struct grpc_call *call, const ProtobufCMessage *message)
+{
+    const Agentfense__V1__RunRequest *request = (const void *)message;
+    struct af_error err;
+    struct command command;
+    if (command_init(&command, request->n_env, request->n_argv, &err) < 0) {
+        grpc_call_finish_error(call, &err);
+        return;
+    }
+    if (run_argv(request, &command, &err) < 0 ||
+        command_common(daemon_of(call), &command, request->stdin, request->workdir,
+                       request->timeout, &err) < 0) {
+        grpc_call_finish_error(call, &err);
+    } else {
+        for (size_t i = 0; i < request->n_env; i++)
+            command_env(&command, request->env[i]->key, request->env[i]->value);
+        start_command(call, request->sandbox_id, &command, run_done);
+    }
+    command_fini(&command);
+}
+
+const struct grpc_method exec_methods[] = {
+    {
+        .path = "/agentfense.v1.ExecService/Run",
+        .kind = GRPC_UNARY,
+        .request = &agentfense__v1__run_request__descriptor,
+        .on_message = run_message,
+        .on_cancel = exec_cancel,
+        .on_free = exec_free,
+    },
+};
+const size_t exec_methods_count = AF_ARRAY_LEN(exec_methods);

@@ -1,0 +1,253 @@
+// A sandbox's record as the API shows it, and a request to create one. Read next: sandbox_record.h.
+#include "api/services/sandbox_record.h"
+
+#include "mux/base/cleanup.h"
+#include "mux/base/clock.h"
+#include "mux/base/limits.h"
+
+#include <errno.h>
+#include <string.h>
+
+struct sandbox_reply {
+    Sandbox__V1__Sandbox message;
+    Sandbox__V1__Sandbox *facts; // labels, runtime, image, limits, as unpacked from user_data
+    struct af_id id, codebase_id;
+    Google__Protobuf__Timestamp created, started, stopped, expires;
+    Sandbox__V1__PermissionRule *rules;
+    Sandbox__V1__PermissionRule **rule_pointers;
+    char *patterns; // of all rules, one after the other
+};
+
+// ---- the record as a message
+
+static Google__Protobuf__Timestamp *time_or_null(Google__Protobuf__Timestamp *place, int64_t ns)
+{
+    if (ns == 0)
+        return NULL;
+    service_set_timestamp(place, ns);
+    return place;
+}
+
+static bool copy_rules(struct sandbox_reply *reply, const struct store_sandbox *record)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < record->n_rules; i++)
+        bytes += record->rules[i].pattern_len;
+    reply->rules = calloc(record->n_rules + 1, sizeof *reply->rules);
+    reply->rule_pointers = calloc(record->n_rules + 1, sizeof *reply->rule_pointers);
+    reply->patterns = malloc(bytes + 1);
+    if (!reply->rules || !reply->rule_pointers || !reply->patterns)
+        return false;
+    char *pattern = reply->patterns;
+    for (size_t i = 0; i < record->n_rules; i++) {
+        const struct store_rule *from = &record->rules[i];
+        Sandbox__V1__PermissionRule *to = &reply->rules[i];
+        sandbox__v1__permission_rule__init(to);
+        memcpy(pattern, from->pattern, from->pattern_len);
+        to->pattern = service_bytes(pattern, from->pattern_len);
+        to->type = (Sandbox__V1__PatternType)from->type;
+        to->permission = (Sandbox__V1__Permission)from->level;
+        to->priority = from->priority;
+        reply->rule_pointers[i] = to;
+        pattern += from->pattern_len;
+    }
+    return true;
+}
+
+struct sandbox_reply *sandbox_reply_new(const struct store_sandbox *record)
+{
+    struct sandbox_reply *reply = calloc(1, sizeof *reply);
+    if (!reply)
+        return NULL;
+    Sandbox__V1__Sandbox *message = &reply->message;
+    sandbox__v1__sandbox__init(message);
+    reply->facts = sandbox__v1__sandbox__unpack(NULL, record->user_data_len, record->user_data);
+    if (!reply->facts || !copy_rules(reply, record)) {
+        sandbox_reply_free(reply);
+        return NULL;
+    }
+    *message = *reply->facts;
+    reply->id = record->id;
+    reply->codebase_id = record->codebase_id;
+    message->id = grpc_text(reply->id.text);
+    message->codebase_id = grpc_text(reply->codebase_id.text);
+    message->permissions = reply->rule_pointers;
+    message->n_permissions = record->n_rules;
+    message->status = (Sandbox__V1__SandboxStatus)record->status;
+    message->created_at = time_or_null(&reply->created, record->created_ns);
+    message->started_at = time_or_null(&reply->started, record->started_ns);
+    message->stopped_at = time_or_null(&reply->stopped, record->stopped_ns);
+    message->expires_at = time_or_null(&reply->expires, record->expires_ns);
+    return reply;
+}
+
+void sandbox_reply_free(struct sandbox_reply *reply)
+{
+    if (!reply)
+        return;
+    if (reply->facts)
+        sandbox__v1__sandbox__free_unpacked(reply->facts, NULL);
+    free(reply->rules);
+    free(reply->rule_pointers);
+    free(reply->patterns);
+    free(reply);
+}
+
+const Sandbox__V1__Sandbox *sandbox_reply_message(const struct sandbox_reply *reply)
+{
+    return &reply->message;
+}
+
+static int keep_reply(void *arg, const struct store_sandbox *record)
+{
+    struct sandbox_reply **reply = arg;
+    *reply = sandbox_reply_new(record);
+    return 0;
+}
+
+void sandbox_reply_send(struct grpc_call *call, const char *id)
+{
+    struct af_error err;
+    struct sandbox_reply *reply = NULL;
+    int rc = mux_sandbox_get(daemon_of(call)->mux, id, keep_reply, &reply, &err);
+    if (rc == 0 && !reply)
+        rc = af_error_errno(&err, ENOMEM, "cannot describe sandbox %s", id);
+    if (rc < 0)
+        grpc_call_finish_error(call, &err);
+    else
+        grpc_call_reply(call, &reply->message.base);
+    sandbox_reply_free(reply);
+}
+
+// ---- a request as mux takes it
+
+static int parse_rules(const Sandbox__V1__CreateSandboxRequest *message,
+                       struct sandbox_request *ret, struct af_error *err)
+{
+    size_t count = message->n_permissions;
+    if (count > AF_RULES_MAX)
+        return af_error_set(err, AF_INVALID_ARGUMENT, "%zu rules; at most %d are allowed", count,
+                            AF_RULES_MAX);
+    ret->rules = calloc(count + 1, sizeof *ret->rules);
+    if (!ret->rules)
+        return af_error_errno(err, ENOMEM, "cannot take the rules");
+    for (size_t i = 0; i < count; i++) {
+        const Sandbox__V1__PermissionRule *rule = message->permissions[i];
+        if (grpc_check_enum(&sandbox__v1__pattern_type__descriptor, (int)rule->type,
+                            "permissions.type", err) < 0 ||
+            grpc_check_enum(&sandbox__v1__permission__descriptor, (int)rule->permission,
+                            "permissions.permission", err) < 0)
+            return -1;
+        if (rule->pattern.len > AF_PATTERN_MAX)
+            return af_error_set(err, AF_INVALID_ARGUMENT,
+                                "the pattern of rule %zu has %zu bytes; at most %d are allowed", i,
+                                rule->pattern.len, AF_PATTERN_MAX);
+        ret->rules[i] = (struct store_rule){
+            .pattern = (const char *)rule->pattern.data,
+            .pattern_len = (uint16_t)rule->pattern.len,
+            .type = (uint8_t)rule->type,
+            .level = (uint8_t)rule->permission,
+            .priority = rule->priority,
+        };
+    }
+    ret->spec.rules = ret->rules;
+    ret->spec.n_rules = count;
+    return 0;
+}
+
+static int check_labels(const Sandbox__V1__CreateSandboxRequest *message, struct af_error *err)
+{
+    if (message->n_labels > AF_LABELS_MAX)
+        return af_error_set(err, AF_INVALID_ARGUMENT, "%zu labels; at most %d are allowed",
+                            message->n_labels, AF_LABELS_MAX);
+    for (size_t i = 0; i < message->n_labels; i++) {
+        const Sandbox__V1__CreateSandboxRequest__LabelsEntry *label = message->labels[i];
+        if (service_check_text("a label's key", label->key, AF_LABEL_BYTES_MAX, true, err) < 0 ||
+            service_check_text("a label's value", label->value, AF_LABEL_BYTES_MAX, false, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int check_runtime(const Sandbox__V1__CreateSandboxRequest *message, struct af_error *err)
+{
+    if (grpc_check_enum(&sandbox__v1__runtime_type__descriptor, (int)message->runtime, "runtime",
+                        err) < 0)
+        return -1;
+    if (message->runtime == SANDBOX__V1__RUNTIME_TYPE__RUNTIME_TYPE_DOCKER)
+        return af_error_set(err, AF_FAILED_PRECONDITION,
+                            "this server has no Docker runtime; use RUNTIME_TYPE_BWRAP");
+    if (message->image.len > 0)
+        return af_error_set(err, AF_INVALID_ARGUMENT,
+                            "an image needs the Docker runtime; bubblewrap takes none");
+    return 0;
+}
+
+// A limit that cannot be enforced refuses the sandbox, it is never ignored.
+static int check_resources(const Sandbox__V1__ResourceLimits *limits, struct af_error *err)
+{
+    if (!limits)
+        return 0;
+    if (limits->memory_bytes < 0 || limits->cpu_quota < 0 || limits->cpu_shares < 0 ||
+        limits->pids_limit < 0)
+        return af_error_set(err, AF_INVALID_ARGUMENT, "resource limits must not be negative");
+    if (limits->memory_bytes || limits->cpu_quota || limits->cpu_shares || limits->pids_limit)
+        return af_error_set(err, AF_FAILED_PRECONDITION,
+                            "this server cannot enforce resource limits yet; leave them unset");
+    return 0;
+}
+
+// Packs what mux has no use for.
+static int pack_facts(const Sandbox__V1__CreateSandboxRequest *message, struct sandbox_request *ret,
+                      struct af_error *err)
+{
+    size_t count = message->n_labels;
+    Sandbox__V1__Sandbox facts = SANDBOX__V1__SANDBOX__INIT;
+    AF_CLEANUP_FREE Sandbox__V1__Sandbox__LabelsEntry *labels = calloc(count + 1, sizeof *labels);
+    AF_CLEANUP_FREE Sandbox__V1__Sandbox__LabelsEntry **pointers =
+        calloc(count + 1, sizeof *pointers);
+    if (!labels || !pointers)
+        return af_error_errno(err, ENOMEM, "cannot take the labels");
+    for (size_t i = 0; i < count; i++) {
+        sandbox__v1__sandbox__labels_entry__init(&labels[i]);
+        labels[i].key = message->labels[i]->key;
+        labels[i].value = message->labels[i]->value;
+        pointers[i] = &labels[i];
+    }
+    facts.labels = pointers;
+    facts.n_labels = count;
+    facts.runtime = SANDBOX__V1__RUNTIME_TYPE__RUNTIME_TYPE_BWRAP;
+    facts.resources = message->resources;
+    size_t size = sandbox__v1__sandbox__get_packed_size(&facts);
+    ret->user_data = malloc(size + 1);
+    if (!ret->user_data)
+        return af_error_errno(err, ENOMEM, "cannot take the labels");
+    sandbox__v1__sandbox__pack(&facts, ret->user_data);
+    ret->spec.user_data = ret->user_data;
+    ret->spec.user_data_len = size;
+    return 0;
+}
+
+int sandbox_request_parse(const Sandbox__V1__CreateSandboxRequest *message,
+                          struct sandbox_request *ret, struct af_error *err)
+{
+    memset(ret, 0, sizeof *ret);
+    int64_t expires_in_ns;
+    if (service_check_id("cb", message->codebase_id, &ret->codebase_id, err) < 0 ||
+        service_duration_ns("expires_in", message->expires_in, 0, &expires_in_ns, err) < 0 ||
+        check_labels(message, err) < 0 || check_runtime(message, err) < 0 ||
+        check_resources(message->resources, err) < 0 || parse_rules(message, ret, err) < 0 ||
+        pack_facts(message, ret, err) < 0) {
+        sandbox_request_fini(ret);
+        return -1;
+    }
+    ret->spec.codebase_id = ret->codebase_id.text;
+    ret->spec.expires_ns = expires_in_ns > 0 ? af_wall_ns() + expires_in_ns : 0;
+    return 0;
+}
+
+void sandbox_request_fini(struct sandbox_request *request)
+{
+    free(request->rules);
+    free(request->user_data);
+}

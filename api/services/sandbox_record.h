@@ -1,0 +1,33 @@
+// A sandbox's record as the API shows it, and a request to create one as mux takes it.
+//
+// The api's own facts (labels, runtime, image, limits) live in the record's user_data as a packed
+// sandbox.v1.Sandbox that holds nothing else. Errors: an af_error. Any thread.
+#ifndef AF_API_SERVICES_SANDBOX_RECORD_H
+#define AF_API_SERVICES_SANDBOX_RECORD_H
+
+#include "api/services/common.h"
+#include "mux/sandbox.h"
+
+// A Sandbox message with everything it refers to.
+struct sandbox_reply;
+
+// Copies the record. NULL when memory is out.
+struct sandbox_reply *sandbox_reply_new(const struct store_sandbox *record);
+void sandbox_reply_free(struct sandbox_reply *reply);
+const Sandbox__V1__Sandbox *sandbox_reply_message(const struct sandbox_reply *reply);
+
+// Reads the record and ends the call with it, or with the error.
+void sandbox_reply_send(struct grpc_call *call, const char *id);
+
+// What CreateSandbox asks for, checked, in mux's terms. The request must outlive it.
+struct sandbox_request {
+    struct mux_sandbox_spec spec;
+    struct af_id codebase_id;
+    struct store_rule *rules;
+    uint8_t *user_data;
+};
+int sandbox_request_parse(const Sandbox__V1__CreateSandboxRequest *message,
+                          struct sandbox_request *ret, struct af_error *err);
+void sandbox_request_fini(struct sandbox_request *request);
+
+#endif

@@ -1,0 +1,492 @@
+// Life of a box: launch, greeting, attach, up, end.
+//
+// Everything but the public functions runs on the event thread. A box ends in one way, whatever
+// the reason: exec_box_kill, then the ends of its processes are awaited (pidfds), then box_gone
+// tells commands and owner. When the init's pidfd says that it has ended, the kernel has ended
+// and reaped every process of its pid namespace before it.
+// What the init says is hostile: one packet is one message of a known kind, size and id.
+// Owns: the box, its socket and pidfds. Locks: none. Fails: by ending the box with a reason.
+// Read next: launcher.c, command.c.
+#include "exec/engine_priv.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/pidfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "exec/launcher.h"
+#include "mux/base/cleanup.h"
+#include "mux/base/clock.h"
+#include "mux/base/limits.h"
+#include "mux/base/log.h"
+#include "mux/base/text.h"
+
+#define END_CHECK_NS AF_NS_PER_SEC // how often an end that takes long is pushed
+
+static void on_end_timer(struct exec_timer *timer);
+
+// ---- memory -----------------------------------------------------------------------------
+
+static void box_free(struct exec_box *box)
+{
+    box->magic = 0;
+    free(box->view_path);
+    free(box->rootfs);
+    free(box->hostname);
+    free(box);
+}
+
+static void box_exhume(struct exec_grave *grave)
+{
+    box_free(EXEC_CONTAINER_OF(grave, struct exec_box, grave));
+}
+
+// Frees the box at the end of the batch; its owner is done with it.
+static void box_bury(struct exec_box *box)
+{
+    exec_timer_clear(&box->engine->timers, &box->timer);
+    if (box->timer_reserved)
+        exec_timers_release(&box->engine->timers);
+    LIST_REMOVE(box, link);
+    exec_engine_bury(box->engine, &box->grave, box_exhume);
+}
+
+// ---- end --------------------------------------------------------------------------------
+
+static void box_stopped(struct exec_box *box)
+{
+    if (box->stopped)
+        box->stopped(box->stopped_arg);
+    box_bury(box);
+}
+
+static void box_gone(struct exec_box *box)
+{
+    struct exec_command *command;
+    while ((command = LIST_FIRST(&box->commands)))
+        exec_command_box_gone(command, &box->why);
+    af_cleanup_fd(&box->launch.words_fd);
+    box->launch.words_fd = -1;
+    exec_timer_clear(&box->engine->timers, &box->timer);
+    box->state = BOX_GONE;
+    exec_box_done done = box->done;
+    box->done = NULL;
+    if (done)
+        done(box->arg, &box->why);
+    else if (box->died && !box->stop_asked)
+        box->died(box->arg, &box->why);
+    // When the owner has called exec_box_stop, its post is the last to see the box.
+    if (box->stop_asked && (box->stop_arrived || !atomic_load(&box->stop_posted)))
+        box_stopped(box);
+}
+
+static void box_check_gone(struct exec_box *box)
+{
+    if (box->state == BOX_ENDING && !box->launch.running && box->bwrap_exit.fd < 0 &&
+        box->init_exit.fd < 0)
+        box_gone(box);
+}
+
+// The processes that bwrap has started, before the init has said who it is.
+static bool kill_children_of(pid_t pid)
+{
+    char path[64], line[32] = "";
+    snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)pid, (int)pid);
+    AF_CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || read(fd, line, sizeof(line) - 1) <= 0)
+        return false;
+    // bwrap, our unreaped child, has exactly one; if it ends meanwhile, so does bwrap.
+    return kill((pid_t)atol(line), SIGKILL) == 0;
+}
+
+// Kills what is known of the box. Before the HELLO only bwrap is: it is left to come to the
+// init, which sees that its socket is closed. Killing bwrap between its clone and its child's
+// first steps would leave that child waiting for ever, so that is the last resort.
+static void box_push_end(struct exec_box *box, bool last_resort)
+{
+    if (box->init_exit.fd >= 0)
+        pidfd_send_signal(box->init_exit.fd, SIGKILL, NULL, 0);
+    else if (box->bwrap_exit.fd >= 0 && last_resort && !kill_children_of(box->launch.bwrap_pid))
+        pidfd_send_signal(box->bwrap_exit.fd, SIGKILL, NULL, 0);
+}
+
+static void on_end_timer(struct exec_timer *timer)
+{
+    struct exec_box *box = EXEC_CONTAINER_OF(timer, struct exec_box, timer);
+    af_log(AF_LOG_WARN, EXEC_AREA, "a sandbox's processes take long to end", "sandbox=%s", box->id);
+    box_push_end(box, true);
+    exec_timer_set(&box->engine->timers, &box->timer, af_monotonic_ns() + END_CHECK_NS,
+                   on_end_timer);
+}
+
+void exec_box_kill(struct exec_box *box, const struct af_error *why)
+{
+    if (box->state >= BOX_ENDING)
+        return;
+    box->state = BOX_ENDING;
+    atomic_store(&box->up, false);
+    box->why = *why;
+    exec_watch_close(box->engine, &box->socket);
+    box_push_end(box, false);
+    exec_timer_set(&box->engine->timers, &box->timer, af_monotonic_ns() + END_CHECK_NS,
+                   on_end_timer);
+    box_check_gone(box);
+}
+
+static void box_kill_text(struct exec_box *box, enum af_status status, const char *text)
+{
+    struct af_error why;
+    af_error_set(&why, status, "%s", text);
+    exec_box_kill(box, &why);
+}
+
+// What bwrap (or the init) wrote on stderr, as the reason of a start that failed.
+static void box_kill_words(struct exec_box *box)
+{
+    char words[256];
+    ssize_t n = pread(box->launch.words_fd, words, sizeof(words) - 1, 0);
+    words[n > 0 ? n : 0] = '\0';
+    words[strcspn(words, "\n")] = '\0';
+    struct af_error why;
+    if (words[0])
+        af_error_set(&why, AF_FAILED_PRECONDITION, "the sandbox could not be started: %s", words);
+    else
+        af_error_set(&why, AF_UNAVAILABLE, "the sandbox's init ended at its start");
+    exec_box_kill(box, &why);
+}
+
+static void on_init_exit(struct exec_watch *watch, uint32_t events)
+{
+    (void)events;
+    struct exec_box *box = EXEC_CONTAINER_OF(watch, struct exec_box, init_exit);
+    exec_watch_close(box->engine, watch);
+    box_kill_text(box, AF_UNAVAILABLE, "the sandbox's init ended: start the sandbox again");
+    box_check_gone(box);
+}
+
+static void on_bwrap_exit(struct exec_watch *watch, uint32_t events)
+{
+    (void)events;
+    struct exec_box *box = EXEC_CONTAINER_OF(watch, struct exec_box, bwrap_exit);
+    while (waitpid(box->launch.bwrap_pid, NULL, __WALL) < 0 && errno == EINTR)
+        ;
+    exec_watch_close(box->engine, watch);
+    if (box->state == BOX_GREETING)
+        box_kill_words(box);
+    else
+        box_kill_text(box, AF_UNAVAILABLE, "the sandbox's init ended: start the sandbox again");
+    box_check_gone(box);
+}
+
+// ---- messages from the init -------------------------------------------------------------
+
+static void box_breach(struct exec_box *box, const char *what)
+{
+    af_log(AF_LOG_WARN, EXEC_AREA, "an init broke the protocol", "sandbox=%s what=\"%s\"", box->id,
+           what);
+    box_kill_text(box, AF_INTERNAL, "the sandbox's init broke its protocol and was ended");
+}
+
+static void on_attached(struct exec_post *post)
+{
+    struct exec_box *box = EXEC_CONTAINER_OF(post, struct exec_box, launch.done);
+    box->launch.running = false;
+    af_cleanup_fd(&box->launch.init_pidfd);
+    if (box->state != BOX_ATTACHING) {
+        box_check_gone(box);
+        return;
+    }
+    if (box->launch.failed) {
+        exec_box_kill(box, &box->launch.error);
+        return;
+    }
+    exec_timer_clear(&box->engine->timers, &box->timer);
+    af_cleanup_fd(&box->launch.words_fd);
+    box->launch.words_fd = -1;
+    box->state = BOX_UP;
+    atomic_store(&box->up, true);
+    exec_box_done done = box->done;
+    box->done = NULL;
+    done(box->arg, NULL);
+}
+
+static void on_hello(struct exec_box *box, const struct exec_msg_hello *hello, pid_t sender)
+{
+    if (hello->version != EXEC_PROTO_VERSION || hello->shell > EXEC_SHELL_BASH || sender <= 0) {
+        box_breach(box, "HELLO");
+        return;
+    }
+    int pidfd = pidfd_open(sender, 0);
+    int e = pidfd < 0 ? -errno
+                      : exec_watch_add(box->engine, &box->init_exit, pidfd, EPOLLIN, on_init_exit);
+    if (e < 0) {
+        struct af_error why;
+        af_error_errno(&why, e, "cannot watch the init of %s", box->id);
+        exec_box_kill(box, &why);
+        return;
+    }
+    // A descriptor of the launcher's own: ours is closed when the init ends.
+    box->launch.init_pidfd = fcntl(pidfd, F_DUPFD_CLOEXEC, 0);
+    box->launch.init_pid = sender;
+    box->shell = hello->shell;
+    box->state = BOX_ATTACHING;
+    exec_launch_attach(box, on_attached);
+}
+
+// Takes one message. Returns the number of bytes (0: the socket is closed) or -errno; *ret_sender
+// is the pid that the kernel names. There is no room for descriptors: the kernel drops them.
+static ssize_t receive(struct exec_box *box, struct exec_msg_hello *message, pid_t *ret_sender)
+{
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(sizeof(struct ucred))];
+    } control;
+    struct iovec iov = {message, sizeof(*message)};
+    struct msghdr msg = {.msg_iov = &iov,
+                         .msg_iovlen = 1,
+                         .msg_control = control.bytes,
+                         .msg_controllen = sizeof(control.bytes)};
+    ssize_t n = recvmsg(box->socket.fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (n < 0)
+        return -errno;
+    *ret_sender = 0;
+    const struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+    if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_CREDENTIALS &&
+        c->cmsg_len == CMSG_LEN(sizeof(struct ucred)))
+        *ret_sender = ((const struct ucred *)CMSG_DATA(c))->pid;
+    return msg.msg_flags & MSG_TRUNC ? -EMSGSIZE : n;
+}
+
+static void on_message(struct exec_box *box, const struct exec_msg_hello *message, ssize_t size,
+                       pid_t sender)
+{
+    const struct exec_msg_head *head = &message->head;
+    if (box->state == BOX_GREETING && size == (ssize_t)sizeof(*message) &&
+        head->kind == EXEC_MSG_HELLO)
+        on_hello(box, message, sender);
+    else if (box->state == BOX_UP && size == (ssize_t)sizeof(*head) &&
+             head->kind == EXEC_MSG_ENDED && head->id > 0 && head->id <= box->last_id)
+        exec_command_on_ended(box, head->id);
+    else
+        box_breach(box, "unexpected message");
+}
+
+static void on_socket(struct exec_watch *watch, uint32_t events)
+{
+    struct exec_box *box = EXEC_CONTAINER_OF(watch, struct exec_box, socket);
+    if (events & EPOLLOUT)
+        exec_box_flush(box);
+    // A bounded number at a time: a hostile init must not keep the thread.
+    for (int i = 0; i < 32 && watch->fd >= 0; i++) {
+        struct exec_msg_hello message;
+        pid_t sender = 0;
+        ssize_t n = receive(box, &message, &sender);
+        if (n == -EAGAIN || n == -EINTR)
+            return;
+        if (n > 0) {
+            on_message(box, &message, n, sender);
+        } else if (n == 0 || n == -ECONNRESET) {
+            exec_watch_close(box->engine, watch);
+            // While greeting bwrap's own words say more: its end follows.
+            if (box->state != BOX_GREETING)
+                box_kill_text(box, AF_UNAVAILABLE,
+                              "the sandbox's init ended: start the sandbox again");
+        } else {
+            box_breach(box, "message too long");
+        }
+    }
+}
+
+void exec_box_flush(struct exec_box *box)
+{
+    struct exec_command *command;
+    int e = 0;
+    while (box->state == BOX_UP && (command = STAILQ_FIRST(&box->unsent))) {
+        e = exec_command_send(command, box->socket.fd);
+        if (e < 0)
+            break;
+        STAILQ_REMOVE_HEAD(&box->unsent, unsent_link);
+        command->unsent = false;
+    }
+    if (box->state != BOX_UP || box->socket.fd < 0)
+        return;
+    bool wait = e == -EAGAIN;
+    if (e < 0 && !wait)
+        box_kill_text(box, AF_UNAVAILABLE, "the sandbox's init ended: start the sandbox again");
+    else if (wait != box->waits_to_send &&
+             exec_watch_change(box->engine, &box->socket, wait ? EPOLLIN | EPOLLOUT : EPOLLIN) == 0)
+        box->waits_to_send = wait;
+}
+
+// ---- start ------------------------------------------------------------------------------
+
+static void on_launched(struct exec_post *post)
+{
+    struct exec_box *box = EXEC_CONTAINER_OF(post, struct exec_box, launch.done);
+    struct exec_launch *launch = &box->launch;
+    struct exec_engine *e = box->engine;
+    launch->running = false;
+    if (launch->failed) {
+        exec_box_kill(box, &launch->error);
+        box_check_gone(box); // for one that was ending already
+        return;
+    }
+    // Its end has to be seen in any case; without memory for that the machine is lost.
+    if (exec_watch_add(e, &box->bwrap_exit, launch->bwrap_pidfd, EPOLLIN, on_bwrap_exit) < 0)
+        abort();
+    if (box->state != BOX_LAUNCHING) { // stopped meanwhile
+        af_cleanup_fd(&launch->socket_fd);
+        return;
+    }
+    box->state = BOX_GREETING;
+    int failed = exec_watch_add(e, &box->socket, launch->socket_fd, EPOLLIN, on_socket);
+    if (failed < 0) {
+        struct af_error why;
+        af_error_errno(&why, failed, "cannot listen to the init of %s", box->id);
+        exec_box_kill(box, &why);
+    }
+}
+
+static void on_start_timer(struct exec_timer *timer)
+{
+    struct exec_box *box = EXEC_CONTAINER_OF(timer, struct exec_box, timer);
+    box_kill_text(box, AF_DEADLINE_EXCEEDED, "the sandbox did not start in time");
+}
+
+static void on_start(struct exec_post *post)
+{
+    struct exec_box *box = EXEC_CONTAINER_OF(post, struct exec_box, start_post);
+    struct exec_engine *e = box->engine;
+    LIST_INSERT_HEAD(&e->boxes, box, link);
+    box->timer_reserved = exec_timers_reserve(&e->timers) == 0;
+    if (!box->timer_reserved) {
+        af_error_errno(&box->why, ENOMEM, "cannot start sandbox %s", box->id);
+        box_gone(box);
+        return;
+    }
+    exec_timer_set(&e->timers, &box->timer, af_monotonic_ns() + e->options.start_timeout_ns,
+                   on_start_timer);
+    exec_launch_start(box, on_launched);
+}
+
+static bool path_is_usable(const char *path)
+{
+    return path[0] == '/' && strlen(path) <= AF_PATH_MAX;
+}
+
+static int check_spec(const struct exec_box_spec *spec, struct af_error *err)
+{
+    if (!spec->id || !spec->id[0] || strlen(spec->id) > AF_ID_TEXT_MAX)
+        return af_error_set(err, AF_INVALID_ARGUMENT, "a sandbox needs an id of at most %d bytes",
+                            AF_ID_TEXT_MAX);
+    if (spec->uid == 0 || spec->gid == 0 || spec->uid == (uid_t)-1 || spec->gid == (gid_t)-1)
+        return af_error_set(err, AF_INVALID_ARGUMENT,
+                            "sandbox %s: uid %u and gid %u are not unprivileged ids", spec->id,
+                            (unsigned)spec->uid, (unsigned)spec->gid);
+    if (spec->view_path && !path_is_usable(spec->view_path))
+        return af_error_set(err, AF_INVALID_ARGUMENT, "sandbox %s: the view's path is not absolute",
+                            spec->id);
+    if (spec->rootfs && !path_is_usable(spec->rootfs))
+        return af_error_set(err, AF_INVALID_ARGUMENT,
+                            "sandbox %s: the root directory's path is not absolute", spec->id);
+    if (spec->hostname && (!spec->hostname[0] || strlen(spec->hostname) > 64))
+        return af_error_set(err, AF_INVALID_ARGUMENT, "sandbox %s: a host name has 1 to 64 bytes",
+                            spec->id);
+    if (spec->network != EXEC_NETWORK_NONE)
+        return af_error_set(err, AF_UNIMPLEMENTED, "sandbox %s: only network none is there",
+                            spec->id);
+    return 0;
+}
+
+#define OR_DEFAULT(value, fallback) ((value) ? (value) : (fallback))
+
+static struct exec_box *box_alloc(struct exec_engine *e, const struct exec_box_spec *spec)
+{
+    struct exec_box *box = calloc(1, sizeof(*box));
+    if (!box)
+        return NULL;
+    box->magic = EXEC_BOX_MAGIC;
+    box->engine = e;
+    box->socket.fd = box->bwrap_exit.fd = box->init_exit.fd = -1;
+    box->launch.socket_fd = box->launch.words_fd = box->launch.bwrap_pidfd = -1;
+    LIST_INIT(&box->commands);
+    STAILQ_INIT(&box->unsent);
+    snprintf(box->id, sizeof(box->id), "%s", spec->id);
+    af_text_make_printable(box->id);
+    box->uid = spec->uid;
+    box->gid = spec->gid;
+    const struct exec_limits *own = &spec->limits, *base = &e->options.limits;
+    box->limits.tmp_bytes = OR_DEFAULT(own->tmp_bytes, base->tmp_bytes);
+    box->limits.home_bytes = OR_DEFAULT(own->home_bytes, base->home_bytes);
+    box->limits.shm_bytes = OR_DEFAULT(own->shm_bytes, base->shm_bytes);
+    box->limits.processes_max = OR_DEFAULT(own->processes_max, base->processes_max);
+    box->limits.open_files_max = OR_DEFAULT(own->open_files_max, base->open_files_max);
+    box->hostname = strdup(spec->hostname ? spec->hostname : "sandbox");
+    box->view_path = spec->view_path ? strdup(spec->view_path) : NULL;
+    box->rootfs = spec->rootfs ? strdup(spec->rootfs) : NULL;
+    if (!box->hostname || (spec->view_path && !box->view_path) || (spec->rootfs && !box->rootfs)) {
+        box_free(box);
+        return NULL;
+    }
+    return box;
+}
+
+int exec_box_start(struct exec_engine *e, const struct exec_box_spec *spec, exec_box_done done,
+                   exec_box_died died, void *arg, struct exec_box **ret_box, struct af_error *err)
+{
+    AF_CHECK_MAGIC(e, EXEC_ENGINE_MAGIC);
+    if (check_spec(spec, err) < 0)
+        return -1;
+    if (atomic_load(&e->ending))
+        return af_error_set(err, AF_UNAVAILABLE, "the daemon is stopping");
+    struct exec_box *box = box_alloc(e, spec);
+    if (!box)
+        return af_error_errno(err, ENOMEM, "cannot start sandbox %s", spec->id);
+    box->done = done;
+    box->died = died;
+    box->arg = arg;
+    *ret_box = box;
+    exec_post(e, &box->start_post, on_start);
+    return 0;
+}
+
+// ---- stop -------------------------------------------------------------------------------
+
+static void box_stop(struct exec_box *box)
+{
+    bool gone = box->state == BOX_GONE;
+    box->stop_asked = true;
+    if (gone)
+        box_stopped(box);
+    else
+        box_kill_text(box, AF_CANCELLED, "the sandbox was stopped");
+}
+
+static void on_stop(struct exec_post *post)
+{
+    struct exec_box *box = EXEC_CONTAINER_OF(post, struct exec_box, stop_post);
+    box->stop_arrived = true;
+    box_stop(box);
+}
+
+void exec_box_stop(struct exec_box *box, exec_box_stopped done, void *arg)
+{
+    AF_CHECK_MAGIC(box, EXEC_BOX_MAGIC);
+    box->stopped = done;
+    box->stopped_arg = arg;
+    atomic_store(&box->stop_posted, true);
+    exec_post(box->engine, &box->stop_post, on_stop);
+}
+
+void exec_box_abandon(struct exec_box *box)
+{
+    if (!atomic_load(&box->stop_posted))
+        box_stop(box);
+}

@@ -1,0 +1,263 @@
+// The bubblewrap command line of a box, and what its processes inherit.
+//
+// bwrap gets a user namespace made here (spawn.c): made by bwrap itself, run by root, the
+// sandbox's user would be the host's root. It drops every capability, also from the bounding set,
+// and sets no_new_privs; the filters are loaded before the init runs, so the init lives under
+// them too. The init is executed through /proc/self/fd: it needs no place in the root.
+// Descriptors: the box's socket, the run directory's lock and the init's file are kept; anything
+// else is closed by close-on-exec, and once more by the init.
+// Owns: nothing after the start. Locks: none. Thread: launcher. Fails: af_error.
+// Read next: root.c, init/main.c, attach.c.
+#include "exec/bwrap.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/pidfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "exec/argv.h"
+#include "exec/root.h"
+#include "exec/userns.h"
+#include "mux/base/cleanup.h"
+
+#define VERSION_MAJOR   0
+#define VERSION_MINOR   5 // --add-seccomp-fd, --perms, --size
+#define VERSION_WAIT_MS 5000
+
+// Descriptors that only one start needs.
+struct start_fds {
+    int userns;
+    int filters[2];
+    int socket; // the init's end
+    struct exec_root_files files;
+};
+
+static void cleanup_start_fds(struct start_fds *fds)
+{
+    af_cleanup_fd(&fds->userns);
+    af_cleanup_fd(&fds->filters[0]);
+    af_cleanup_fd(&fds->filters[1]);
+    af_cleanup_fd(&fds->socket);
+    exec_root_files_close(&fds->files);
+}
+
+// ---- command line -----------------------------------------------------------------------
+
+static void add_tmpfs(struct exec_argv *argv, const char *perms, uint64_t bytes, const char *path)
+{
+    exec_argv_add(argv, "--perms");
+    exec_argv_add(argv, "%s", perms);
+    exec_argv_add(argv, "--size");
+    exec_argv_add(argv, "%" PRIu64, bytes);
+    exec_argv_add(argv, "--tmpfs");
+    exec_argv_add(argv, "%s", path);
+}
+
+static void add_words(struct exec_argv *argv, const char *const *words)
+{
+    for (; *words; words++)
+        exec_argv_add(argv, "%s", *words);
+}
+
+static void add_namespaces(struct exec_argv *argv, const struct exec_box *box,
+                           const struct start_fds *fds)
+{
+    static const char *const words[] = {"--unshare-ipc",
+                                        "--unshare-pid",
+                                        "--unshare-net",
+                                        "--unshare-uts",
+                                        "--unshare-cgroup-try",
+                                        "--cap-drop",
+                                        "ALL",
+                                        "--new-session",
+                                        "--die-with-parent",
+                                        "--as-pid-1",
+                                        NULL};
+    exec_argv_add(argv, "--userns");
+    exec_argv_add(argv, "%d", fds->userns);
+    add_words(argv, words);
+    exec_argv_add(argv, "--uid");
+    exec_argv_add(argv, "%d", EXEC_INSIDE_UID);
+    exec_argv_add(argv, "--gid");
+    exec_argv_add(argv, "%d", EXEC_INSIDE_UID);
+    exec_argv_add(argv, "--hostname");
+    exec_argv_add(argv, "%s", box->hostname);
+}
+
+static void add_devices(struct exec_argv *argv, const struct exec_limits *limits)
+{
+    static const char *const words[] = {"--proc", "/proc", "--dev", "/dev", NULL};
+    static const char *const seal[] = {"--remount-ro", "/dev", NULL};
+    add_words(argv, words);
+    // A tmpfs of its own: as a directory of /dev it would become read-only with it.
+    add_tmpfs(argv, "1777", limits->shm_bytes, "/dev/shm");
+    add_words(argv, seal);
+}
+
+static void add_private(struct exec_argv *argv, const struct exec_limits *limits)
+{
+    static const char *const words[] = {"--dir", "/run",    "--dir", "/workspace", "--remount-ro",
+                                        "/",     "--chdir", "/",     NULL};
+    add_tmpfs(argv, "1777", limits->tmp_bytes, "/tmp");
+    add_tmpfs(argv, "0700", limits->home_bytes, EXEC_INSIDE_HOME);
+    add_words(argv, words);
+}
+
+static int build_argv(struct exec_argv *argv, const struct exec_box *box,
+                      const struct start_fds *fds, struct af_error *err)
+{
+    const struct exec_engine *e = box->engine;
+    exec_argv_init(argv);
+    exec_argv_add(argv, "bwrap");
+    add_namespaces(argv, box, fds);
+    if (!box->rootfs)
+        exec_root_host(argv, &fds->files);
+    else if (exec_root_directory(argv, &fds->files, box->rootfs, err) < 0)
+        return -1;
+    add_devices(argv, &box->limits);
+    add_private(argv, &box->limits);
+    for (int i = 0; i < 2; i++) {
+        exec_argv_add(argv, "--add-seccomp-fd");
+        exec_argv_add(argv, "%d", fds->filters[i]);
+    }
+    exec_argv_add(argv, "--");
+    exec_argv_add(argv, "/proc/self/fd/%d", e->init_fd);
+    exec_argv_add(argv, "%d", fds->socket);
+    exec_argv_add(argv, "%d", e->lock_fd);
+    exec_argv_add(argv, "%" PRIu32, box->limits.processes_max);
+    exec_argv_add(argv, "%" PRIu32, box->limits.open_files_max);
+    if (argv->overflow)
+        return af_error_set(err, AF_FAILED_PRECONDITION,
+                            "the root directory %s has too many entries at its top", box->rootfs);
+    return 0;
+}
+
+// ---- start ------------------------------------------------------------------------------
+
+// A memfd read by two processes at once needs two offsets.
+static int reopen(int fd)
+{
+    char path[64];
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    return open(path, O_RDONLY | O_CLOEXEC);
+}
+
+static int open_start_fds(const struct exec_box *box, struct start_fds *fds, int *ret_socket,
+                          struct af_error *err)
+{
+    if (exec_userns_new(box->uid, box->gid, &fds->userns, err) < 0)
+        return -1;
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+        return af_error_errno(err, errno, "cannot make a socket for %s", box->id);
+    fds->socket = pair[1];
+    AF_CLEANUP_FD int ours = pair[0];
+    const int one = 1;
+    if (fcntl(ours, F_SETFL, O_RDWR | O_NONBLOCK) < 0 ||
+        setsockopt(ours, SOL_SOCKET, SO_PASSCRED, &one, sizeof(one)) < 0)
+        return af_error_errno(err, errno, "cannot set up the socket for %s", box->id);
+    for (int i = 0; i < 2; i++) {
+        fds->filters[i] = reopen(box->engine->filter_fds[i]);
+        if (fds->filters[i] < 0)
+            return af_error_errno(err, errno, "cannot reopen the system call filter");
+    }
+    int e = exec_root_files_new(box->hostname, &fds->files);
+    if (e < 0)
+        return af_error_errno(err, e, "cannot generate /etc for %s", box->id);
+    *ret_socket = af_take_fd(&ours);
+    return 0;
+}
+
+static int spawn_bwrap(const struct exec_engine *e, const struct start_fds *fds,
+                       const struct exec_argv *argv, int words_fd, struct exec_launch *launch)
+{
+    int keep[6 + EXEC_ROOT_FILES] = {fds->userns, fds->filters[0], fds->filters[1],
+                                     fds->socket, e->lock_fd,      e->init_fd};
+    memcpy(keep + 6, fds->files.fds, sizeof(fds->files.fds));
+    const struct exec_spawn spawn = {.path = e->bwrap_path,
+                                     .argv = argv->items,
+                                     .stdin_fd = e->null_fd,
+                                     .stdout_fd = e->null_fd,
+                                     .stderr_fd = words_fd,
+                                     .keep_fds = keep,
+                                     .keep_count = AF_ARRAY_LEN(keep)};
+    return exec_spawn(&spawn, &launch->bwrap_pid, &launch->bwrap_pidfd);
+}
+
+int exec_bwrap_start(const struct exec_box *box, struct exec_launch *launch, struct af_error *err)
+{
+    const struct exec_engine *e = box->engine;
+    AF_CLEANUP(cleanup_start_fds) struct start_fds fds = {-1, {-1, -1}, -1, EXEC_ROOT_FILES_NONE};
+    AF_CLEANUP_FD int ours = -1;
+    if (open_start_fds(box, &fds, &ours, err) < 0)
+        return -1;
+    AF_CLEANUP_FD int words = memfd_create("agentfense-bwrap", MFD_CLOEXEC);
+    AF_CLEANUP_FREE struct exec_argv *argv = malloc(sizeof(*argv));
+    if (words < 0 || !argv)
+        return af_error_errno(err, words < 0 ? errno : ENOMEM, "cannot start %s", box->id);
+    if (build_argv(argv, box, &fds, err) < 0)
+        return -1;
+    int failed = spawn_bwrap(e, &fds, argv, words, launch);
+    if (failed < 0)
+        return af_error_errno(err, failed, "cannot start %s", e->bwrap_path);
+    launch->socket_fd = af_take_fd(&ours);
+    launch->words_fd = af_take_fd(&words);
+    return 0;
+}
+
+// ---- version ----------------------------------------------------------------------------
+
+static int run_for_version(const char *path, int null_fd, int words_fd)
+{
+    char *const argv[] = {"bwrap", "--version", NULL};
+    const struct exec_spawn spawn = {.path = path,
+                                     .argv = argv,
+                                     .stdin_fd = null_fd,
+                                     .stdout_fd = words_fd,
+                                     .stderr_fd = null_fd};
+    pid_t pid;
+    AF_CLEANUP_FD int pidfd = -1;
+    int e = exec_spawn(&spawn, &pid, &pidfd);
+    if (e < 0)
+        return e;
+    struct pollfd polled = {.fd = pidfd, .events = POLLIN};
+    if (poll(&polled, 1, VERSION_WAIT_MS) <= 0)
+        pidfd_send_signal(pidfd, SIGKILL, NULL, 0);
+    int status = 0;
+    while (waitpid(pid, &status, __WALL) < 0 && errno == EINTR)
+        ;
+    return status == 0 ? 0 : -EIO;
+}
+
+int exec_bwrap_version(const char *path, int null_fd, char *ret_version, size_t size,
+                       struct af_error *err)
+{
+    AF_CLEANUP_FD int words = memfd_create("agentfense-bwrap", MFD_CLOEXEC);
+    if (words < 0)
+        return af_error_errno(err, errno, "cannot run %s", path);
+    int e = run_for_version(path, null_fd, words);
+    if (e < 0)
+        return af_error_set(err, AF_FAILED_PRECONDITION, "cannot run %s --version: %s", path,
+                            strerror(-e));
+    char text[128];
+    ssize_t n = pread(words, text, sizeof(text) - 1, 0);
+    text[n > 0 ? n : 0] = '\0';
+    unsigned major = 0, minor = 0;
+    const char *number = strrchr(text, ' ');
+    if (!number || sscanf(number, " %u.%u", &major, &minor) != 2)
+        return af_error_set(err, AF_FAILED_PRECONDITION, "%s --version says nothing of use", path);
+    if (major == VERSION_MAJOR && minor < VERSION_MINOR)
+        return af_error_set(err, AF_FAILED_PRECONDITION,
+                            "%s is version %u.%u: bubblewrap %d.%d or newer is needed", path, major,
+                            minor, VERSION_MAJOR, VERSION_MINOR);
+    snprintf(ret_version, size, "%.*s", (int)strcspn(number + 1, "\n"), number + 1);
+    return 0;
+}

@@ -1,0 +1,432 @@
+// Life of a command on the engine's side.
+//
+//   QUEUED -> RUNNING -> DRAINING -> (ENDING ->) OVER
+// Three sources say how it goes: its status pipe (what its supervisor saw), its output pipes,
+// and the init's ENDED (nothing of it is left). An exit code comes from an EXITED record alone;
+// without one the command ends with an error, whatever else was said (X8).
+// Everything but the public functions runs on the event thread.
+// Owns: the command, from its post to its callback. Locks: none. Fails: in the callback.
+// Read next: command_spec.c (how it is made), stream.c, init/command.c (the other end).
+#include "exec/engine_priv.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "exec/command_spec.h"
+#include "exec/stream.h"
+#include "mux/base/cleanup.h"
+#include "mux/base/clock.h"
+
+#define FINAL_READS_MAX 8 // a pipe holds at most 1 MiB
+
+static void on_drain_timer(struct exec_timer *timer);
+
+// ---- end --------------------------------------------------------------------------------
+
+static void unref(struct exec_command *command)
+{
+    if (atomic_fetch_sub(&command->refs, 1) == 1)
+        exec_command_free(command);
+}
+
+static void command_exhume(struct exec_grave *grave)
+{
+    unref(EXEC_CONTAINER_OF(grave, struct exec_command, grave));
+}
+
+static void command_detach(struct exec_command *command)
+{
+    struct exec_engine *e = command->engine;
+    struct exec_box *box = command->box;
+    exec_timer_clear(&e->timers, &command->timer);
+    if (command->timer_reserved)
+        exec_timers_release(&e->timers);
+    exec_watch_close(e, &command->status);
+    exec_watch_close(e, &command->out.watch);
+    exec_watch_close(e, &command->err.watch);
+    exec_watch_close(e, &command->stdin_watch);
+    exec_command_close_fds(command);
+    if (command->unsent)
+        STAILQ_REMOVE(&box->unsent, command, exec_command, unsent_link);
+    LIST_REMOVE(command, link);
+}
+
+static void fill_result(struct exec_command *command, struct exec_result *result, bool with_code)
+{
+    int64_t end_ns = command->ended_ns ? command->ended_ns : af_monotonic_ns();
+    *result = (struct exec_result){.out = exec_stream_output(&command->out),
+                                   .err = exec_stream_output(&command->err),
+                                   .exit_code = -1,
+                                   .duration_ns = end_ns - command->started_ns,
+                                   .timed_out = command->timed_out};
+    if (!with_code)
+        return;
+    int status = command->wait_status;
+    result->signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+    result->exit_code = result->signal ? 128 + result->signal : WEXITSTATUS(status);
+}
+
+static void finish(struct exec_command *command)
+{
+    for (int i = 0; i < FINAL_READS_MAX; i++)
+        if (!exec_stream_read(&command->out) & !exec_stream_read(&command->err))
+            break;
+    bool with_code = command->exited && !command->timed_out && command->error.status == AF_OK;
+    if (!with_code && !command->timed_out && command->error.status == AF_OK)
+        af_error_set(&command->error, AF_ABORTED,
+                     "the command was ended from inside the sandbox before it could report");
+    command_detach(command);
+    command->state = COMMAND_OVER;
+    atomic_store(&command->over, true);
+    struct exec_result result;
+    fill_result(command, &result, with_code);
+    bool failed = command->error.status != AF_OK;
+    command->done(command->arg, failed ? &command->error : NULL, &result);
+    exec_engine_bury(command->engine, &command->grave, command_exhume);
+}
+
+// ---- ending the tree --------------------------------------------------------------------
+
+static void on_kill_timer(struct exec_timer *timer)
+{
+    struct exec_command *command = EXEC_CONTAINER_OF(timer, struct exec_command, timer);
+    struct af_error why;
+    af_error_set(&why, AF_UNAVAILABLE,
+                 "a command could not be killed, so its sandbox was ended: start it again");
+    exec_box_kill(command->box, &why);
+}
+
+// The init is ending the tree; its ENDED has to come in time.
+static void wait_for_end(struct exec_command *command)
+{
+    struct exec_engine *e = command->engine;
+    command->state = COMMAND_ENDING;
+    exec_timer_set(&e->timers, &command->timer, af_monotonic_ns() + e->options.kill_timeout_ns,
+                   on_kill_timer);
+}
+
+static void send_later(struct exec_command *command)
+{
+    if (!command->unsent) {
+        command->unsent = true;
+        STAILQ_INSERT_TAIL(&command->box->unsent, command, unsent_link);
+    }
+    exec_box_flush(command->box);
+}
+
+static void end_tree(struct exec_command *command)
+{
+    if (command->state >= COMMAND_ENDING)
+        return;
+    if (command->state == COMMAND_QUEUED) {
+        finish(command); // never sent
+        return;
+    }
+    wait_for_end(command);
+    command->end_wanted = true;
+    send_later(command);
+}
+
+static void on_timeout(struct exec_timer *timer)
+{
+    struct exec_command *command = EXEC_CONTAINER_OF(timer, struct exec_command, timer);
+    command->timed_out = true;
+    command->ended_ns = af_monotonic_ns();
+    end_tree(command);
+}
+
+// ---- draining ---------------------------------------------------------------------------
+
+static void drain_quiet_again(struct exec_command *command)
+{
+    int64_t at_ns = af_monotonic_ns() + command->engine->options.drain_quiet_ns;
+    if (at_ns > command->drain_until_ns)
+        at_ns = command->drain_until_ns;
+    exec_timer_set(&command->engine->timers, &command->timer, at_ns, on_drain_timer);
+}
+
+// The drain is over: what is left of the tree goes.
+static void drained(struct exec_command *command)
+{
+    if (command->left)
+        end_tree(command);
+    else
+        finish(command);
+}
+
+static void on_drain_timer(struct exec_timer *timer)
+{
+    drained(EXEC_CONTAINER_OF(timer, struct exec_command, timer));
+}
+
+static bool streams_closed(const struct exec_command *command)
+{
+    return command->out.watch.fd < 0 && command->err.watch.fd < 0;
+}
+
+void exec_command_on_output(struct exec_command *command)
+{
+    if (command->state != COMMAND_DRAINING)
+        return;
+    if (streams_closed(command))
+        drained(command);
+    else
+        drain_quiet_again(command);
+}
+
+static void drain(struct exec_command *command)
+{
+    command->state = COMMAND_DRAINING;
+    command->drain_until_ns = command->ended_ns + command->engine->options.drain_max_ns;
+    exec_stream_read(&command->out);
+    exec_stream_read(&command->err);
+    exec_command_on_output(command);
+}
+
+// ---- status pipe ------------------------------------------------------------------------
+
+static void set_failure(struct exec_command *command, const struct exec_status_record *record)
+{
+    struct af_error *err = &command->error;
+    int e = record->value > 0 && record->value < 4096 ? record->value : EPROTO;
+    switch (record->extra) {
+    case EXEC_STAGE_CHDIR:
+        af_error_set(err, AF_INVALID_ARGUMENT, "workdir %s cannot be used in the sandbox: %s",
+                     command->workdir, strerror(e));
+        break;
+    case EXEC_STAGE_EXEC:
+        af_error_set(err, AF_INVALID_ARGUMENT, "cannot run %s in the sandbox: %s", command->program,
+                     strerror(e));
+        break;
+    case EXEC_STAGE_FORK:
+    case EXEC_STAGE_SLOTS:
+        af_error_set(err, AF_RESOURCE_EXHAUSTED, "the sandbox cannot start another process: %s",
+                     strerror(e));
+        break;
+    default:
+        af_error_set(err, AF_INTERNAL, "the sandbox could not set up the command: %s", strerror(e));
+    }
+}
+
+static void on_record(struct exec_command *command, const struct exec_status_record *record)
+{
+    switch (record->kind) {
+    case EXEC_STATUS_FAILED:
+        if (!command->exited && command->error.status == AF_OK && !command->timed_out)
+            set_failure(command, record);
+        finish(command);
+        break;
+    case EXEC_STATUS_EXITED:
+        if (command->exited)
+            break;
+        command->exited = true;
+        command->wait_status = record->value;
+        command->left = record->extra != 0;
+        if (command->state != COMMAND_RUNNING)
+            break; // being killed: ENDED follows
+        command->ended_ns = af_monotonic_ns();
+        drain(command);
+        break;
+    case EXEC_STATUS_GONE:
+        if (command->state == COMMAND_DRAINING) {
+            command->left = false;
+            exec_command_on_output(command);
+        }
+        break;
+    default: // a record that this version does not know says nothing
+        break;
+    }
+}
+
+static void read_status(struct exec_command *command)
+{
+    struct exec_status_record record;
+    while (command->state != COMMAND_OVER && command->status.fd >= 0) {
+        ssize_t n = read(command->status.fd, &record, sizeof(record));
+        if (n == (ssize_t)sizeof(record)) {
+            on_record(command, &record);
+        } else if (n < 0 && errno == EINTR) {
+            continue;
+        } else if (n < 0 && errno == EAGAIN) {
+            return;
+        } else {
+            exec_watch_close(command->engine, &command->status);
+            // The supervisor is gone without having said that nothing is left: the init cleans up.
+            bool clean = command->exited && !command->left;
+            if (!clean && command->state < COMMAND_ENDING)
+                wait_for_end(command);
+        }
+    }
+}
+
+static void on_status(struct exec_watch *watch, uint32_t events)
+{
+    (void)events;
+    read_status(EXEC_CONTAINER_OF(watch, struct exec_command, status));
+}
+
+void exec_command_on_ended(struct exec_box *box, uint64_t id)
+{
+    if (box->slots_used > 0)
+        box->slots_used--;
+    struct exec_command *command;
+    LIST_FOREACH(command, &box->commands, link)
+    if (command->id == id)
+        break;
+    if (!command)
+        return;           // over already, which is the usual case
+    read_status(command); // what the supervisor said before
+    if (command->state == COMMAND_OVER)
+        return;
+    command->left = false;
+    if (command->state == COMMAND_DRAINING)
+        exec_command_on_output(command);
+    else
+        finish(command);
+}
+
+void exec_command_box_gone(struct exec_command *command, const struct af_error *why)
+{
+    read_status(command);
+    if (command->state == COMMAND_OVER)
+        return;
+    if (!command->timed_out && !command->exited && command->error.status == AF_OK)
+        command->error = *why;
+    finish(command);
+}
+
+// ---- sending ----------------------------------------------------------------------------
+
+static int send_end(struct exec_command *command, int socket_fd)
+{
+    const struct exec_msg_head head = {.kind = EXEC_MSG_END, .id = command->id};
+    ssize_t n = send(socket_fd, &head, sizeof(head), MSG_DONTWAIT | MSG_NOSIGNAL);
+    return n < 0 ? -errno : 0;
+}
+
+static int send_start(struct exec_command *command, int socket_fd)
+{
+    struct exec_box *box = command->box;
+    command->head.head.id = box->last_id + 1;
+    bool apart = command->head.flags & EXEC_START_TEXT_FD;
+    struct iovec iov[] = {{&command->head, sizeof(command->head)},
+                          {command->text, apart ? 0 : command->head.text_bytes}};
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(sizeof(command->fds))];
+    } control = {0};
+    size_t fds_bytes = (size_t)command->fd_count * sizeof(int);
+    struct msghdr msg = {.msg_iov = iov,
+                         .msg_iovlen = 2,
+                         .msg_control = control.bytes,
+                         .msg_controllen = CMSG_SPACE(fds_bytes)};
+    struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+    c->cmsg_level = SOL_SOCKET;
+    c->cmsg_type = SCM_RIGHTS;
+    c->cmsg_len = CMSG_LEN(fds_bytes);
+    memcpy(CMSG_DATA(c), command->fds, fds_bytes);
+    if (sendmsg(socket_fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+        return -errno;
+    command->id = ++box->last_id;
+    box->slots_used++;
+    command->state = COMMAND_RUNNING;
+    exec_command_close_fds(command);
+    free(AF_TAKE_PTR(command->text));
+    return 0;
+}
+
+int exec_command_send(struct exec_command *command, int socket_fd)
+{
+    if (command->state == COMMAND_QUEUED)
+        return send_start(command, socket_fd);
+    return command->end_wanted ? send_end(command, socket_fd) : 0;
+}
+
+// ---- start and cancel -------------------------------------------------------------------
+
+static int command_register(struct exec_command *command)
+{
+    struct exec_engine *e = command->engine;
+    if (exec_timers_reserve(&e->timers) < 0)
+        return -ENOMEM;
+    command->timer_reserved = true;
+    int failed = exec_watch_add(e, &command->status, command->status.fd, EPOLLIN, on_status);
+    return failed ? failed : exec_streams_open(command);
+}
+
+static void on_start(struct exec_post *post)
+{
+    struct exec_command *command = EXEC_CONTAINER_OF(post, struct exec_command, start_post);
+    struct exec_box *box = command->box;
+    struct exec_engine *e = command->engine;
+    LIST_INSERT_HEAD(&box->commands, command, link);
+    if (box->state == BOX_GONE) {
+        exec_command_box_gone(command, &box->why);
+        return;
+    }
+    if (box->state != BOX_UP)
+        return; // box_gone ends it
+    int failed = 0;
+    if (box->slots_used >= e->options.commands_per_box_max)
+        af_error_set(&command->error, AF_RESOURCE_EXHAUSTED,
+                     "the sandbox runs %u commands already: wait for one to end", box->slots_used);
+    else if ((failed = command_register(command)) < 0)
+        af_error_errno(&command->error, failed, "cannot watch the command");
+    if (command->error.status != AF_OK) {
+        finish(command);
+        return;
+    }
+    exec_timer_set(&e->timers, &command->timer, command->started_ns + command->timeout_ns,
+                   on_timeout);
+    send_later(command);
+}
+
+int exec_command_start(struct exec_box *box, const struct exec_command_spec *spec,
+                       exec_command_done done, void *arg, struct exec_command **ret_command,
+                       struct af_error *err)
+{
+    AF_CHECK_MAGIC(box, EXEC_BOX_MAGIC);
+    if (!atomic_load(&box->up))
+        return af_error_set(err, AF_FAILED_PRECONDITION, "the sandbox is not running");
+    struct exec_command *command;
+    if (exec_command_new(box, spec, &command, err) < 0)
+        return -1;
+    command->done = done;
+    command->arg = arg;
+    atomic_store(&command->refs, ret_command ? 2 : 1);
+    if (ret_command)
+        *ret_command = command;
+    exec_post(box->engine, &command->start_post, on_start);
+    return 0;
+}
+
+static void on_cancel(struct exec_post *post)
+{
+    struct exec_command *command = EXEC_CONTAINER_OF(post, struct exec_command, cancel_post);
+    if (command->state != COMMAND_OVER) {
+        if (command->error.status == AF_OK && !command->timed_out)
+            af_error_set(&command->error, AF_CANCELLED, "the command was cancelled");
+        end_tree(command);
+    }
+    unref(command);
+}
+
+void exec_command_cancel(struct exec_command *command)
+{
+    AF_CHECK_MAGIC(command, EXEC_COMMAND_MAGIC);
+    if (atomic_load(&command->over) || atomic_exchange(&command->cancel_posted, true))
+        return;
+    atomic_fetch_add(&command->refs, 1);
+    exec_post(command->engine, &command->cancel_post, on_cancel);
+}
+
+void exec_command_unref(struct exec_command *command)
+{
+    if (command)
+        unref(command);
+}

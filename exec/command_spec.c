@@ -1,0 +1,322 @@
+// What a caller asks for becomes the text and the descriptors of one START message.
+//
+// Runs on the caller's thread, so that commands of many callers are prepared in parallel and a
+// bad one never reaches the event thread. The pipes belong to the box's uid: programs that open
+// /dev/stdout again (echo x > /dev/stderr) need that.
+// The environment is built from nothing here; the daemon's own is never read (E7).
+// Owns: the command until it is posted. Locks: none. Fails: af_error. Read next: command.c.
+#include "exec/command_spec.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "mux/base/cleanup.h"
+#include "mux/base/clock.h"
+
+#define PATH_DEFAULT "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// ---- text -------------------------------------------------------------------------------
+
+// NUL-terminated strings, one after the other.
+struct text {
+    FILE *file;
+    char *bytes;
+    size_t size;
+    struct af_error *err;
+};
+
+static int text_add(struct text *text, const char *what, const char *name, const char *value)
+{
+    size_t len = strlen(name) + strlen(value);
+    if (len + 2 > AF_COMMAND_MAX)
+        return af_error_set(text->err, AF_INVALID_ARGUMENT, "%s is longer than %u bytes", what,
+                            AF_COMMAND_MAX - 2);
+    fputs(name, text->file);
+    fputs(value, text->file);
+    fputc('\0', text->file);
+    return 0;
+}
+
+static int add_argv(struct text *text, const struct exec_box *box,
+                    const struct exec_command_spec *spec, struct exec_msg_start *head)
+{
+    if (!spec->shell_line) {
+        for (const char *const *arg = spec->argv; *arg; arg++, head->argc++)
+            if (head->argc == EXEC_PROTO_STRINGS_MAX)
+                return af_error_set(text->err, AF_INVALID_ARGUMENT, "more than %u arguments",
+                                    EXEC_PROTO_STRINGS_MAX);
+            else if (text_add(text, "an argument", "", *arg) < 0)
+                return -1;
+        return 0;
+    }
+    if (box->shell == EXEC_SHELL_NONE)
+        return af_error_set(text->err, AF_FAILED_PRECONDITION,
+                            "the sandbox's root has no /bin/bash and no /bin/sh");
+    head->argc = 3;
+    text_add(text, "", "", box->shell == EXEC_SHELL_BASH ? "/bin/bash" : "/bin/sh");
+    text_add(text, "", "", "-c");
+    return text_add(text, "the command line", "", spec->shell_line);
+}
+
+static bool env_has(const struct exec_command_spec *spec, size_t from, const char *name)
+{
+    for (size_t i = from; i < spec->env_count; i++)
+        if (strcmp(spec->env[i].name, name) == 0)
+            return true;
+    return false;
+}
+
+static int add_env(struct text *text, const struct exec_box *box,
+                   const struct exec_command_spec *spec, const char *workdir,
+                   struct exec_msg_start *head)
+{
+    const struct exec_env base[] = {
+        {"HOME", EXEC_INSIDE_HOME},
+        {"PATH", PATH_DEFAULT},
+        {"LANG", "C.UTF-8"},
+        {"TERM", "dumb"}, // there is no terminal
+        {"USER", EXEC_INSIDE_USER},
+        {"LOGNAME", EXEC_INSIDE_USER},
+        {"SHELL", box->shell == EXEC_SHELL_BASH ? "/bin/bash" : "/bin/sh"},
+        {"PWD", workdir},
+    };
+    char name[32];
+    for (size_t i = 0; i < AF_ARRAY_LEN(base); i++) {
+        if (env_has(spec, 0, base[i].name))
+            continue;
+        snprintf(name, sizeof(name), "%s=", base[i].name);
+        text_add(text, "", name, base[i].value);
+        head->envc++;
+    }
+    for (size_t i = 0; i < spec->env_count; i++) {
+        const struct exec_env *env = &spec->env[i];
+        if (env_has(spec, i + 1, env->name))
+            continue; // the last one of a name counts
+        size_t name_len = strlen(env->name);
+        if (name_len > AF_COMMAND_MAX)
+            return af_error_set(text->err, AF_INVALID_ARGUMENT, "a variable's name is too long");
+        AF_CLEANUP_FREE char *head_text = NULL;
+        if (asprintf(&head_text, "%s=", env->name) < 0) {
+            head_text = NULL;
+            return af_error_errno(text->err, ENOMEM, "cannot prepare the command");
+        }
+        if (text_add(text, "an environment variable", head_text, env->value) < 0)
+            return -1;
+        head->envc++;
+    }
+    return 0;
+}
+
+static int build_text(struct exec_command *command, const struct exec_command_spec *spec,
+                      struct af_error *err)
+{
+    const struct exec_box *box = command->box;
+    struct text text = {.err = err};
+    text.file = open_memstream(&text.bytes, &text.size);
+    if (!text.file)
+        return af_error_errno(err, ENOMEM, "cannot prepare the command");
+    int e = add_argv(&text, box, spec, &command->head);
+    if (e == 0)
+        e = add_env(&text, box, spec, command->workdir, &command->head);
+    if (e == 0)
+        e = text_add(&text, "the working directory", "", command->workdir);
+    bool written = !ferror(text.file);
+    written = fclose(text.file) == 0 && written;
+    command->text = text.bytes;
+    if (e < 0)
+        return e;
+    if (!written)
+        return af_error_errno(err, ENOMEM, "cannot prepare the command");
+    if (text.size > EXEC_PROTO_MEMFD_MAX)
+        return af_error_set(err, AF_INVALID_ARGUMENT,
+                            "the command and its environment are longer than %u bytes",
+                            EXEC_PROTO_MEMFD_MAX);
+    command->head.text_bytes = (uint32_t)text.size;
+    return 0;
+}
+
+static int check_spec(const struct exec_command_spec *spec, struct af_error *err)
+{
+    if (!spec->shell_line == !spec->argv || (spec->argv && !spec->argv[0]))
+        return af_error_set(err, AF_INVALID_ARGUMENT,
+                            "a command needs either a command line or an argument list");
+    if (spec->stdin_len > AF_STDIN_MAX)
+        return af_error_set(err, AF_INVALID_ARGUMENT, "stdin is longer than %u bytes",
+                            AF_STDIN_MAX);
+    if (spec->env_count > AF_ENV_MAX)
+        return af_error_set(err, AF_INVALID_ARGUMENT, "more than %u environment variables",
+                            AF_ENV_MAX);
+    for (size_t i = 0; i < spec->env_count; i++) {
+        const char *name = spec->env[i].name;
+        if (!name[0] || strchr(name, '='))
+            return af_error_set(err, AF_INVALID_ARGUMENT,
+                                "'%.64s' is no name for an environment variable: it must not be "
+                                "empty or contain '='",
+                                name);
+    }
+    if (spec->workdir && spec->workdir[0] &&
+        (spec->workdir[0] != '/' || strlen(spec->workdir) > AF_PATH_MAX))
+        return af_error_set(err, AF_INVALID_ARGUMENT,
+                            "workdir must be an absolute path inside the sandbox of at most %d "
+                            "bytes",
+                            AF_PATH_MAX);
+    if (spec->timeout_ns < 0 || spec->timeout_ns > AF_TIMEOUT_MAX_NS)
+        return af_error_set(err, AF_INVALID_ARGUMENT, "a timeout lies between 0 and %lld s",
+                            AF_TIMEOUT_MAX_NS / AF_NS_PER_SEC);
+    return 0;
+}
+
+// ---- descriptors ------------------------------------------------------------------------
+
+// A pipe whose `ours` end does not block, owned by the box's user. The other end goes to
+// command->fds.
+static int add_pipe(struct exec_command *command, bool we_write, int *ret_ours)
+{
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) < 0)
+        return -errno;
+    int ours = ends[we_write], theirs = ends[!we_write];
+    command->fds[command->fd_count++] = theirs;
+    *ret_ours = ours;
+    if (fcntl(ours, F_SETFL, O_NONBLOCK) < 0 ||
+        fchown(ours, command->box->uid, command->box->gid) < 0)
+        return -errno;
+    return 0;
+}
+
+// Most inputs fit into the pipe at once: then the event thread has nothing to do for them.
+static int fill_stdin(struct exec_command *command, const struct exec_command_spec *spec)
+{
+    size_t at = 0;
+    ssize_t n = 0;
+    while (at < spec->stdin_len && n >= 0) {
+        n = write(command->stdin_watch.fd, (const char *)spec->stdin_bytes + at,
+                  spec->stdin_len - at);
+        if (n > 0)
+            at += (size_t)n;
+    }
+    if (n < 0 && errno != EAGAIN)
+        return -errno;
+    if (at == spec->stdin_len) {
+        close(command->stdin_watch.fd);
+        command->stdin_watch.fd = -1;
+        return 0;
+    }
+    command->stdin_len = spec->stdin_len - at;
+    command->stdin_bytes = malloc(command->stdin_len);
+    if (!command->stdin_bytes)
+        return -ENOMEM;
+    memcpy(command->stdin_bytes, (const char *)spec->stdin_bytes + at, command->stdin_len);
+    return 0;
+}
+
+static int text_to_memfd(struct exec_command *command)
+{
+    AF_CLEANUP_FD int fd = memfd_create("agentfense-command", MFD_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    size_t size = command->head.text_bytes;
+    ssize_t n = write(fd, command->text, size);
+    if (n != (ssize_t)size)
+        return n < 0 ? -errno : -ENOSPC;
+    command->fds[command->fd_count++] = af_take_fd(&fd);
+    command->head.flags |= EXEC_START_TEXT_FD;
+    return 0;
+}
+
+// In the order of the protocol.
+static int open_fds(struct exec_command *command, const struct exec_command_spec *spec)
+{
+    int e = add_pipe(command, false, &command->status.fd);
+    if (e == 0)
+        e = add_pipe(command, false, &command->out.watch.fd);
+    if (e == 0)
+        e = add_pipe(command, false, &command->err.watch.fd);
+    if (e == 0 && spec->stdin_bytes) {
+        command->head.flags |= EXEC_START_HAS_STDIN;
+        e = add_pipe(command, true, &command->stdin_watch.fd);
+        if (e == 0)
+            e = fill_stdin(command, spec);
+    }
+    if (e == 0 && command->head.text_bytes > EXEC_PROTO_TEXT_MAX)
+        e = text_to_memfd(command);
+    return e;
+}
+
+void exec_command_close_fds(struct exec_command *command)
+{
+    for (int i = 0; i < command->fd_count; i++)
+        close(command->fds[i]);
+    command->fd_count = 0;
+}
+
+// ---- life -------------------------------------------------------------------------------
+
+void exec_command_free(struct exec_command *command)
+{
+    exec_command_close_fds(command);
+    int fds[] = {command->status.fd, command->out.watch.fd, command->err.watch.fd,
+                 command->stdin_watch.fd};
+    for (size_t i = 0; i < AF_ARRAY_LEN(fds); i++)
+        af_cleanup_fd(&fds[i]);
+    free(command->out.bytes);
+    free(command->err.bytes);
+    free(command->text);
+    free(command->stdin_bytes);
+    free(command->program);
+    free(command->workdir);
+    command->magic = 0;
+    free(command);
+}
+
+static struct exec_command *command_alloc(struct exec_box *box,
+                                          const struct exec_command_spec *spec)
+{
+    struct exec_command *command = calloc(1, sizeof(*command));
+    if (!command)
+        return NULL;
+    command->magic = EXEC_COMMAND_MAGIC;
+    command->box = box;
+    command->engine = box->engine;
+    command->status.fd = command->stdin_watch.fd = -1;
+    command->out.watch.fd = command->err.watch.fd = -1;
+    command->out.command = command->err.command = command;
+    command->started_ns = af_monotonic_ns();
+    command->timeout_ns = spec->timeout_ns ? spec->timeout_ns : AF_TIMEOUT_DEFAULT_NS;
+    command->output_max = spec->output_bytes_max ? spec->output_bytes_max : AF_OUTPUT_MAX;
+    command->head.head.kind = EXEC_MSG_START;
+    command->program = strndup(spec->shell_line ? "the shell" : spec->argv[0], 256);
+    command->workdir = strdup(spec->workdir && spec->workdir[0] ? spec->workdir : "/workspace");
+    if (!command->program || !command->workdir) {
+        exec_command_free(command);
+        return NULL;
+    }
+    return command;
+}
+
+int exec_command_new(struct exec_box *box, const struct exec_command_spec *spec,
+                     struct exec_command **ret_command, struct af_error *err)
+{
+    if (check_spec(spec, err) < 0)
+        return -1;
+    struct exec_command *command = command_alloc(box, spec);
+    if (!command)
+        return af_error_errno(err, ENOMEM, "cannot prepare the command");
+    if (build_text(command, spec, err) < 0) {
+        exec_command_free(command);
+        return -1;
+    }
+    int e = open_fds(command, spec);
+    if (e < 0) {
+        exec_command_free(command);
+        return af_error_set(err, AF_RESOURCE_EXHAUSTED, "cannot make the pipes of a command: %s",
+                            strerror(-e));
+    }
+    *ret_command = command;
+    return 0;
+}

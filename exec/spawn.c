@@ -1,0 +1,249 @@
+// Making processes out of a daemon with many threads and much memory: clone(CLONE_VM), never fork.
+//
+// Both children below run on a stack of their own in the daemon's address space. They make raw
+// system calls only: libc's wrappers would write errno or, for the set*id family, signal the
+// daemon's threads. The compiler's sanitizers are told to leave them alone.
+// Owns: nothing that outlives a call. Locks: none. Fails: af_error or -errno.
+// Read next: bwrap.c.
+#include "exec/userns.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/close_range.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/pidfd.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "exec/init/protocol.h"
+#include "mux/base/cleanup.h"
+
+#define STACK_BYTES (64u << 10)
+
+#if defined(__clang__)
+#define CHILD_CODE __attribute__((noinline, no_sanitize("address", "undefined", "thread")))
+#else
+#define CHILD_CODE                                                                                 \
+    __attribute__((noinline, no_sanitize("address", "undefined", "thread"),                        \
+                   optimize("no-stack-protector")))
+#endif
+
+// raw: a system call that touches nothing but registers.
+// raw_clone: clone(2) that runs fn(arg), which must not return, on a stack of its own. libc's
+// would do, but thread sanitizers intercept it and take the shared memory for a copy.
+#if defined(__x86_64__)
+static inline __attribute__((always_inline)) long raw(long number, long a, long b, long c, long d)
+{
+    long ret;
+    register long r10 __asm__("r10") = d;
+    __asm__ volatile("syscall"
+                     : "=a"(ret)
+                     : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10)
+                     : "rcx", "r11", "memory");
+    return ret;
+}
+
+static long raw_clone(unsigned long flags, void *stack, int *pidfd, int (*fn)(void *), void *arg)
+{
+    long ret;
+    register void *r12 __asm__("r12") = (void *)fn;
+    register void *r13 __asm__("r13") = arg;
+    register long r10 __asm__("r10") = 0;
+    register long r8 __asm__("r8") = 0;
+    __asm__ volatile("syscall\n\t"
+                     "testq %%rax, %%rax\n\t"
+                     "jnz 1f\n\t"
+                     "xorl %%ebp, %%ebp\n\t"
+                     "movq %%r13, %%rdi\n\t"
+                     "callq *%%r12\n\t"
+                     "hlt\n"
+                     "1:"
+                     : "=a"(ret)
+                     : "a"((long)SYS_clone), "D"(flags), "S"(stack), "d"(pidfd), "r"(r10), "r"(r8),
+                       "r"(r12), "r"(r13)
+                     : "rcx", "r11", "memory");
+    return ret;
+}
+#elif defined(__aarch64__)
+static inline __attribute__((always_inline)) long raw(long number, long a, long b, long c, long d)
+{
+    register long x8 __asm__("x8") = number;
+    register long x0 __asm__("x0") = a;
+    register long x1 __asm__("x1") = b;
+    register long x2 __asm__("x2") = c;
+    register long x3 __asm__("x3") = d;
+    __asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3) : "memory");
+    return x0;
+}
+
+static long raw_clone(unsigned long flags, void *stack, int *pidfd, int (*fn)(void *), void *arg)
+{
+    register long x8 __asm__("x8") = SYS_clone;
+    register long x0 __asm__("x0") = (long)flags;
+    register void *x1 __asm__("x1") = stack;
+    register int *x2 __asm__("x2") = pidfd;
+    register long x3 __asm__("x3") = 0;
+    register long x4 __asm__("x4") = 0;
+    register void *x19 __asm__("x19") = (void *)fn;
+    register void *x20 __asm__("x20") = arg;
+    __asm__ volatile("svc 0\n\t"
+                     "cbnz x0, 1f\n\t"
+                     "mov x29, 0\n\t"
+                     "mov x0, x20\n\t"
+                     "blr x19\n\t"
+                     "brk 1\n"
+                     "1:"
+                     : "+r"(x0)
+                     : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x19), "r"(x20)
+                     : "x30", "memory");
+    return x0;
+}
+#else
+#error "exec/spawn.c: add this architecture's system calls"
+#endif
+
+static void *stack_new(void)
+{
+    void *stack = mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+    return stack == MAP_FAILED ? NULL : stack;
+}
+
+// ---- user namespaces --------------------------------------------------------------------
+
+// Waits to be killed, inside the new namespace. Dies with the daemon.
+CHILD_CODE static int holder(void *arg)
+{
+    raw(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0);
+    // A daemon that died before the line above sends no signal.
+    while (raw(SYS_getppid, 0, 0, 0, 0) == (long)(intptr_t)arg)
+        raw(SYS_ppoll, 0, 0, 0, 0);
+    raw(SYS_exit_group, 0, 0, 0, 0);
+    return 0;
+}
+
+static int map_write(pid_t pid, const char *file, unsigned inside, unsigned outside)
+{
+    char path[64], line[64];
+    snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, file);
+    int len = snprintf(line, sizeof(line), "%u %u 1\n", inside, outside);
+    AF_CLEANUP_FD int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0 || write(fd, line, (size_t)len) != len)
+        return -errno;
+    return 0;
+}
+
+static int holder_use(pid_t pid, uid_t uid, gid_t gid, int *ret_fd)
+{
+    char path[64];
+    int e = map_write(pid, "uid_map", EXEC_INSIDE_UID, uid);
+    if (e == 0)
+        e = map_write(pid, "gid_map", EXEC_INSIDE_UID, gid);
+    if (e < 0)
+        return e;
+    snprintf(path, sizeof(path), "/proc/%d/ns/user", (int)pid);
+    *ret_fd = open(path, O_RDONLY | O_CLOEXEC);
+    return *ret_fd < 0 ? -errno : 0;
+}
+
+int exec_userns_new(uid_t uid, gid_t gid, int *ret_fd, struct af_error *err)
+{
+    void *stack = stack_new();
+    if (!stack)
+        return af_error_errno(err, ENOMEM, "cannot make a user namespace");
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old); // no handler of the daemon runs in the child
+    int pidfd = -1;
+    // No exit signal: the daemon has no child that ends here.
+    pid_t pid =
+        (pid_t)raw_clone(CLONE_VM | CLONE_NEWUSER | CLONE_PIDFD, (char *)stack + STACK_BYTES,
+                         &pidfd, holder, (void *)(intptr_t)getpid());
+    int e = pid < 0 ? pid : 0;
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (e == 0) {
+        e = holder_use(pid, uid, gid, ret_fd);
+        pidfd_send_signal(pidfd, SIGKILL, NULL, 0);
+        while (waitpid(pid, NULL, __WALL) < 0 && errno == EINTR)
+            ;
+        close(pidfd);
+    }
+    munmap(stack, STACK_BYTES);
+    if (e == 0)
+        return 0;
+    if (e == -ENOSPC || e == -EPERM || e == -EUSERS)
+        return af_error_set(err, AF_FAILED_PRECONDITION,
+                            "cannot make a user namespace (%s): run the daemon as root, and see "
+                            "the sysctls user.max_user_namespaces and "
+                            "kernel.unprivileged_userns_clone",
+                            strerror(-e));
+    return af_error_errno(err, e, "cannot make a user namespace");
+}
+
+// ---- programs ---------------------------------------------------------------------------
+
+struct child {
+    const struct exec_spawn *spawn;
+    char *const *envp;
+    long error; // -errno of the step that failed
+};
+
+CHILD_CODE static int child_main(void *arg)
+{
+    struct child *child = arg;
+    const struct exec_spawn *spawn = child->spawn;
+    const int from[3] = {spawn->stdin_fd, spawn->stdout_fd, spawn->stderr_fd};
+    long e = raw(SYS_setgroups, 0, 0, 0, 0);
+    // Nothing that someone in the daemon forgot to mark goes along.
+    if (e == 0)
+        e = raw(SYS_close_range, 3, ~0u, CLOSE_RANGE_CLOEXEC, 0);
+    for (int i = 0; e == 0 && i < 3; i++) {
+        e = raw(SYS_dup3, from[i], i, 0, 0); // the sources are above 2
+        if (e > 0)
+            e = 0;
+    }
+    for (size_t i = 0; e == 0 && i < spawn->keep_count; i++)
+        e = raw(SYS_fcntl, spawn->keep_fds[i], F_SETFD, 0, 0);
+    if (e == 0)
+        e = raw(SYS_execve, (long)spawn->path, (long)spawn->argv, (long)child->envp, 0);
+    child->error = e;
+    raw(SYS_exit_group, 127, 0, 0, 0);
+    return 0;
+}
+
+int exec_spawn(const struct exec_spawn *spawn, pid_t *ret_pid, int *ret_pidfd)
+{
+    static char *const no_environment[] = {NULL};
+    struct child child = {.spawn = spawn, .envp = no_environment};
+    void *stack = stack_new();
+    if (!stack)
+        return -ENOMEM;
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    int pidfd = -1;
+    pid_t pid = (pid_t)raw_clone(CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD,
+                                 (char *)stack + STACK_BYTES, &pidfd, child_main, &child);
+    int e = pid < 0 ? pid : 0;
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    munmap(stack, STACK_BYTES);
+    if (e == 0 && child.error) {
+        while (waitpid(pid, NULL, __WALL) < 0 && errno == EINTR)
+            ;
+        close(pidfd);
+        e = (int)child.error;
+    }
+    if (e < 0)
+        return e;
+    *ret_pid = pid;
+    *ret_pidfd = pidfd;
+    return 0;
+}

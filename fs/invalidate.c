@@ -1,0 +1,227 @@
+// The notifier: tells the kernel what to forget, from one thread of its own.
+//
+// mux only queues here, after its new state is published and with no lock held. Delivery may wait
+// in the kernel: for a page that a READ has locked, for a directory that a CREATE has locked, and
+// those requests need a FUSE worker. So it never happens on a worker, nor under a lock.
+//
+// Owns the queue and the thread. One mutex, a leaf, not held while notifying. Fails: a name or
+// inode that the kernel does not have (-ENOENT) is what was wanted; want of memory is retried,
+// then counted and logged, for then a view may show old content until its timeouts end.
+// Read next: mux/mux.h, struct mux_notifier.
+#include "fs/session_priv.h"
+
+#include "mux/base/log.h"
+#include "mux/mux.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define RETRIES 10
+
+enum kind { INVAL_ENTRY, EXPIRE_ENTRY, INVAL_INODE };
+
+struct item {
+    struct item *next;
+    enum kind kind;
+    uint64_t nodeid; // of the parent, for the entry kinds
+    int64_t offset;
+    int64_t len;
+    size_t name_len;
+    char name[];
+};
+
+struct fs_invalidator {
+    struct fs_session *session;
+    pthread_mutex_t lock;
+    pthread_cond_t queued_cond;
+    pthread_cond_t delivered_cond;
+    struct item *head;
+    struct item **tail;
+    uint64_t queued;    // items ever queued
+    uint64_t delivered; // items ever delivered
+    bool stopping;
+    bool running;
+    pthread_t thread;
+};
+
+static int deliver_once(struct fuse_session *fuse, const struct item *item)
+{
+    switch (item->kind) {
+    case INVAL_ENTRY:
+        return fuse_lowlevel_notify_inval_entry(fuse, item->nodeid, item->name, item->name_len);
+    case EXPIRE_ENTRY:
+        return fs_compat_expire_entry(fuse, item->nodeid, item->name, item->name_len);
+    case INVAL_INODE:
+        return fuse_lowlevel_notify_inval_inode(fuse, item->nodeid, item->offset, item->len);
+    }
+    return -EINVAL;
+}
+
+static void deliver(struct fs_invalidator *inv, const struct item *item)
+{
+    int rc = 0;
+    for (int i = 0; i < RETRIES; i++) {
+        rc = deliver_once(inv->session->fuse, item);
+        if (rc != -ENOMEM && rc != -EINTR && rc != -EAGAIN)
+            break;
+        sched_yield();
+    }
+    fs_count(inv->session, FS_COUNT_INVALIDATION, 1);
+    // ENOTDIR: the parent is a directory no more; ENOTCONN, ENODEV: nobody caches anything now.
+    if (rc == 0 || rc == -ENOENT || rc == -ENOTDIR || rc == -ENOTCONN || rc == -ENODEV)
+        return;
+    fs_count(inv->session, FS_COUNT_INVALIDATION_LOST, 1);
+    af_log(AF_LOG_ERROR, "fs", "the kernel refused an invalidation", "kind=%d nodeid=%llx error=%d",
+           (int)item->kind, (unsigned long long)item->nodeid, -rc);
+}
+
+static void *notifier_thread(void *arg)
+{
+    struct fs_invalidator *inv = arg;
+    pthread_setname_np(pthread_self(), "af-fs-notify");
+    pthread_mutex_lock(&inv->lock);
+    while (!inv->stopping) {
+        struct item *item = inv->head;
+        if (!item) {
+            pthread_cond_wait(&inv->queued_cond, &inv->lock);
+            continue;
+        }
+        inv->head = item->next;
+        if (!inv->head)
+            inv->tail = &inv->head;
+        pthread_mutex_unlock(&inv->lock);
+        deliver(inv, item);
+        free(item);
+        pthread_mutex_lock(&inv->lock);
+        inv->delivered++;
+        pthread_cond_broadcast(&inv->delivered_cond);
+    }
+    pthread_mutex_unlock(&inv->lock);
+    return NULL;
+}
+
+static void queue_item(struct fs_session *session, enum kind kind, uint64_t nodeid,
+                       const char *name, size_t name_len, int64_t offset, int64_t len)
+{
+    struct fs_invalidator *inv = session->invalidator;
+    struct item *item = malloc(sizeof *item + name_len + 1);
+    if (!item) {
+        fs_count(session, FS_COUNT_INVALIDATION_LOST, 1);
+        af_log(AF_LOG_ERROR, "fs", "no memory for an invalidation", "nodeid=%llx",
+               (unsigned long long)nodeid);
+        return;
+    }
+    *item = (struct item){
+        .kind = kind, .nodeid = nodeid, .offset = offset, .len = len, .name_len = name_len};
+    if (name_len > 0)
+        memcpy(item->name, name, name_len);
+    item->name[name_len] = '\0';
+    pthread_mutex_lock(&inv->lock);
+    bool keep = !inv->stopping;
+    if (keep) {
+        *inv->tail = item;
+        inv->tail = &item->next;
+        inv->queued++;
+        pthread_cond_signal(&inv->queued_cond);
+    }
+    pthread_mutex_unlock(&inv->lock);
+    if (!keep)
+        free(item);
+}
+
+static void notify_inval_entry(void *arg, uint64_t parent, const char *name, size_t name_len)
+{
+    queue_item(arg, INVAL_ENTRY, parent, name, name_len, 0, 0);
+}
+
+static void notify_expire_entry(void *arg, uint64_t parent, const char *name, size_t name_len)
+{
+    queue_item(arg, EXPIRE_ENTRY, parent, name, name_len, 0, 0);
+}
+
+static void notify_inval_inode(void *arg, uint64_t nodeid, int64_t offset, int64_t len)
+{
+    queue_item(arg, INVAL_INODE, nodeid, NULL, 0, offset, len);
+}
+
+void fs_invalidate_inode(struct fs_session *session, uint64_t nodeid, int64_t offset, int64_t len)
+{
+    notify_inval_inode(session, nodeid, offset, len);
+}
+
+void fs_invalidate_flush(struct fs_session *session)
+{
+    struct fs_invalidator *inv = session->invalidator;
+    pthread_mutex_lock(&inv->lock);
+    uint64_t until = inv->queued;
+    while (inv->running && !inv->stopping && inv->delivered < until)
+        pthread_cond_wait(&inv->delivered_cond, &inv->lock);
+    pthread_mutex_unlock(&inv->lock);
+}
+
+int fs_invalidator_new(struct fs_session *session, struct fs_invalidator **ret)
+{
+    static const struct mux_notifier notifier = {
+        .inval_entry = notify_inval_entry,
+        .expire_entry = notify_expire_entry,
+        .inval_inode = notify_inval_inode,
+    };
+    struct fs_invalidator *inv = calloc(1, sizeof *inv);
+    if (!inv)
+        return -ENOMEM;
+    inv->session = session;
+    inv->tail = &inv->head;
+    pthread_mutex_init(&inv->lock, NULL);
+    pthread_cond_init(&inv->queued_cond, NULL);
+    pthread_cond_init(&inv->delivered_cond, NULL);
+    *ret = inv;
+    mux_set_notifier(session->mux, &notifier, session);
+    return 0;
+}
+
+int fs_invalidator_start(struct fs_invalidator *inv)
+{
+    pthread_mutex_lock(&inv->lock);
+    int rc = inv->running ? 0 : pthread_create(&inv->thread, NULL, notifier_thread, inv);
+    if (rc == 0)
+        inv->running = true;
+    pthread_mutex_unlock(&inv->lock);
+    return -rc;
+}
+
+void fs_invalidator_close(struct fs_invalidator *inv)
+{
+    pthread_mutex_lock(&inv->lock);
+    inv->stopping = true;
+    pthread_cond_broadcast(&inv->queued_cond);
+    pthread_cond_broadcast(&inv->delivered_cond);
+    pthread_mutex_unlock(&inv->lock);
+}
+
+void fs_invalidator_join(struct fs_invalidator *inv)
+{
+    pthread_mutex_lock(&inv->lock);
+    bool join = inv->running;
+    inv->running = false;
+    pthread_mutex_unlock(&inv->lock);
+    if (join)
+        pthread_join(inv->thread, NULL);
+}
+
+void fs_invalidator_free(struct fs_invalidator *inv)
+{
+    if (!inv)
+        return;
+    mux_set_notifier(inv->session->mux, NULL, NULL);
+    fs_invalidator_close(inv);
+    fs_invalidator_join(inv);
+    while (inv->head) {
+        struct item *next = inv->head->next;
+        free(inv->head);
+        inv->head = next;
+    }
+    pthread_cond_destroy(&inv->delivered_cond);
+    pthread_cond_destroy(&inv->queued_cond);
+    pthread_mutex_destroy(&inv->lock);
+    free(inv);
+}

@@ -1,0 +1,154 @@
+// What a session is made of. Internal to fs (and to its tests).
+//
+// Each part owns its state and is reached through the functions below; a session only holds
+// them together. The flags are atomics, everything else is set before threads start.
+// Read next: fs/session.c.
+#ifndef AF_FS_SESSION_PRIV_H
+#define AF_FS_SESSION_PRIV_H
+
+#include "fs/call.h"
+#include "fs/fs.h"
+#include "mux/base/io.h"
+#include "mux/base/limits.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define FS_SESSION_MAGIC 0xaf5e5510U
+#define FS_TYPE          "fuse.agentfense" // of the mount, in /proc/self/mountinfo
+#define FS_SUBTYPE       "agentfense"
+#define FS_SENTINEL      ".agentfense" // opened to prime the open policy
+
+#define FS_IO_MAX      (1u << 20)                // bytes of one READ or WRITE
+#define FS_DEV_BUF     (FS_IO_MAX + (64u << 10)) // of a worker that reads /dev/fuse
+#define FS_WORKERS_MAX 64
+#define FS_RING_DEPTH  8 // requests in flight per CPU on io_uring; see docs/FUSE.md
+#define FS_BACKGROUND  64
+#define FS_TEXT_MAX    160
+
+struct fs_slow;
+struct fs_invalidator;
+struct fs_counter_shard;
+
+// ---- transport.c -------------------------------------------------------------------------
+
+struct fs_transport_state {
+    enum fs_transport wanted;
+    bool ring_asked;           // libfuse is told to use io_uring
+    atomic_bool ring_offered;  // the kernel offers it to this connection
+    atomic_bool ring_seen;     // a request has come over it
+    char why_not[FS_TEXT_MAX]; // why io_uring is not asked for; "" when it is
+};
+
+// Decides whether to ask for io_uring; switches the kernel's parameter on where it may.
+int fs_transport_choose(struct fs_transport_state *state, enum fs_transport wanted,
+                        struct af_error *err);
+// The libfuse options for it, for fuse_session_new.
+const char *fs_transport_options(const struct fs_transport_state *state);
+// After priming: fails when io_uring was insisted on and is not in use.
+int fs_transport_verify(const struct fs_transport_state *state, struct af_error *err);
+void fs_transport_describe(const struct fs_transport_state *state, unsigned workers, char *ret,
+                           size_t size);
+bool fs_transport_is_ring(const struct fs_transport_state *state);
+
+// ---- the session -------------------------------------------------------------------------
+
+struct fs_session {
+    unsigned magic;
+    struct mux *mux;
+    char *mountpoint; // canonical
+    enum fs_open_policy policy;
+    unsigned worker_count;
+    unsigned slow_worker_count;
+    unsigned read_ahead_kib;
+    struct fs_transport_state transport;
+
+    struct fuse_session *fuse;
+    int dev_fd;            // /dev/fuse; closed by libfuse with the session
+    bool mounted;          // by us, and not yet unmounted
+    unsigned major, minor; // of the mount's device; the minor is its connection's number
+    bool read_ahead_set;
+
+    pthread_t workers[FS_WORKERS_MAX];
+    unsigned workers_started;
+    atomic_uint workers_running;
+    atomic_bool started;
+    atomic_bool stopping;
+    atomic_bool ended; // the connection is gone
+    int end_fd;        // eventfd, readable once ended
+
+    struct af_io *io;
+    struct fs_slow *slow;
+    struct fs_invalidator *invalidator;
+    struct fs_counter_shard *counters;
+    atomic_bool backing_in_memory; // backing files never wait for a disk (tmpfs)
+};
+
+// The op table (fs/ops.c) and what it negotiates (fs/session.c).
+extern const struct fuse_lowlevel_ops fs_ops;
+void fs_session_negotiate(struct fs_session *session, struct fuse_conn_info *conn);
+// The parts that need no mount: the libfuse session, the slow pool and the notifier. For
+// fs_session_start, and for tests that drive the op table over a socket pair.
+int fs_session_start_parts(struct fs_session *session, struct af_error *err);
+
+// ---- mounts.c ----------------------------------------------------------------------------
+
+// Finds the topmost mount on exactly this canonical path. Returns 1 and sets *ret, 0 if nothing
+// is mounted there, or -errno.
+struct fs_mount {
+    unsigned major, minor; // of its device; the minor is its FUSE connection's number
+    bool is_ours;          // of type fuse.agentfense
+    char type[64];
+};
+int fs_mount_find(const char *path, struct fs_mount *ret);
+// Makes a path comparable with the kernel's list: its parent is resolved, its last part is not,
+// since looking at a dead mount fails. Returns 0 (*ret is the caller's) or -errno.
+int fs_mount_canonical(const char *path, char **ret);
+// Ends a FUSE connection: everybody who waits for it gets an error. 0 or -errno.
+int fs_mount_abort(unsigned minor);
+
+// ---- slow.c: a pool for what may block ---------------------------------------------------
+
+int fs_slow_new(struct fs_session *session, unsigned threads, struct fs_slow **ret);
+// Finishes what is queued, then ends the threads. NULL is ignored.
+void fs_slow_free(struct fs_slow *slow);
+// Copies the call and runs it in the pool. 0, or -EAGAIN (queue full) or -ENOMEM: the caller
+// still owns the request.
+int fs_slow_push(struct fs_slow *slow, const struct fs_call *call, fs_run_fn run);
+// Refuses what comes from now on and waits until everything before has been answered.
+void fs_slow_close(struct fs_slow *slow);
+// Waits until nothing is queued or running, at most timeout_ns. Whether that came true.
+bool fs_slow_drain(struct fs_slow *slow, int64_t timeout_ns);
+
+// ---- invalidate.c: the notifier ----------------------------------------------------------
+
+int fs_invalidator_new(struct fs_session *session, struct fs_invalidator **ret);
+// Starts the thread; entries queued before are delivered now.
+int fs_invalidator_start(struct fs_invalidator *inv);
+// Drops what is queued and what is still to come, wakes everybody who waits. Does not block.
+void fs_invalidator_close(struct fs_invalidator *inv);
+// Ends the thread; the connection must be gone, or a delivery may be waiting in the kernel.
+void fs_invalidator_join(struct fs_invalidator *inv);
+void fs_invalidator_free(struct fs_invalidator *inv);
+void fs_invalidate_inode(struct fs_session *session, uint64_t nodeid, int64_t offset, int64_t len);
+
+// ---- counters.c --------------------------------------------------------------------------
+
+enum fs_count {
+    FS_COUNT_SLOW,
+    FS_COUNT_SLOW_REFUSED,
+    FS_COUNT_READ_ASYNC,
+    FS_COUNT_INVALIDATION,
+    FS_COUNT_INVALIDATION_LOST,
+    FS_COUNT_SHARED_WRITE,
+    FS_COUNT_COUNT,
+};
+
+struct fs_counter_shard *fs_counters_new(void); // NULL: out of memory
+void fs_counters_free(struct fs_counter_shard *shards);
+void fs_count_request(struct fs_session *session, enum fs_op op, unsigned n);
+void fs_count_answer(struct fs_session *session, enum fs_op op, int rc, int64_t latency_ns);
+void fs_count(struct fs_session *session, enum fs_count what, int n);
+unsigned fs_slow_queued(struct fs_slow *slow);
+
+#endif

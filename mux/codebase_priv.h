@@ -1,0 +1,19 @@
+// What the parts of mux that change a codebase share. Internal to mux; in the caller's transaction.
+// Nothing is owned or locked. Errors: -errno. Read next: codebase.c.
+#ifndef AF_MUX_CODEBASE_PRIV_H
+#define AF_MUX_CODEBASE_PRIV_H
+
+#include "mux/codebase.h"
+#include "mux/store/store.h"
+#include "mux/tree_edit.h"
+
+// Makes everything in the codebase part of its stack: a dirty head is frozen and pushed, with an
+// empty one in its place. Afterwards codebase->stack is the whole tree. Puts the record when it
+// changed anything. -E2BIG when the stack is full.
+int mux_codebase_freeze_head(struct store_txn *txn, struct store_codebase *codebase);
+
+// Adds an edit's counters to the record, marks the head dirty and puts it.
+int mux_codebase_apply_edit(struct store_txn *txn, struct store_codebase *codebase,
+                            const struct mux_tree_edit *edit);
+
+#endif

@@ -1,0 +1,372 @@
+// What a view's delta changes against its base, from the delta's records alone: O(delta).
+//
+// Names and contents are looked at apart. The delta's entries say which names appeared (a fid the
+// base has not: added; one that left its base name: renamed) and which base names are gone
+// (whited out or taken by another fid, unless their fid was renamed). The delta's inode records
+// say which fids of the base changed content or attributes, wherever they are named now. What is
+// in a directory that the view does not reach any more is covered by that directory's entry.
+// Everything is gathered in one read transaction, sorted, and handed out after it has ended.
+// Paths are those of the view, old_path is that of the base: see docs/CODEBASES.md for applying.
+// Owns the arena of one call; -E2BIG when a delta is too large for it. Read next: dir_paths.c.
+#include "mux/inspect.h"
+
+#include "mux/dir_paths.h"
+#include "mux/host_call.h"
+#include "mux/inspect_priv.h"
+#include "mux/walk.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <string.h>
+
+#define NAMES_MAX (4u << 20) // entries or changes of one delta
+
+// An entry of the delta. Names stay in the map while the read transaction lasts.
+struct delta_name {
+    uint64_t parent, fid; // fid 0: a whiteout
+    uint64_t base_fid;    // of the same name in the base, 0: none
+    const char *name;
+    uint8_t name_len;
+};
+
+struct change {
+    struct mux_diff_entry entry;
+    size_t path_len;
+};
+
+struct diff {
+    struct store_txn *txn;
+    uint64_t delta;
+    struct mux_layers view, base;
+    struct mux_arena arena;
+    struct mux_dir_paths view_paths, base_paths;
+    struct delta_name *names;
+    size_t n_names, names_capacity;
+    struct mux_fid_map name_of; // fid -> 1 + index of one of its names in the delta
+    struct mux_fid_map renamed; // fid -> 1 + index of the name it was renamed to
+    struct change *changes;
+    size_t n_changes, changes_capacity;
+};
+
+static int grow(void **array, size_t *capacity, size_t count, size_t size)
+{
+    if (count < *capacity)
+        return 0;
+    if (count >= NAMES_MAX)
+        return -E2BIG;
+    size_t bigger = *capacity ? *capacity * 2 : 64;
+    void *moved = realloc(*array, bigger * size);
+    if (!moved)
+        return -ENOMEM;
+    *array = moved;
+    *capacity = bigger;
+    return 0;
+}
+
+static int collect_name(void *arg, uint64_t parent, const struct store_entry *entry)
+{
+    struct diff *diff = arg;
+    struct delta_name name = {
+        .parent = parent,
+        .fid = entry->fid,
+        .name = entry->name,
+        .name_len = entry->name_len,
+    };
+    struct store_entry below;
+    int rc = mux_resolve_entry(diff->txn, diff->base, parent, entry->name, entry->name_len, &below,
+                               NULL);
+    if (rc < 0 && rc != -ENOENT)
+        return rc;
+    name.base_fid = rc == 0 ? below.fid : 0;
+    if (name.fid == name.base_fid)
+        return 0; // as in the base, or a whiteout of nothing
+    rc = grow((void **)&diff->names, &diff->names_capacity, diff->n_names, sizeof *diff->names);
+    if (rc < 0)
+        return rc;
+    diff->names[diff->n_names++] = name;
+    return name.fid ? mux_fid_map_put(&diff->name_of, name.fid, diff->n_names) : 0;
+}
+
+static bool is_named(const struct store_inode *inode, const struct delta_name *name)
+{
+    return inode->parent == name->parent && inode->name_len == name->name_len &&
+           memcmp(inode->name, name->name, name->name_len) == 0;
+}
+
+// Whether a name that appeared is one that a base object moved to: the object had a name in the
+// base that the view does not have any more.
+static int is_moved(struct diff *diff, const struct delta_name *name, bool *ret)
+{
+    struct store_inode old;
+    bool was, is;
+    *ret = false;
+    int rc = mux_resolve_inode(diff->txn, diff->base, name->fid, &old, NULL);
+    if (rc < 0)
+        return rc == -ENOENT ? 0 : rc;
+    rc = mux_dir_paths_has(&diff->base_paths, old.parent, old.name, old.name_len, old.fid, &was);
+    if (rc == 0)
+        rc = mux_dir_paths_has(&diff->view_paths, old.parent, old.name, old.name_len, old.fid, &is);
+    if (rc == 0)
+        *ret = was && !is;
+    return rc;
+}
+
+// For each moved object picks the name it moved to; further names of it count as added.
+static int find_renames(struct diff *diff)
+{
+    for (size_t i = 0; i < diff->n_names; i++) {
+        const struct delta_name *name = &diff->names[i];
+        const struct mux_dir_path *dir = NULL;
+        bool moved = false;
+        if (name->fid == 0)
+            continue;
+        int rc = mux_dir_paths_get(&diff->view_paths, name->parent, &dir);
+        if (rc == 0 && dir)
+            rc = is_moved(diff, name, &moved);
+        if (rc < 0)
+            return rc;
+        if (!moved)
+            continue;
+        struct store_inode inode;
+        rc = mux_resolve_inode(diff->txn, diff->view, name->fid, &inode, NULL);
+        if (rc == 0 &&
+            (is_named(&inode, name) || !mux_fid_map_get(&diff->renamed, name->fid, NULL)))
+            rc = mux_fid_map_put(&diff->renamed, name->fid, i + 1);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+static int add_change(struct diff *diff, enum mux_change kind, const char *path, size_t path_len,
+                      const char *old_path, const struct store_inode *inode)
+{
+    struct change change = {
+        .entry =
+            {
+                .change = kind,
+                .path = path,
+                .old_path = old_path,
+                .mode = inode->mode,
+                .size = inode->size,
+                .mtime_ns = inode->mtime_ns,
+            },
+        .path_len = path_len,
+    };
+    if (S_ISLNK(inode->mode)) {
+        change.entry.symlink_target =
+            mux_arena_copy(&diff->arena, inode->inline_data, inode->inline_len);
+        if (!change.entry.symlink_target)
+            return -E2BIG;
+    }
+    int rc = grow((void **)&diff->changes, &diff->changes_capacity, diff->n_changes,
+                  sizeof *diff->changes);
+    if (rc == 0)
+        diff->changes[diff->n_changes++] = change;
+    return rc;
+}
+
+// The object that the name had in the base, unless it lives on as renamed from this very name.
+static int old_object(struct diff *diff, const struct delta_name *name, struct store_inode *ret,
+                      bool *ret_gone)
+{
+    *ret_gone = false;
+    if (name->base_fid == 0)
+        return 0;
+    int rc = mux_resolve_inode(diff->txn, diff->base, name->base_fid, ret, NULL);
+    if (rc < 0)
+        return rc == -ENOENT ? -EUCLEAN : rc;
+    *ret_gone = !mux_fid_map_get(&diff->renamed, name->base_fid, NULL) || !is_named(ret, name);
+    return 0;
+}
+
+static int report_renamed(struct diff *diff, const struct store_inode *inode, const char *path,
+                          size_t path_len)
+{
+    struct store_inode old;
+    const char *old_path = NULL;
+    size_t old_len;
+    int rc = mux_resolve_inode(diff->txn, diff->base, inode->fid, &old, NULL);
+    if (rc == 0)
+        rc = mux_dir_paths_join(&diff->base_paths, old.parent, old.name, old.name_len, &old_path,
+                                &old_len);
+    return rc < 0 ? rc : add_change(diff, MUX_RENAMED, path, path_len, old_path, inode);
+}
+
+static int report_name(struct diff *diff, size_t index)
+{
+    const struct delta_name *name = &diff->names[index];
+    const char *path;
+    size_t path_len;
+    struct store_inode old, inode;
+    bool gone = false;
+    uint64_t winner;
+    int rc = mux_dir_paths_join(&diff->view_paths, name->parent, name->name, name->name_len, &path,
+                                &path_len);
+    if (rc < 0 || !path)
+        return rc;
+    rc = old_object(diff, name, &old, &gone);
+    if (rc < 0)
+        return rc;
+    if (name->fid == 0)
+        return gone ? add_change(diff, MUX_DELETED, path, path_len, NULL, &old) : 0;
+    rc = mux_resolve_inode(diff->txn, diff->view, name->fid, &inode, NULL);
+    if (rc < 0)
+        return rc == -ENOENT ? -EUCLEAN : rc;
+    bool moved = mux_fid_map_get(&diff->renamed, name->fid, &winner) && winner == index + 1;
+    if (gone && !moved && IFTODT(old.mode) == IFTODT(inode.mode) && !S_ISDIR(inode.mode))
+        return add_change(diff, MUX_MODIFIED, path, path_len, NULL, &inode);
+    if (gone)
+        rc = add_change(diff, MUX_DELETED, path, path_len, NULL, &old);
+    if (rc < 0)
+        return rc;
+    if (moved)
+        return report_renamed(diff, &inode, path, path_len);
+    return add_change(diff, MUX_ADDED, path, path_len, NULL, &inode);
+}
+
+// As far as it can be told without reading blobs: equal bytes in another blob count as changed.
+static bool same_content(const struct store_inode *a, const struct store_inode *b)
+{
+    if (a->size != b->size || a->size == 0)
+        return a->size == b->size;
+    if (a->content != b->content)
+        return false;
+    if (a->content == STORE_CONTENT_BLOB)
+        return a->blob == b->blob;
+    return a->inline_len == b->inline_len &&
+           memcmp(a->inline_data, b->inline_data, a->inline_len) == 0;
+}
+
+// A directory's times follow from what is done in it: they are no change of their own.
+static bool same_attributes(const struct store_inode *a, const struct store_inode *b)
+{
+    return a->mode == b->mode && (S_ISDIR(a->mode) || a->mtime_ns == b->mtime_ns);
+}
+
+// A name that the view has for the fid: the record's hint, a name in the delta, or the base's
+// hint. *ret_path is NULL when there is none (an orphan, or all of it is deleted).
+static int locate(struct diff *diff, const struct store_inode *inode, const struct store_inode *old,
+                  const char **ret_path, size_t *ret_len)
+{
+    struct delta_name tries[3] = {
+        {.parent = inode->parent, .name = inode->name, .name_len = inode->name_len},
+        {0},
+        {.parent = old->parent, .name = old->name, .name_len = old->name_len},
+    };
+    uint64_t index;
+    if (mux_fid_map_get(&diff->name_of, inode->fid, &index))
+        tries[1] = diff->names[index - 1];
+    for (size_t i = 0; i < AF_ARRAY_LEN(tries); i++) {
+        bool has;
+        int rc = mux_dir_paths_has(&diff->view_paths, tries[i].parent, tries[i].name,
+                                   tries[i].name_len, inode->fid, &has);
+        if (rc < 0)
+            return rc;
+        if (has)
+            return mux_dir_paths_join(&diff->view_paths, tries[i].parent, tries[i].name,
+                                      tries[i].name_len, ret_path, ret_len);
+    }
+    *ret_path = NULL;
+    return 0;
+}
+
+static int report_inode(void *arg, const struct store_inode *inode)
+{
+    struct diff *diff = arg;
+    struct store_inode old;
+    int rc = mux_resolve_inode(diff->txn, diff->base, inode->fid, &old, NULL);
+    if (rc < 0)
+        return rc == -ENOENT ? 0 : rc; // new: its name tells
+    enum mux_change kind = MUX_MODIFIED;
+    if (!S_ISREG(inode->mode) || same_content(&old, inode)) {
+        if (same_attributes(&old, inode))
+            return 0;
+        kind = MUX_METADATA;
+    }
+    const char *path = "";
+    size_t path_len = 0;
+    if (inode->fid != diff->view_paths.root_fid)
+        rc = locate(diff, inode, &old, &path, &path_len);
+    if (rc < 0 || !path)
+        return rc;
+    return add_change(diff, kind, path, path_len, NULL, inode);
+}
+
+// At one path: what was there goes, then what comes is named, then it changes.
+static int rank(enum mux_change change)
+{
+    switch (change) {
+    case MUX_DELETED:
+        return 0;
+    case MUX_RENAMED:
+        return 1;
+    case MUX_ADDED:
+        return 2;
+    case MUX_MODIFIED:
+        return 3;
+    case MUX_METADATA:
+        return 4;
+    }
+    return 5;
+}
+
+static int compare_changes(const void *a, const void *b)
+{
+    const struct change *x = a, *y = b;
+    int order = mux_path_compare(x->entry.path, x->path_len, y->entry.path, y->path_len);
+    return order ? order : rank(x->entry.change) - rank(y->entry.change);
+}
+
+static int compute(struct diff *diff, struct store_txn *txn, const struct mux_sandbox_layers *of)
+{
+    diff->txn = txn;
+    diff->delta = of->layers.ids[0];
+    diff->view = mux_layer_list_all(&of->layers);
+    diff->base = mux_layer_list_base(&of->layers);
+    mux_dir_paths_init(&diff->view_paths, txn, diff->view, of->root_fid, &diff->arena);
+    mux_dir_paths_init(&diff->base_paths, txn, diff->base, of->root_fid, &diff->arena);
+    int rc = store_layer_entries(txn, diff->delta, collect_name, diff);
+    if (rc == 0)
+        rc = find_renames(diff);
+    for (size_t i = 0; rc == 0 && i < diff->n_names; i++)
+        rc = report_name(diff, i);
+    if (rc == 0)
+        rc = store_layer_inodes(txn, diff->delta, report_inode, diff);
+    if (rc == 0 && diff->n_changes > 1)
+        qsort(diff->changes, diff->n_changes, sizeof *diff->changes, compare_changes);
+    mux_dir_paths_fini(&diff->view_paths);
+    mux_dir_paths_fini(&diff->base_paths);
+    return rc;
+}
+
+static void diff_fini(struct diff *diff)
+{
+    mux_fid_map_fini(&diff->name_of);
+    mux_fid_map_fini(&diff->renamed);
+    mux_arena_fini(&diff->arena);
+    free(diff->names);
+    free(diff->changes);
+}
+
+int mux_inspect_diff(struct mux *mux, const char *sandbox_id,
+                     int (*fn)(void *arg, const struct mux_diff_entry *entry), void *arg,
+                     struct af_error *err)
+{
+    AF_CLEANUP(diff_fini) struct diff diff = {0};
+    AF_CLEANUP(mux_sandbox_layers_fini) struct mux_sandbox_layers of = {0};
+    struct store_txn *txn;
+    int rc = mux_inspect_begin(mux, sandbox_id, &of, &txn, err);
+    if (rc < 0)
+        return rc;
+    rc = compute(&diff, txn, &of);
+    store_read_end(txn);
+    if (rc < 0)
+        return mux_fail(err, rc, "comparing the view with its base");
+    for (size_t i = 0; i < diff.n_changes; i++) {
+        rc = fn(arg, &diff.changes[i].entry);
+        if (rc != 0)
+            return rc;
+    }
+    return 0;
+}

@@ -1,0 +1,61 @@
+// An import under way: the state that import.c (entries in) and import_apply.c (batches into the
+// store) share. Internal to mux. Thread: one at a time per import. Read next: import.c.
+#ifndef AF_MUX_IMPORT_PRIV_H
+#define AF_MUX_IMPORT_PRIV_H
+
+#include "mux/codebase_priv.h"
+#include "mux/layer_list.h"
+
+#define MUX_IMPORT_MAGIC 0x6d70696d
+
+// One batch is one write transaction, in which nobody else can write: keep it to a millisecond or
+// so. Each entry may hold an open blob.
+#define MUX_IMPORT_BATCH_ENTRIES 64
+#define MUX_IMPORT_BATCH_BYTES   (512u << 10) // paths, targets and inline content
+
+// One entry that waits for its batch.
+struct mux_import_item {
+    char *path;
+    size_t path_len;
+    mode_t mode;
+    int64_t mtime_ns;
+    struct mux_content content;
+};
+
+struct mux_import {
+    uint32_t magic;
+    struct store *store;
+    struct af_id codebase_id;
+    uint64_t layer; // ours, pending: nothing refers to it until the commit
+    uint64_t base_head, base_stack, root_fid;
+    bool base_is_empty;           // the head is not frozen, for it holds the root's record alone
+    struct mux_layer_list layers; // ours on top of the base
+
+    struct mux_fid_map implied; // see tree_edit.h
+    int64_t bytes_delta, files_delta;
+    struct mux_import_totals totals;
+
+    struct mux_import_item items[MUX_IMPORT_BATCH_ENTRIES];
+    size_t n_items;
+    size_t batch_bytes;
+    bool is_receiving; // the last item is a regular file whose data comes in through `sink`
+    struct mux_content_sink sink;
+
+    // The directory of the entry before, for entries come grouped by directory.
+    struct mux_path parent_path;
+    uint64_t parent_fid; // 0: none
+
+    bool failed; // then every further call gives `failure`
+    struct af_error failure;
+};
+
+// Creates the pending layer, makes the base fixed and loads it.
+int mux_import_open_layer(struct mux_import *import, struct af_error *err);
+// Puts the waiting items into the layer, in one transaction, and empties the queue.
+int mux_import_flush(struct mux_import *import, struct af_error *err);
+// Makes the layer the codebase's head. The queue is empty.
+int mux_import_adopt(struct mux_import *import, struct af_error *err);
+// Hands the layer to the collector.
+void mux_import_drop_layer(struct mux_import *import);
+
+#endif

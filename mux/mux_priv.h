@@ -1,0 +1,66 @@
+// struct mux and what every file of mux may use of it. Internal to mux.
+//
+// Owns: the store, the table of attached views, the node cache, the counters. Everything but the
+// counters is set before the first operation and constant afterwards, or guarded by the module
+// that is named beside it.
+// Lock ranks, outermost first: view table (view_table.c) > view (view.h) > node cache shard
+// (node.c) > LMDB writer. The notifier is called with none of them held.
+// Read next: view.h.
+#ifndef AF_MUX_MUX_PRIV_H
+#define AF_MUX_MUX_PRIV_H
+
+#include "mux/base/cleanup.h"
+#include "mux/base/limits.h"
+#include "mux/mux.h"
+#include "mux/store/store.h"
+
+#include <stdatomic.h>
+
+#define MUX_MAGIC 0x6d757831u
+
+// Cached nodes over all views unless mux_open_sized says otherwise: about 250 bytes each.
+#define MUX_NODES_MAX 262144u
+
+struct mux_view_table;
+struct mux_node_cache;
+
+struct mux {
+    uint32_t magic;
+    struct store *store;
+    uid_t uid_base;
+    uint32_t uid_count;
+    uid_t reserved_uid;
+    int64_t opened_ns;                   // wall clock: the times of the top directory
+    const struct mux_notifier *notifier; // or NULL: nobody listens (tests, tools)
+    void *notifier_arg;
+    struct mux_view_table *views; // view_table.c
+    struct mux_node_cache *nodes; // node.c
+    struct {
+        _Atomic uint64_t copy_ups, shared_write_alarms, lookups_hidden;
+    } counters;
+};
+
+// As mux_open, with another bound on the node cache: tests use a handful to force rebuilding.
+int mux_open_sized(const struct mux_options *options, size_t nodes_max, struct mux **ret,
+                   struct af_error *err);
+
+static inline void mux_count(_Atomic uint64_t *counter)
+{
+    atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
+}
+
+static inline void mux_notify_inval_inode(struct mux *mux, uint64_t nodeid, int64_t offset,
+                                          int64_t len)
+{
+    if (mux->notifier && mux->notifier->inval_inode)
+        mux->notifier->inval_inode(mux->notifier_arg, nodeid, offset, len);
+}
+
+static inline void mux_notify_inval_entry(struct mux *mux, uint64_t parent, const char *name,
+                                          size_t name_len)
+{
+    if (mux->notifier && mux->notifier->inval_entry)
+        mux->notifier->inval_entry(mux->notifier_arg, parent, name, name_len);
+}
+
+#endif

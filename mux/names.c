@@ -1,0 +1,105 @@
+// Names: rules first, then the store. Read next: names.h, then lookup.c.
+#include "mux/names.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <string.h>
+
+int mux_dir_load(struct mux_op *op, uint64_t nodeid, struct mux_node *ret)
+{
+    struct mux_node node;
+    int rc = mux_node_load(op, mux_nodeid_fid(nodeid), &node);
+    if (rc < 0)
+        return rc;
+    if (!S_ISDIR(node.mode) || !mux_node_is_visible(op, &node)) {
+        mux_node_fini(op, &node);
+        return S_ISDIR(node.mode) ? -ENOENT : -ENOTDIR;
+    }
+    *ret = node;
+    return 0;
+}
+
+static int step(struct mux_op *op, const struct mux_node *dir, const char *text,
+                struct mux_name *ret)
+{
+    struct rules *rules = op->view->rules;
+    *ret = (struct mux_name){.text = text, .len = strlen(text)};
+    if (ret->len > AF_NAME_MAX)
+        return -ENAMETOOLONG;
+    if (ret->len == 0 || memchr(text, '/', ret->len) || strcmp(text, ".") == 0 ||
+        strcmp(text, "..") == 0)
+        return -EINVAL;
+    ret->level = RULES_NONE;
+    ret->hidden = true;
+    if (dir->state == RULES_STATE_INVALID) // a removed directory: nothing is in it
+        return 0;
+    ret->state = rules_step(rules, dir->state, text, ret->len);
+    if (ret->state == RULES_STATE_INVALID)
+        return -ENOMEM;
+    ret->level = rules_level(rules, ret->state);
+    ret->hidden = rules_is_hidden(rules, ret->state);
+    return 0;
+}
+
+static int look(struct mux_op *op, const struct mux_node *dir, struct mux_name *name)
+{
+    struct store_entry entry;
+    int rc = mux_op_read(op);
+    if (rc == 0)
+        rc = mux_resolve_entry(op->txn, mux_op_layers(op), dir->fid, name->text, name->len, &entry,
+                               NULL);
+    if (rc == -ENOENT)
+        return 0;
+    if (rc < 0)
+        return rc;
+    name->exists = true;
+    name->fid = entry.fid;
+    name->type = entry.type;
+    name->visible = name->level >= RULES_VIEW || (entry.type == DT_DIR && !name->hidden);
+    return 0;
+}
+
+int mux_name_resolve(struct mux_op *op, const struct mux_node *dir, const char *text,
+                     struct mux_name *ret)
+{
+    struct mux_name name;
+    int rc = step(op, dir, text, &name);
+    if (rc == 0 && !name.hidden)
+        rc = look(op, dir, &name);
+    if (rc < 0)
+        mux_name_fini(op, &name);
+    else
+        *ret = name;
+    return rc;
+}
+
+int mux_name_resolve_change(struct mux_op *op, const struct mux_node *dir, const char *text,
+                            struct mux_name *ret)
+{
+    struct mux_name name;
+    int rc = step(op, dir, text, &name);
+    if (rc == 0)
+        rc = look(op, dir, &name);
+    if (rc == 0)
+        rc = mux_resolve_in_lower(op->txn, mux_op_layers(op), dir->fid, name.text, name.len,
+                                  &name.in_lower);
+    if (rc < 0)
+        mux_name_fini(op, &name);
+    else
+        *ret = name;
+    return rc;
+}
+
+void mux_name_fini(struct mux_op *op, struct mux_name *name)
+{
+    if (name->state != RULES_STATE_INVALID)
+        rules_state_release(op->view->rules, name->state);
+    name->state = RULES_STATE_INVALID;
+}
+
+int mux_name_check_removable(const struct mux_name *name)
+{
+    if (!name->visible)
+        return -ENOENT;
+    return name->level == RULES_WRITE ? 0 : -EACCES;
+}

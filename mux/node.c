@@ -1,0 +1,244 @@
+// Loading nodes: from the cache, else from the store by the parents that records name.
+//
+// Owns nothing. Under the view's lock (mux_node_load_shared: none). -ESTALE for a fid without a
+// record. Read next: node.h, then lookup.c.
+#include "mux/node.h"
+
+#include "mux/view.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define DEPTH_MAX   (1u << 20) // directories above one node; beyond, the store has a cycle
+#define CHAIN_LOCAL 24         // of which this many need no memory
+
+void mux_node_of_inode(uint64_t nodeid, const struct store_inode *inode, size_t index,
+                       struct mux_node *ret)
+{
+    *ret = (struct mux_node){
+        .nodeid = nodeid,
+        .fid = inode->fid,
+        .parent = inode->parent,
+        .version = inode->version,
+        .size = inode->size,
+        .blob = inode->content == STORE_CONTENT_BLOB ? inode->blob : 0,
+        .atime_ns = inode->atime_ns,
+        .mtime_ns = inode->mtime_ns,
+        .ctime_ns = inode->ctime_ns,
+        .btime_ns = inode->btime_ns,
+        .mode = inode->mode,
+        .nlink = inode->nlink,
+        .index = (uint32_t)index,
+        .state = RULES_STATE_INVALID,
+        .level = RULES_WRITE,
+        .content = (uint8_t)inode->content,
+        .blob_owned = inode->blob_owned,
+    };
+}
+
+static bool from_cache(struct mux_op *op, uint64_t fid, struct mux_node *ret)
+{
+    return mux_node_cache_get(op->mux->nodes, op->view->rules, mux_view_nodeid(op->view, fid),
+                              op->view->stamp, ret);
+}
+
+// The record as a node, without its level; *ret_name lives as long as the transaction.
+static int from_store(struct mux_op *op, uint64_t fid, struct mux_node *ret, const char **ret_name,
+                      size_t *ret_name_len)
+{
+    struct store_inode inode;
+    size_t index = 0;
+    int rc = mux_op_read(op);
+    if (rc == 0)
+        rc = mux_resolve_inode(op->txn, mux_op_layers(op), fid, &inode, &index);
+    if (rc < 0)
+        return rc == -ENOENT ? -ESTALE : rc;
+    mux_node_of_inode(mux_view_nodeid(op->view, fid), &inode, index, ret);
+    ret->stamp = op->view->stamp;
+    *ret_name = inode.name;
+    *ret_name_len = inode.name_len;
+    return 0;
+}
+
+// Gives the node its level, and a directory its state (taking over the caller's reference), and
+// has it cached.
+static void settle(struct mux_op *op, rules_state state, struct mux_node *node)
+{
+    struct rules *rules = op->view->rules;
+    node->level = (uint8_t)rules_level(rules, state);
+    if (S_ISDIR(node->mode))
+        node->state = state;
+    else
+        rules_state_release(rules, state);
+    mux_node_cache_put(op->mux->nodes, rules, node);
+}
+
+struct link {
+    struct mux_node node;
+    const char *name;
+    size_t name_len;
+};
+
+// The way up from a node to the nearest one whose state is known.
+struct chain {
+    struct link local[CHAIN_LOCAL];
+    struct link *links;
+    size_t count, capacity;
+};
+
+static struct link *chain_add(struct chain *chain)
+{
+    if (chain->count < chain->capacity)
+        return &chain->links[chain->count++];
+    if (chain->count >= DEPTH_MAX)
+        return NULL;
+    size_t capacity = chain->capacity * 4;
+    struct link *links = malloc(capacity * sizeof *links);
+    if (!links)
+        return NULL;
+    memcpy(links, chain->links, chain->count * sizeof *links);
+    if (chain->links != chain->local)
+        free(chain->links);
+    chain->links = links;
+    chain->capacity = capacity;
+    return &chain->links[chain->count++];
+}
+
+// Fills the chain from fid upwards, fid first; *ret_state: that of the directory above the last
+// link.
+static int climb(struct mux_op *op, uint64_t fid, struct chain *chain, rules_state *ret_state)
+{
+    struct mux_node known;
+    for (uint64_t at = fid; at != op->view->root_fid; at = known.parent) {
+        struct link *link = chain_add(chain);
+        if (!link)
+            return chain->count >= DEPTH_MAX ? -EUCLEAN : -ENOMEM;
+        int rc = from_store(op, at, &link->node, &link->name, &link->name_len);
+        if (rc < 0)
+            return rc;
+        if (chain->count > 1 && (!S_ISDIR(link->node.mode) || link->node.nlink == 0))
+            return -ESTALE; // a removed directory
+        known.parent = link->node.parent;
+        if (known.parent == op->view->root_fid)
+            break;
+        if (from_cache(op, known.parent, &known)) {
+            if (known.state == RULES_STATE_INVALID)
+                return -ESTALE;
+            *ret_state = known.state;
+            return 0;
+        }
+    }
+    *ret_state = rules_root(op->view->rules);
+    return 0;
+}
+
+static int load_by_climbing(struct mux_op *op, uint64_t fid, struct chain *chain,
+                            struct mux_node *ret)
+{
+    struct rules *rules = op->view->rules;
+    rules_state state;
+    int rc = climb(op, fid, chain, &state);
+    if (rc < 0)
+        return rc;
+    for (size_t i = chain->count; i-- > 0;) {
+        struct link *link = &chain->links[i];
+        rules_state child = rules_step(rules, state, link->name, link->name_len);
+        rules_state_release(rules, state);
+        if (child == RULES_STATE_INVALID)
+            return -ENOMEM;
+        settle(op, child, &link->node);
+        state = link->node.state; // the link's reference, given back one step further down
+    }
+    *ret = chain->links[0].node;
+    return 0;
+}
+
+static int load_uncached(struct mux_op *op, uint64_t fid, struct mux_node *ret)
+{
+    struct mux_node node;
+    const char *name;
+    size_t name_len;
+    int rc = from_store(op, fid, &node, &name, &name_len);
+    if (rc < 0)
+        return rc;
+    if (node.nlink == 0) { // an orphan: it was writable when it lost its name, and has none now
+        mux_node_cache_put(op->mux->nodes, op->view->rules, &node);
+        *ret = node;
+        return 0;
+    }
+    if (fid == op->view->root_fid) {
+        settle(op, rules_root(op->view->rules), &node);
+        *ret = node;
+        return 0;
+    }
+    struct chain chain;
+    chain.links = chain.local;
+    chain.count = 0;
+    chain.capacity = CHAIN_LOCAL;
+    rc = load_by_climbing(op, fid, &chain, ret);
+    if (chain.links != chain.local)
+        free(chain.links);
+    return rc;
+}
+
+int mux_node_load(struct mux_op *op, uint64_t fid, struct mux_node *ret)
+{
+    if (from_cache(op, fid, ret))
+        return 0;
+    return load_uncached(op, fid, ret);
+}
+
+int mux_node_load_as(struct mux_op *op, uint64_t fid, rules_state state, struct mux_node *ret)
+{
+    if (from_cache(op, fid, ret))
+        return 0;
+    struct mux_node node;
+    const char *name;
+    size_t name_len;
+    int rc = from_store(op, fid, &node, &name, &name_len);
+    if (rc < 0)
+        return rc;
+    settle(op, rules_state_ref(op->view->rules, state), &node);
+    *ret = node;
+    return 0;
+}
+
+void mux_node_fini(struct mux_op *op, struct mux_node *node)
+{
+    if (node->state != RULES_STATE_INVALID)
+        rules_state_release(op->view->rules, node->state);
+    node->state = RULES_STATE_INVALID;
+}
+
+bool mux_node_is_visible(const struct mux_op *op, const struct mux_node *node)
+{
+    if (node->level >= RULES_VIEW || node->fid == op->view->root_fid)
+        return true;
+    return S_ISDIR(node->mode) && !rules_is_hidden(op->view->rules, node->state);
+}
+
+int mux_node_load_shared(struct mux *mux, uint64_t nodeid, struct mux_node *ret)
+{
+    if (mux_node_cache_get(mux->nodes, NULL, nodeid, 0, ret))
+        return 0;
+    enum mux_node_class cls = mux_nodeid_class(nodeid);
+    if (cls != MUX_CLASS_READ && cls != MUX_CLASS_VIEW)
+        return -ESTALE;
+    struct store_txn *txn;
+    int rc = store_read_begin(mux->store, &txn);
+    if (rc < 0)
+        return rc;
+    uint64_t layer, fid;
+    struct store_inode inode;
+    rc = store_version_find(txn, mux_nodeid_fid(nodeid), &layer, &fid);
+    if (rc == 0)
+        rc = store_inode_get(txn, layer, fid, &inode);
+    if (rc == 0) {
+        mux_node_of_inode(nodeid, &inode, 1, ret);
+        ret->level = cls == MUX_CLASS_READ ? RULES_READ : RULES_VIEW;
+        mux_node_cache_put(mux->nodes, NULL, ret);
+    }
+    store_read_end(txn);
+    return rc == -ENOENT ? -ESTALE : rc;
+}

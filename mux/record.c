@@ -1,0 +1,87 @@
+// Inode records on their way into the delta. Read next: record.h, create.c.
+#include "mux/record.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+int mux_record_load(struct mux_op *op, uint64_t fid, struct mux_record *ret)
+{
+    struct store_inode inode;
+    int rc = mux_op_read(op);
+    if (rc == 0)
+        rc = mux_resolve_inode(op->txn, mux_op_layers(op), fid, &inode, &ret->index);
+    if (rc < 0)
+        return rc == -ENOENT ? -ESTALE : rc;
+    if (inode.inline_len > sizeof ret->data)
+        return -EUCLEAN;
+    ret->inode = inode;
+    if (inode.name_len > 0)
+        memcpy(ret->name, inode.name, inode.name_len);
+    ret->inode.name = ret->name;
+    if (inode.inline_len > 0)
+        memcpy(ret->data, inode.inline_data, inode.inline_len);
+    ret->inode.inline_data = inode.inline_len > 0 ? ret->data : NULL;
+    if (ret->index > 0)
+        ret->inode.blob_owned = false;
+    return 0;
+}
+
+int mux_record_put(struct mux_op *op, struct mux_record *record)
+{
+    int rc = 0;
+    if (record->index > 0)
+        rc = store_new_id(op->mux->store, &record->inode.version);
+    if (rc == 0)
+        rc = store_inode_put(op->txn, mux_op_delta(op), &record->inode);
+    if (rc < 0)
+        return rc;
+    record->index = 0;
+    if (op->n_touched >= MUX_OP_TOUCHED_MAX)
+        return -EOVERFLOW; // a mistake in this folder: no operation changes that many
+    mux_node_of_inode(mux_view_nodeid(op->view, record->inode.fid), &record->inode, 0,
+                      &op->touched[op->n_touched++]);
+    return 0;
+}
+
+void mux_record_set_name(struct mux_record *record, uint64_t parent, const char *name,
+                         size_t name_len)
+{
+    memcpy(record->name, name, name_len);
+    record->inode.name = record->name;
+    record->inode.name_len = (uint8_t)name_len;
+    record->inode.parent = parent;
+}
+
+int mux_record_touch_dir(struct mux_op *op, uint64_t fid)
+{
+    struct mux_record record;
+    int rc = mux_record_load(op, fid, &record);
+    if (rc < 0)
+        return rc;
+    record.inode.mtime_ns = record.inode.ctime_ns = op->now_ns;
+    return mux_record_put(op, &record);
+}
+
+int mux_record_drop_link(struct mux_op *op, uint64_t fid)
+{
+    struct mux_record record;
+    int rc = mux_record_load(op, fid, &record);
+    if (rc < 0)
+        return rc;
+    if (record.inode.nlink == 0 || op->n_orphans >= MUX_OP_ORPHANS_MAX)
+        return -EUCLEAN;
+    record.inode.nlink = S_ISDIR(record.inode.mode) ? 0 : record.inode.nlink - 1;
+    record.inode.ctime_ns = op->now_ns;
+    rc = mux_record_put(op, &record);
+    if (rc < 0 || record.inode.nlink > 0)
+        return rc;
+    op->orphans[op->n_orphans++] = fid;
+    return store_orphan_put(op->txn, mux_op_delta(op), fid);
+}
+
+uint64_t mux_record_growth(const struct mux_record *record, uint64_t new_size)
+{
+    uint64_t counted = record->index == 0 ? record->inode.size : 0;
+    return new_size > counted ? new_size - counted : 0;
+}

@@ -1,0 +1,286 @@
+// Sandboxes' records: made, read, changed in status, removed.
+//
+// A sandbox holds a reference to its codebase's stack and to a delta layer of its own, so it does
+// not need the codebase any more. Creating one costs the same whatever the codebase's size: at most
+// the head is frozen. Takes no locks; every change is one write transaction. Errors: an af_error.
+// Read next: view_table.c (attaching), codebase.c (freezing a head), docs/CODEBASES.md.
+#include "mux/sandbox.h"
+
+#include "mux/base/clock.h"
+#include "mux/codebase_priv.h"
+#include "mux/sandbox_priv.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define RECOVER_BATCH 128 // sandboxes in one transaction
+
+int mux_compile_rules(const struct store_rule *list, size_t n, struct rules **ret,
+                      struct af_error *err)
+{
+    if (n > AF_RULES_MAX)
+        return af_error_set(err, AF_INVALID_ARGUMENT, "%zu rules, at most %d fit one sandbox", n,
+                            AF_RULES_MAX);
+    AF_CLEANUP_FREE struct rules_input *inputs = calloc(n + 1, sizeof *inputs);
+    if (!inputs)
+        return mux_fail(err, -ENOMEM, "compiling the rules");
+    for (size_t i = 0; i < n; i++)
+        inputs[i] = (struct rules_input){
+            .pattern = list[i].pattern,
+            .pattern_len = list[i].pattern_len,
+            .type = list[i].type,
+            .level = list[i].level,
+            .priority = list[i].priority,
+        };
+    return rules_compile(inputs, n, ret, err);
+}
+
+static int create_in_txn(struct store_txn *txn, const struct mux_sandbox_spec *spec,
+                         struct store_sandbox *sandbox, struct af_error *err)
+{
+    struct store_codebase codebase;
+    int rc = store_codebase_get(txn, spec->codebase_id, &codebase);
+    if (rc < 0)
+        return mux_fail_codebase(err, rc, spec->codebase_id);
+    rc = mux_codebase_freeze_head(txn, &codebase);
+    if (rc == -E2BIG)
+        return af_error_set(err, AF_RESOURCE_EXHAUSTED,
+                            "the codebase %s has %d layers, one for each change between two "
+                            "sandboxes; copy it into a new codebase",
+                            spec->codebase_id, STORE_STACK_MAX);
+    sandbox->root_fid = codebase.root_fid;
+    sandbox->stack = codebase.stack;
+    if (rc == 0)
+        rc = store_stack_ref(txn, sandbox->stack);
+    if (rc == 0)
+        rc = store_layer_new(txn, &sandbox->delta);
+    if (rc == 0)
+        rc = store_sandbox_put(txn, sandbox);
+    return rc < 0 ? mux_fail(err, rc, "creating the sandbox") : 0;
+}
+
+int mux_sandbox_create(struct mux *mux, const struct mux_sandbox_spec *spec, struct af_id *ret_id,
+                       struct af_error *err)
+{
+    if (mux_check_codebase_id(spec->codebase_id, err) < 0)
+        return -1;
+    struct rules *rules;
+    if (mux_compile_rules(spec->rules, spec->n_rules, &rules, err) < 0)
+        return -1;
+    rules_unref(rules); // only checked: attaching compiles them again, from the record
+
+    struct store_sandbox sandbox = {
+        .status = STORE_SANDBOX_PENDING,
+        .created_ns = af_wall_ns(),
+        .expires_ns = spec->expires_ns,
+        .quota_bytes = spec->quota_bytes,
+        .quota_inodes = spec->quota_inodes,
+        .rules = spec->rules,
+        .n_rules = spec->n_rules,
+        .user_data = spec->user_data,
+        .user_data_len = spec->user_data_len,
+    };
+    af_id_new("sb", &sandbox.id);
+    strcpy(sandbox.codebase_id.text, spec->codebase_id);
+    struct store_txn *txn;
+    int rc = store_write_begin(mux_store(mux), &txn);
+    if (rc < 0)
+        return mux_fail(err, rc, "creating the sandbox");
+    if (create_in_txn(txn, spec, &sandbox, err) < 0) {
+        store_abort(txn);
+        return -1;
+    }
+    rc = store_commit(txn);
+    if (rc < 0)
+        return mux_fail(err, rc, "creating the sandbox");
+    *ret_id = sandbox.id;
+    return 0;
+}
+
+int mux_sandbox_get(struct mux *mux, const char *id, mux_sandbox_fn fn, void *arg,
+                    struct af_error *err)
+{
+    if (mux_check_sandbox_id(id, err) < 0)
+        return -1;
+    struct store_txn *txn;
+    struct store_sandbox sandbox;
+    int rc = store_read_begin(mux_store(mux), &txn);
+    if (rc < 0)
+        return mux_fail(err, rc, "reading the sandbox");
+    rc = store_sandbox_get(txn, id, &sandbox);
+    if (rc < 0) {
+        store_read_end(txn);
+        return mux_fail_sandbox(err, rc, id);
+    }
+    rc = fn(arg, &sandbox);
+    store_sandbox_free_rules(&sandbox);
+    store_read_end(txn);
+    return rc;
+}
+
+struct list_arg {
+    const char *codebase_id;
+    mux_sandbox_fn fn;
+    void *arg;
+    bool stopped; // by fn: its value is the result
+};
+
+static int list_one(void *arg, const struct store_sandbox *sandbox)
+{
+    struct list_arg *list = arg;
+    if (list->codebase_id && strcmp(list->codebase_id, sandbox->codebase_id.text) != 0)
+        return 0;
+    int value = list->fn(list->arg, sandbox);
+    list->stopped = value != 0;
+    return value;
+}
+
+int mux_sandbox_list(struct mux *mux, const char *codebase_id, const char *after_id,
+                     mux_sandbox_fn fn, void *arg, struct af_error *err)
+{
+    if ((codebase_id && mux_check_codebase_id(codebase_id, err) < 0) ||
+        (after_id && mux_check_sandbox_id(after_id, err) < 0))
+        return -1;
+    struct store_txn *txn;
+    int rc = store_read_begin(mux_store(mux), &txn);
+    if (rc < 0)
+        return mux_fail(err, rc, "listing the sandboxes");
+    struct list_arg list = {.codebase_id = codebase_id, .fn = fn, .arg = arg};
+    rc = store_sandbox_list(txn, after_id, list_one, &list);
+    store_read_end(txn);
+    if (rc < 0 && !list.stopped)
+        return mux_fail(err, rc, "listing the sandboxes");
+    return rc;
+}
+
+static int put_status(struct store_txn *txn, const char *id, enum store_sandbox_status status)
+{
+    struct store_sandbox sandbox;
+    int rc = store_sandbox_get(txn, id, &sandbox);
+    if (rc < 0)
+        return rc;
+    sandbox.status = status;
+    if (status == STORE_SANDBOX_RUNNING)
+        sandbox.started_ns = af_wall_ns();
+    else if (status == STORE_SANDBOX_STOPPED)
+        sandbox.stopped_ns = af_wall_ns();
+    rc = store_sandbox_put(txn, &sandbox);
+    store_sandbox_free_rules(&sandbox);
+    return rc;
+}
+
+int mux_sandbox_set_status(struct mux *mux, const char *id, enum store_sandbox_status status,
+                           struct af_error *err)
+{
+    if (mux_check_sandbox_id(id, err) < 0)
+        return -1;
+    struct store_txn *txn;
+    int rc = store_write_begin(mux_store(mux), &txn);
+    if (rc < 0)
+        return mux_fail(err, rc, "changing the sandbox's status");
+    rc = put_status(txn, id, status);
+    if (rc == 0)
+        rc = store_commit(txn);
+    else
+        store_abort(txn);
+    return rc < 0 ? mux_fail_sandbox(err, rc, id) : 0;
+}
+
+static int destroy_in_txn(struct store_txn *txn, const char *id)
+{
+    struct store_sandbox sandbox;
+    int rc = store_sandbox_get(txn, id, &sandbox);
+    if (rc < 0)
+        return rc;
+    store_sandbox_free_rules(&sandbox);
+    rc = store_stack_unref(txn, sandbox.stack);
+    if (rc == 0)
+        rc = store_layer_unref(txn, sandbox.delta);
+    if (rc == 0)
+        rc = store_sandbox_del(txn, id);
+    return rc;
+}
+
+int mux_sandbox_destroy(struct mux *mux, const char *id, struct af_error *err)
+{
+    if (mux_check_sandbox_id(id, err) < 0)
+        return -1;
+    mux_view_detach(mux, id);
+    struct store_txn *txn;
+    int rc = store_write_begin(mux_store(mux), &txn);
+    if (rc < 0)
+        return mux_fail(err, rc, "destroying the sandbox");
+    rc = destroy_in_txn(txn, id);
+    if (rc == 0)
+        rc = store_commit(txn);
+    else
+        store_abort(txn);
+    if (rc < 0)
+        return mux_fail_sandbox(err, rc, id);
+    // Somebody may have attached it in between; without a record nobody can any more.
+    mux_view_detach(mux, id);
+    return 0;
+}
+
+struct recover_arg {
+    struct af_id ids[RECOVER_BATCH];
+    size_t count;
+};
+
+static int collect_running(void *arg, const struct store_sandbox *sandbox)
+{
+    struct recover_arg *found = arg;
+    if (sandbox->status == STORE_SANDBOX_RUNNING)
+        found->ids[found->count++] = sandbox->id;
+    return found->count == RECOVER_BATCH;
+}
+
+static int recover_one(struct store_txn *txn, const char *id)
+{
+    struct store_sandbox sandbox;
+    uint64_t reaped;
+    int rc = store_sandbox_get(txn, id, &sandbox);
+    if (rc < 0)
+        return rc;
+    store_sandbox_free_rules(&sandbox);
+    rc = put_status(txn, id, STORE_SANDBOX_STOPPED);
+    if (rc == 0)
+        rc = store_orphans_reap(txn, sandbox.delta, &reaped);
+    return rc;
+}
+
+static int recover_batch(struct store *store, size_t *ret_count)
+{
+    struct recover_arg found = {0};
+    struct store_txn *txn;
+    int rc = store_read_begin(store, &txn);
+    if (rc < 0)
+        return rc;
+    rc = store_sandbox_list(txn, NULL, collect_running, &found);
+    store_read_end(txn);
+    if (rc < 0)
+        return rc;
+    *ret_count = found.count;
+    if (found.count == 0)
+        return 0;
+    rc = store_write_begin(store, &txn);
+    if (rc < 0)
+        return rc;
+    for (size_t i = 0; rc == 0 && i < found.count; i++)
+        rc = recover_one(txn, found.ids[i].text);
+    if (rc == 0)
+        return store_commit(txn);
+    store_abort(txn);
+    return rc;
+}
+
+int mux_sandbox_recover(struct mux *mux, struct af_error *err)
+{
+    size_t count;
+    do {
+        int rc = recover_batch(mux_store(mux), &count);
+        if (rc < 0)
+            return mux_fail(err, rc, "marking the sandboxes of the last run as stopped");
+    } while (count > 0);
+    return 0;
+}

@@ -1,0 +1,166 @@
+// The collector: deletes the records of layers that nothing refers to, and the files of blobs.
+//
+// Works in bounded transactions, so that it never holds the writer lock for long; a restart goes on
+// where it was, since the queues are records themselves. Read next: background.c.
+#include "mux/store/store_priv.h"
+
+#include <errno.h>
+
+#define UNLINK_BATCH 256
+
+// The first key of a database as an id; 1 when there is one.
+static int first_id(struct store_txn *txn, enum store_dbi dbi, uint64_t *ret)
+{
+    MDB_cursor *cursor;
+    int rc = store_errno(mdb_cursor_open(txn->mdb, txn->store->dbi[dbi], &cursor));
+    if (rc < 0)
+        return rc;
+    MDB_val key, value;
+    int mdb_rc = mdb_cursor_get(cursor, &key, &value, MDB_FIRST);
+    if (mdb_rc == 0 && key.mv_size == sizeof(struct key_id)) {
+        struct key_id id;
+        memcpy(&id, key.mv_data, sizeof id);
+        *ret = be64toh(id.be);
+        rc = 1;
+    } else if (mdb_rc != MDB_NOTFOUND) {
+        rc = mdb_rc == 0 ? -EUCLEAN : store_errno(mdb_rc);
+    }
+    mdb_cursor_close(cursor);
+    return rc;
+}
+
+struct batch {
+    uint64_t fids[512];
+    unsigned count, max;
+};
+
+static int collect_fid(void *arg, const struct store_inode *inode)
+{
+    struct batch *batch = arg;
+    if (batch->count == batch->max)
+        return 1;
+    batch->fids[batch->count++] = inode->fid;
+    return 0;
+}
+
+// Deletes the keys of one layer in a database, at most `max`.
+static int delete_keys(struct store_txn *txn, enum store_dbi dbi, uint64_t layer, unsigned max,
+                       unsigned *count)
+{
+    MDB_cursor *cursor;
+    int rc = store_errno(mdb_cursor_open(txn->mdb, txn->store->dbi[dbi], &cursor));
+    if (rc < 0)
+        return rc;
+    struct key_id prefix = key_of_id(layer);
+    while (rc == 0 && *count < max) {
+        MDB_val key = store_val(&prefix, sizeof prefix), value;
+        int mdb_rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
+        if (mdb_rc == MDB_NOTFOUND || (mdb_rc == 0 && memcmp(key.mv_data, &prefix, sizeof prefix)))
+            break;
+        rc = store_errno(mdb_rc != 0 ? mdb_rc : mdb_cursor_del(cursor, 0));
+        if (rc == 0)
+            ++*count;
+    }
+    mdb_cursor_close(cursor);
+    return rc;
+}
+
+// Deletes up to `max` records of the layer; when none are left, the layer itself.
+static int collect_layer(struct store_txn *txn, uint64_t layer, unsigned max, unsigned *count)
+{
+    struct batch batch = {.max = max < 512 ? max : 512};
+    int rc = store_layer_inodes(txn, layer, collect_fid, &batch);
+    if (rc < 0)
+        return rc;
+    rc = 0;
+    for (unsigned i = 0; rc == 0 && i < batch.count; i++, ++*count)
+        rc = store_inode_del(txn, layer, batch.fids[i]);
+    if (rc == 0 && *count < max)
+        rc = delete_keys(txn, STORE_DBI_ENTRY, layer, max, count);
+    if (rc == 0 && *count < max)
+        rc = delete_keys(txn, STORE_DBI_ORPHAN, layer, max, count);
+    if (rc == 0 && *count < max) {
+        struct key_id key = key_of_id(layer);
+        rc = store_del(txn, STORE_DBI_LAYER, store_val(&key, sizeof key));
+        if (rc == 0)
+            rc = store_del(txn, STORE_DBI_GARBAGE, store_val(&key, sizeof key));
+        ++*count;
+    }
+    return rc;
+}
+
+int store_gc_step(struct store *store, unsigned max, uint64_t *ret_removed)
+{
+    struct store_txn *txn;
+    uint64_t layer = 0;
+    unsigned count = 0;
+    *ret_removed = 0;
+    int rc = store_read_begin(store, &txn); // most steps find nothing: no write transaction
+    if (rc < 0)
+        return rc;
+    rc = first_id(txn, STORE_DBI_GARBAGE, &layer);
+    store_read_end(txn);
+    if (rc <= 0)
+        return rc;
+    rc = store_write_begin(store, &txn);
+    if (rc < 0)
+        return rc;
+    rc = collect_layer(txn, layer, max, &count);
+    if (rc < 0) {
+        store_abort(txn);
+        return rc;
+    }
+    rc = store_commit(txn);
+    if (rc == 0)
+        *ret_removed = count;
+    return rc;
+}
+
+// Ids of the UNLINK queue, at most a batch, as of the pinned (synced) transaction.
+static size_t read_unlink_queue(struct store *store, uint64_t ids[UNLINK_BATCH])
+{
+    struct store_txn txn = {.store = store, .mdb = store->sync.pinned};
+    MDB_cursor *cursor;
+    MDB_val key, value;
+    size_t count = 0;
+    if (!txn.mdb || mdb_cursor_open(txn.mdb, store->dbi[STORE_DBI_UNLINK], &cursor) != 0)
+        return 0;
+    int rc = mdb_cursor_get(cursor, &key, &value, MDB_FIRST);
+    while (rc == 0 && count < UNLINK_BATCH && key.mv_size == sizeof(struct key_id)) {
+        struct key_id id;
+        memcpy(&id, key.mv_data, sizeof id);
+        ids[count++] = be64toh(id.be);
+        rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
+    }
+    mdb_cursor_close(cursor);
+    return count;
+}
+
+int store_gc_unlink(struct store *store)
+{
+    uint64_t ids[UNLINK_BATCH];
+    size_t count = read_unlink_queue(store, ids);
+    if (count == 0)
+        return 0;
+    for (size_t i = 0; i < count; i++) {
+        int rc = store_blob_unlink(store, ids[i]);
+        if (rc < 0)
+            return rc;
+    }
+    struct store_txn *txn;
+    int rc = store_write_begin(store, &txn);
+    if (rc < 0)
+        return rc;
+    for (size_t i = 0; rc >= 0 && i < count; i++) {
+        struct key_id key = key_of_id(ids[i]);
+        rc = store_del(txn, STORE_DBI_UNLINK, store_val(&key, sizeof key));
+        if (rc == -ENOENT) // done in an earlier round that is not synced yet
+            rc = 0;
+    }
+    if (rc < 0) {
+        store_abort(txn);
+        return rc;
+    }
+    rc = store_commit(txn);
+    return rc < 0 ? rc : (int)count;
+}

@@ -1,0 +1,296 @@
+// Inode records, the version index, and orphans.
+//
+// Replacing or removing a record keeps everything that hangs on it right: the layer's counts, the
+// version's place, the blob's references. Read next: blob.c.
+#include "mux/store/store_priv.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#define INODE_VALUE_MAX (sizeof(struct value_inode) + 255 + 65536)
+
+static int decode(MDB_val value, uint64_t fid, struct store_inode *ret)
+{
+    struct value_inode v;
+    if (value.mv_size < sizeof v)
+        return -EUCLEAN;
+    memcpy(&v, value.mv_data, sizeof v);
+    if (v.format != STORE_FORMAT || value.mv_size < sizeof v + v.name_len)
+        return -EUCLEAN;
+    const char *name = (const char *)value.mv_data + sizeof v;
+    *ret = (struct store_inode){
+        .fid = fid,
+        .version = v.version,
+        .mode = v.mode,
+        .nlink = v.nlink,
+        .size = v.size,
+        .atime_ns = v.atime_ns,
+        .mtime_ns = v.mtime_ns,
+        .ctime_ns = v.ctime_ns,
+        .btime_ns = v.btime_ns,
+        .parent = v.parent,
+        .name = name,
+        .name_len = v.name_len,
+        .content = (enum store_content)v.content,
+        .blob = v.blob,
+        .blob_owned = v.blob_owned,
+        .inline_data = name + v.name_len,
+        .inline_len = value.mv_size - sizeof v - v.name_len,
+    };
+    if (ret->content > STORE_CONTENT_BLOB ||
+        (ret->content != STORE_CONTENT_INLINE && ret->inline_len > 0))
+        return -EUCLEAN;
+    return 0;
+}
+
+int store_inode_get(struct store_txn *txn, uint64_t layer, uint64_t fid, struct store_inode *ret)
+{
+    struct key_inode key = key_of_inode(layer, fid);
+    MDB_val value;
+    int rc = store_get(txn, STORE_DBI_INODE, store_val(&key, sizeof key), &value);
+    return rc < 0 ? rc : decode(value, fid, ret);
+}
+
+int store_inode_find(struct store_txn *txn, const uint64_t *layers, size_t count, uint64_t fid,
+                     struct store_inode *ret, size_t *ret_index)
+{
+    for (size_t i = 0; i < count; i++) {
+        int rc = store_inode_get(txn, layers[i], fid, ret);
+        if (rc == -ENOENT)
+            continue;
+        if (rc == 0)
+            *ret_index = i;
+        return rc;
+    }
+    return -ENOENT;
+}
+
+// What of an old record the new one replaces.
+struct former {
+    bool exists;
+    bool has_version;
+    uint64_t version, blob, size; // blob 0: none
+};
+
+static int get_former(struct store_txn *txn, uint64_t layer, uint64_t fid, struct former *ret)
+{
+    struct store_inode old;
+    *ret = (struct former){0};
+    int rc = store_inode_get(txn, layer, fid, &old);
+    if (rc == -ENOENT)
+        return 0;
+    if (rc < 0)
+        return rc;
+    ret->exists = true;
+    ret->has_version = S_ISREG(old.mode);
+    ret->version = old.version;
+    ret->blob = old.content == STORE_CONTENT_BLOB ? old.blob : 0;
+    ret->size = S_ISREG(old.mode) ? old.size : 0;
+    return 0;
+}
+
+static int put_version(struct store_txn *txn, uint64_t version, uint64_t layer, uint64_t fid)
+{
+    struct key_id key = key_of_id(version);
+    uint64_t place[2] = {layer, fid};
+    return store_put(txn, STORE_DBI_VERSION, store_val(&key, sizeof key),
+                     store_val(place, sizeof place));
+}
+
+static int del_version(struct store_txn *txn, uint64_t version)
+{
+    struct key_id key = key_of_id(version);
+    int rc = store_del(txn, STORE_DBI_VERSION, store_val(&key, sizeof key));
+    return rc == -ENOENT ? 0 : rc;
+}
+
+static int put_record(struct store_txn *txn, uint64_t layer, const struct store_inode *inode)
+{
+    size_t inline_len = inode->content == STORE_CONTENT_INLINE ? inode->inline_len : 0;
+    struct value_inode v = {
+        .format = STORE_FORMAT,
+        .content = (uint8_t)inode->content,
+        .blob_owned = inode->content == STORE_CONTENT_BLOB && inode->blob_owned,
+        .name_len = inode->name_len,
+        .mode = inode->mode,
+        .nlink = inode->nlink,
+        .version = inode->version,
+        .size = inode->size,
+        .parent = inode->parent,
+        .blob = inode->content == STORE_CONTENT_BLOB ? inode->blob : 0,
+        .atime_ns = inode->atime_ns,
+        .mtime_ns = inode->mtime_ns,
+        .ctime_ns = inode->ctime_ns,
+        .btime_ns = inode->btime_ns,
+    };
+    size_t total = sizeof v + inode->name_len + inline_len;
+    if (total > INODE_VALUE_MAX)
+        return -EFBIG;
+    // A copy: the names and contents of `inode` may lie in pages that the put moves.
+    uint8_t small[4096], *bytes = total <= sizeof small ? small : malloc(total);
+    if (!bytes)
+        return -ENOMEM;
+    memcpy(bytes, &v, sizeof v);
+    if (inode->name_len > 0)
+        memcpy(bytes + sizeof v, inode->name, inode->name_len);
+    if (inline_len > 0)
+        memcpy(bytes + sizeof v + inode->name_len, inode->inline_data, inline_len);
+    struct key_inode key = key_of_inode(layer, inode->fid);
+    int rc = store_put(txn, STORE_DBI_INODE, store_val(&key, sizeof key), store_val(bytes, total));
+    if (bytes != small)
+        free(bytes);
+    return rc;
+}
+
+int store_inode_put(struct store_txn *txn, uint64_t layer, const struct store_inode *inode)
+{
+    struct former old;
+    uint64_t blob = inode->content == STORE_CONTENT_BLOB ? inode->blob : 0;
+    bool has_version = S_ISREG(inode->mode);
+    uint64_t version = inode->version, fid = inode->fid;
+    uint64_t size = has_version ? inode->size : 0;
+    int rc = get_former(txn, layer, fid, &old);
+    if (rc == 0)
+        rc = put_record(txn, layer, inode);
+    if (rc == 0 && blob != old.blob && blob != 0)
+        rc = store_blob_take(txn, blob);
+    if (rc == 0 && blob != old.blob && old.blob != 0)
+        rc = store_blob_drop(txn, old.blob);
+    bool same_version = old.has_version && has_version && old.version == version;
+    if (rc == 0 && old.has_version && !same_version)
+        rc = del_version(txn, old.version);
+    if (rc == 0 && has_version && !same_version)
+        rc = put_version(txn, version, layer, fid);
+    if (rc == 0)
+        rc = store_layer_count(txn, layer, (int64_t)(size - old.size), old.exists ? 0 : 1);
+    return rc;
+}
+
+int store_inode_del(struct store_txn *txn, uint64_t layer, uint64_t fid)
+{
+    struct former old;
+    int rc = get_former(txn, layer, fid, &old);
+    if (rc < 0)
+        return rc;
+    if (!old.exists)
+        return -ENOENT;
+    struct key_inode key = key_of_inode(layer, fid);
+    rc = store_del(txn, STORE_DBI_INODE, store_val(&key, sizeof key));
+    if (rc == 0 && old.blob != 0)
+        rc = store_blob_drop(txn, old.blob);
+    if (rc == 0 && old.has_version)
+        rc = del_version(txn, old.version);
+    if (rc == 0)
+        rc = store_layer_count(txn, layer, -(int64_t)old.size, -1);
+    return rc;
+}
+
+int store_version_find(struct store_txn *txn, uint64_t version, uint64_t *ret_layer,
+                       uint64_t *ret_fid)
+{
+    struct key_id key = key_of_id(version);
+    MDB_val value;
+    uint64_t place[2];
+    int rc = store_get(txn, STORE_DBI_VERSION, store_val(&key, sizeof key), &value);
+    if (rc < 0)
+        return rc;
+    if (value.mv_size != sizeof place)
+        return -EUCLEAN;
+    memcpy(place, value.mv_data, sizeof place);
+    *ret_layer = place[0];
+    *ret_fid = place[1];
+    return 0;
+}
+
+// Walks the records of one layer in a database keyed by (layer, fid).
+static int walk_layer(struct store_txn *txn, enum store_dbi dbi, uint64_t layer,
+                      int (*fn)(void *arg, uint64_t fid, MDB_val value), void *arg)
+{
+    MDB_cursor *cursor;
+    int rc = store_errno(mdb_cursor_open(txn->mdb, txn->store->dbi[dbi], &cursor));
+    if (rc < 0)
+        return rc;
+    struct key_id prefix = key_of_id(layer);
+    MDB_val key = store_val(&prefix, sizeof prefix), value;
+    int mdb_rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
+    while (mdb_rc == 0 && key.mv_size == sizeof(struct key_inode) &&
+           memcmp(key.mv_data, &prefix, sizeof prefix) == 0) {
+        struct key_inode place;
+        memcpy(&place, key.mv_data, sizeof place);
+        rc = fn(arg, be64toh(place.fid_be), value);
+        if (rc != 0)
+            break;
+        mdb_rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
+    }
+    mdb_cursor_close(cursor);
+    if (rc == 0 && mdb_rc != 0 && mdb_rc != MDB_NOTFOUND)
+        rc = store_errno(mdb_rc);
+    return rc;
+}
+
+struct inode_walk {
+    int (*fn)(void *arg, const struct store_inode *inode);
+    void *arg;
+};
+
+static int pass_inode(void *arg, uint64_t fid, MDB_val value)
+{
+    struct inode_walk *walk = arg;
+    struct store_inode inode;
+    int rc = decode(value, fid, &inode);
+    return rc < 0 ? rc : walk->fn(walk->arg, &inode);
+}
+
+int store_layer_inodes(struct store_txn *txn, uint64_t layer,
+                       int (*fn)(void *arg, const struct store_inode *inode), void *arg)
+{
+    struct inode_walk walk = {.fn = fn, .arg = arg};
+    return walk_layer(txn, STORE_DBI_INODE, layer, pass_inode, &walk);
+}
+
+// ---- orphans
+
+int store_orphan_put(struct store_txn *txn, uint64_t layer, uint64_t fid)
+{
+    struct key_inode key = key_of_inode(layer, fid);
+    uint8_t format = STORE_FORMAT;
+    return store_put(txn, STORE_DBI_ORPHAN, store_val(&key, sizeof key), store_val(&format, 1));
+}
+
+int store_orphan_del(struct store_txn *txn, uint64_t layer, uint64_t fid)
+{
+    struct key_inode key = key_of_inode(layer, fid);
+    return store_del(txn, STORE_DBI_ORPHAN, store_val(&key, sizeof key));
+}
+
+bool store_orphan_has(struct store_txn *txn, uint64_t layer, uint64_t fid)
+{
+    struct key_inode key = key_of_inode(layer, fid);
+    MDB_val value;
+    return store_get(txn, STORE_DBI_ORPHAN, store_val(&key, sizeof key), &value) == 0;
+}
+
+static int first_orphan(void *arg, uint64_t fid, MDB_val value)
+{
+    (void)value;
+    *(uint64_t *)arg = fid;
+    return 1;
+}
+
+int store_orphans_reap(struct store_txn *txn, uint64_t layer, uint64_t *ret_count)
+{
+    uint64_t count = 0, fid = 0;
+    int rc;
+    while ((rc = walk_layer(txn, STORE_DBI_ORPHAN, layer, first_orphan, &fid)) == 1) {
+        rc = store_inode_del(txn, layer, fid);
+        if (rc == 0 || rc == -ENOENT)
+            rc = store_orphan_del(txn, layer, fid);
+        if (rc < 0)
+            return rc;
+        count++;
+    }
+    if (rc == 0)
+        *ret_count = count;
+    return rc;
+}

@@ -1,0 +1,217 @@
+// Layers and stacks: counted records. Read next: inode.c, gc.c.
+#include "mux/store/store_priv.h"
+
+#include <errno.h>
+
+static int get_layer(struct store_txn *txn, uint64_t id, struct value_layer *ret)
+{
+    struct key_id key = key_of_id(id);
+    MDB_val value;
+    int rc = store_get(txn, STORE_DBI_LAYER, store_val(&key, sizeof key), &value);
+    if (rc < 0)
+        return rc;
+    if (value.mv_size != sizeof *ret)
+        return -EUCLEAN;
+    memcpy(ret, value.mv_data, sizeof *ret);
+    return 0;
+}
+
+static int put_layer(struct store_txn *txn, uint64_t id, const struct value_layer *value)
+{
+    struct key_id key = key_of_id(id);
+    return store_put(txn, STORE_DBI_LAYER, store_val(&key, sizeof key),
+                     store_val(value, sizeof *value));
+}
+
+int store_layer_new(struct store_txn *txn, uint64_t *ret_id)
+{
+    uint64_t id;
+    int rc = store_new_id(txn->store, &id);
+    if (rc < 0)
+        return rc;
+    struct value_layer value = {.format = STORE_FORMAT, .refs = 1};
+    rc = put_layer(txn, id, &value);
+    if (rc == 0)
+        *ret_id = id;
+    return rc;
+}
+
+int store_layer_get(struct store_txn *txn, uint64_t id, struct store_layer *ret)
+{
+    struct value_layer value;
+    int rc = get_layer(txn, id, &value);
+    if (rc == 0)
+        *ret = (struct store_layer){.id = id,
+                                    .frozen = value.frozen,
+                                    .refs = value.refs,
+                                    .bytes = value.bytes,
+                                    .inodes = value.inodes};
+    return rc;
+}
+
+int store_layer_freeze(struct store_txn *txn, uint64_t id)
+{
+    struct value_layer value;
+    int rc = get_layer(txn, id, &value);
+    if (rc < 0)
+        return rc;
+    value.frozen = 1;
+    return put_layer(txn, id, &value);
+}
+
+int store_layer_ref(struct store_txn *txn, uint64_t id)
+{
+    struct value_layer value;
+    int rc = get_layer(txn, id, &value);
+    if (rc < 0)
+        return rc;
+    value.refs++;
+    return put_layer(txn, id, &value);
+}
+
+int store_layer_unref(struct store_txn *txn, uint64_t id)
+{
+    struct value_layer value;
+    int rc = get_layer(txn, id, &value);
+    if (rc < 0)
+        return rc;
+    if (value.refs == 0)
+        return -EUCLEAN;
+    value.refs--;
+    rc = put_layer(txn, id, &value);
+    if (rc == 0 && value.refs == 0) {
+        struct key_id key = key_of_id(id);
+        uint8_t format = STORE_FORMAT;
+        rc = store_put(txn, STORE_DBI_GARBAGE, store_val(&key, sizeof key), store_val(&format, 1));
+        store_gc_wake(txn->store);
+    }
+    return rc;
+}
+
+int store_layer_count(struct store_txn *txn, uint64_t id, int64_t bytes, int64_t inodes)
+{
+    struct value_layer value;
+    if (bytes == 0 && inodes == 0)
+        return 0;
+    int rc = get_layer(txn, id, &value);
+    if (rc < 0)
+        return rc;
+    value.bytes += (uint64_t)bytes;
+    value.inodes += (uint64_t)inodes;
+    return put_layer(txn, id, &value);
+}
+
+int store_layer_new_pending(struct store_txn *txn, uint64_t *ret_id)
+{
+    uint64_t id;
+    int rc = store_layer_new(txn, &id);
+    if (rc < 0)
+        return rc;
+    struct key_id key = key_of_id(id);
+    uint8_t format = STORE_FORMAT;
+    rc = store_put(txn, STORE_DBI_PENDING, store_val(&key, sizeof key), store_val(&format, 1));
+    if (rc == 0)
+        *ret_id = id;
+    return rc;
+}
+
+int store_layer_adopt(struct store_txn *txn, uint64_t id)
+{
+    struct key_id key = key_of_id(id);
+    return store_del(txn, STORE_DBI_PENDING, store_val(&key, sizeof key));
+}
+
+// ---- stacks
+
+// Value and ids of a stack, valid until the next write.
+static int get_stack(struct store_txn *txn, uint64_t id, struct value_stack *ret,
+                     const uint8_t **ret_ids)
+{
+    struct key_id key = key_of_id(id);
+    MDB_val value;
+    int rc = store_get(txn, STORE_DBI_STACK, store_val(&key, sizeof key), &value);
+    if (rc < 0)
+        return rc;
+    if (value.mv_size < sizeof *ret)
+        return -EUCLEAN;
+    memcpy(ret, value.mv_data, sizeof *ret);
+    if (ret->count > STORE_STACK_MAX ||
+        value.mv_size != sizeof *ret + ret->count * sizeof(uint64_t))
+        return -EUCLEAN;
+    *ret_ids = (const uint8_t *)value.mv_data + sizeof *ret;
+    return 0;
+}
+
+static int put_stack(struct store_txn *txn, uint64_t id, struct value_stack head,
+                     const uint64_t *layers)
+{
+    uint8_t bytes[sizeof head + STORE_STACK_MAX * sizeof *layers];
+    memcpy(bytes, &head, sizeof head);
+    if (head.count > 0)
+        memcpy(bytes + sizeof head, layers, head.count * sizeof *layers);
+    struct key_id key = key_of_id(id);
+    return store_put(txn, STORE_DBI_STACK, store_val(&key, sizeof key),
+                     store_val(bytes, sizeof head + head.count * sizeof *layers));
+}
+
+int store_stack_new(struct store_txn *txn, const uint64_t *layers, size_t count, uint64_t *ret_id)
+{
+    if (count > STORE_STACK_MAX)
+        return -E2BIG;
+    uint64_t id;
+    int rc = store_new_id(txn->store, &id);
+    for (size_t i = 0; rc == 0 && i < count; i++)
+        rc = store_layer_ref(txn, layers[i]);
+    struct value_stack head = {.format = STORE_FORMAT, .refs = 1, .count = (uint32_t)count};
+    if (rc == 0)
+        rc = put_stack(txn, id, head, layers);
+    if (rc == 0)
+        *ret_id = id;
+    return rc;
+}
+
+int store_stack_get(struct store_txn *txn, uint64_t id, uint64_t *layers, size_t capacity,
+                    size_t *ret_count)
+{
+    struct value_stack head;
+    const uint8_t *ids;
+    int rc = get_stack(txn, id, &head, &ids);
+    if (rc < 0)
+        return rc;
+    size_t copied = head.count < capacity ? head.count : capacity;
+    if (copied > 0)
+        memcpy(layers, ids, copied * sizeof *layers);
+    *ret_count = head.count;
+    return 0;
+}
+
+// Adds to the reference count; at zero releases the layers.
+static int count_stack(struct store_txn *txn, uint64_t id, int change)
+{
+    struct value_stack head;
+    const uint8_t *ids;
+    uint64_t layers[STORE_STACK_MAX];
+    int rc = get_stack(txn, id, &head, &ids);
+    if (rc < 0)
+        return rc;
+    if (head.count > 0)
+        memcpy(layers, ids, head.count * sizeof *layers);
+    head.refs += (uint32_t)change;
+    if (head.refs > 0)
+        return put_stack(txn, id, head, layers);
+    struct key_id key = key_of_id(id);
+    rc = store_del(txn, STORE_DBI_STACK, store_val(&key, sizeof key));
+    for (size_t i = 0; rc == 0 && i < head.count; i++)
+        rc = store_layer_unref(txn, layers[i]);
+    return rc;
+}
+
+int store_stack_ref(struct store_txn *txn, uint64_t id)
+{
+    return count_stack(txn, id, 1);
+}
+
+int store_stack_unref(struct store_txn *txn, uint64_t id)
+{
+    return count_stack(txn, id, -1);
+}

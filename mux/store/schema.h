@@ -1,0 +1,109 @@
+// Keys and values of every database, byte by byte. docs/STORE.md tells the same in words.
+//
+// Integers in keys are big-endian, so that a layer's or directory's records stand together; in
+// values they are little-endian packed structures that begin with a format byte.
+// Changing anything here means a new STORE_SCHEMA_VERSION. Read next: codec.h.
+#ifndef AF_MUX_STORE_SCHEMA_H
+#define AF_MUX_STORE_SCHEMA_H
+
+#include <endian.h>
+#include <stdint.h>
+#include <string.h>
+
+#define STORE_SCHEMA_VERSION 1
+#define STORE_FORMAT         1 // first byte of every value
+
+enum store_dbi {
+    STORE_DBI_META,     // "schema", "next_id", "hash_key"
+    STORE_DBI_ENTRY,    // layer parent hash name -> value_entry
+    STORE_DBI_INODE,    // layer fid -> value_inode name inline
+    STORE_DBI_VERSION,  // version -> layer fid
+    STORE_DBI_ORPHAN,   // layer fid -> format byte
+    STORE_DBI_LAYER,    // layer -> value_layer
+    STORE_DBI_STACK,    // stack -> value_stack ids
+    STORE_DBI_BLOB,     // blob -> value_blob
+    STORE_DBI_DIGEST,   // sha256 -> blob
+    STORE_DBI_CODEBASE, // id text -> value_codebase
+    STORE_DBI_SANDBOX,  // id text -> value_sandbox rules user_data
+    STORE_DBI_GARBAGE,  // layer -> format byte: waits for the collector
+    STORE_DBI_UNLINK,   // blob -> format byte: its file goes after the next sync
+    STORE_DBI_PENDING,  // layer -> format byte: named by no record yet
+    STORE_DBI_COUNT,
+};
+
+struct value_entry {
+    uint8_t format, type;
+    uint64_t fid;
+} __attribute__((packed));
+
+struct value_inode {
+    uint8_t format, content, blob_owned, name_len;
+    uint32_t mode, nlink;
+    uint64_t version, size, parent, blob;
+    int64_t atime_ns, mtime_ns, ctime_ns, btime_ns;
+} __attribute__((packed)); // then the name, then the inline content
+
+struct value_layer {
+    uint8_t format, frozen;
+    uint32_t refs;
+    uint64_t bytes, inodes;
+} __attribute__((packed));
+
+struct value_stack {
+    uint8_t format;
+    uint32_t refs, count;
+} __attribute__((packed)); // then count ids
+
+struct value_blob {
+    uint8_t format, has_digest;
+    uint32_t refs;
+    uint8_t sha256[32];
+} __attribute__((packed));
+
+struct value_codebase {
+    uint8_t format, head_dirty;
+    uint16_t name_len, owner_len;
+    uint64_t root_fid, stack, head, size_bytes, files;
+    int64_t created_ns, updated_ns;
+} __attribute__((packed)); // then name, owner
+
+struct value_sandbox {
+    uint8_t format, status;
+    uint16_t codebase_len;
+    uint32_t n_rules, user_data_len;
+    uint64_t root_fid, stack, delta, quota_bytes, quota_inodes;
+    int64_t created_ns, started_ns, stopped_ns, expires_ns;
+} __attribute__((packed)); // then codebase id, n_rules value_rule with patterns, user_data
+
+struct value_rule {
+    uint16_t pattern_len;
+    uint8_t type, level;
+    int32_t priority;
+} __attribute__((packed)); // then the pattern
+
+struct key_id {
+    uint64_t be;
+} __attribute__((packed));
+
+struct key_inode {
+    uint64_t layer_be, fid_be;
+} __attribute__((packed));
+
+struct key_entry {
+    uint64_t layer_be, parent_be, hash_be;
+    char name[255];
+} __attribute__((packed));
+
+#define KEY_ENTRY_PREFIX 24u // bytes before the name
+
+static inline struct key_id key_of_id(uint64_t id)
+{
+    return (struct key_id){.be = htobe64(id)};
+}
+
+static inline struct key_inode key_of_inode(uint64_t layer, uint64_t fid)
+{
+    return (struct key_inode){.layer_be = htobe64(layer), .fid_be = htobe64(fid)};
+}
+
+#endif

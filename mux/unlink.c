@@ -1,0 +1,141 @@
+// Names that go: unlink, rmdir, and the last FORGET of what has no name any more.
+//
+// A name that a frozen layer has leaves a whiteout; a base directory made again has another fid,
+// hence is empty (D4). What loses its last name stays in the delta with nlink 0, marked as an
+// orphan, readable and writable by who has it open, until the kernel forgets its nodeid: then no
+// lookup can be under way that would find it, since it has no name. Forgetting anything else is
+// free: no store access, and mostly no more than one lock.
+// Exclusive in the view, one transaction. Read next: names.h, record.h, docs/VIEWS.md (orphans).
+#include "mux/names.h"
+#include "mux/record.h"
+#include "mux/remove.h"
+#include "mux/top.h"
+
+#include "mux/base/log.h"
+
+#include <dirent.h>
+#include <errno.h>
+
+int mux_remove_name(struct mux_op *op, uint64_t dir, const struct mux_name *name)
+{
+    if (name->in_lower)
+        return store_entry_put_whiteout(op->txn, mux_op_delta(op), dir, name->text, name->len);
+    return store_entry_del(op->txn, mux_op_delta(op), dir, name->text, name->len);
+}
+
+static int remove_in(struct mux_op *op, const struct mux_node *dir, const struct mux_name *name)
+{
+    int rc = mux_op_write(op);
+    if (rc == 0)
+        rc = mux_remove_name(op, dir->fid, name);
+    if (rc == 0)
+        rc = mux_record_drop_link(op, name->fid);
+    if (rc == 0)
+        rc = mux_record_touch_dir(op, dir->fid);
+    op->names_changed = true;
+    return rc;
+}
+
+int mux_check_empty(struct mux_op *op, uint64_t dir)
+{
+    bool empty;
+    int rc = mux_op_read(op);
+    if (rc == 0)
+        rc = mux_resolve_dir_is_empty(op->txn, mux_op_layers(op), dir, &empty);
+    if (rc < 0)
+        return rc;
+    return empty ? 0 : -ENOTEMPTY;
+}
+
+static int check(struct mux_op *op, const struct mux_name *name, bool want_dir)
+{
+    int rc = mux_name_check_removable(name);
+    if (rc < 0)
+        return rc;
+    if (want_dir && name->type != DT_DIR)
+        return -ENOTDIR;
+    if (!want_dir && name->type == DT_DIR)
+        return -EISDIR;
+    return want_dir ? mux_check_empty(op, name->fid) : 0;
+}
+
+static int remove_one(struct mux *mux, uint64_t parent, const char *text, bool want_dir)
+{
+    struct mux_op op;
+    struct mux_node dir;
+    struct mux_name name;
+    if (mux_top_owns(parent))
+        return -EPERM;
+    if (mux_nodeid_is_shared(parent))
+        return -ENOTDIR;
+    int rc = mux_op_enter_exclusive(mux, parent, &op);
+    if (rc < 0)
+        return rc;
+    rc = mux_dir_load(&op, parent, &dir);
+    if (rc < 0)
+        return mux_op_leave(&op, rc);
+    rc = mux_name_resolve_change(&op, &dir, text, &name);
+    if (rc == 0) {
+        rc = check(&op, &name, want_dir);
+        if (rc == 0)
+            rc = remove_in(&op, &dir, &name);
+        mux_name_fini(&op, &name);
+    }
+    mux_node_fini(&op, &dir);
+    return mux_op_leave(&op, rc);
+}
+
+int mux_unlink(struct mux *mux, const struct mux_ctx *ctx, uint64_t parent, const char *name)
+{
+    (void)ctx;
+    return remove_one(mux, parent, name, false);
+}
+
+int mux_rmdir(struct mux *mux, const struct mux_ctx *ctx, uint64_t parent, const char *name)
+{
+    (void)ctx;
+    return remove_one(mux, parent, name, true);
+}
+
+static bool is_orphan(const struct mux_op *op, uint64_t nodeid)
+{
+    return op->view->n_orphans > 0 &&
+           mux_fid_map_get(&op->view->orphans, mux_nodeid_fid(nodeid), NULL);
+}
+
+// Deletes an orphan for good. The caller holds the view exclusively.
+static int reap(struct mux_op *op, uint64_t fid)
+{
+    int rc = mux_op_write(op);
+    if (rc == 0)
+        rc = store_orphan_del(op->txn, mux_op_delta(op), fid);
+    if (rc == 0)
+        rc = store_inode_del(op->txn, mux_op_delta(op), fid);
+    return rc;
+}
+
+void mux_forget(struct mux *mux, uint64_t nodeid)
+{
+    struct mux_op op;
+    if (mux_top_owns(nodeid) || mux_nodeid_is_shared(nodeid) || mux_op_enter(mux, nodeid, &op) < 0)
+        return;
+    bool orphan = is_orphan(&op, nodeid);
+    mux_op_leave(&op, 0);
+    if (!orphan || mux_op_enter_exclusive(mux, nodeid, &op) < 0)
+        return;
+    int rc = 0;
+    uint64_t fid = mux_nodeid_fid(nodeid);
+    if (is_orphan(&op, nodeid)) {
+        rc = reap(&op, fid);
+        if (rc == 0)
+            rc = mux_op_commit(&op);
+        if (rc == 0) {
+            mux_fid_map_del(&op.view->orphans, fid);
+            op.view->n_orphans--;
+            mux_node_cache_drop(mux->nodes, nodeid);
+        }
+    }
+    rc = mux_op_leave(&op, rc);
+    if (rc < 0) // it stays marked until the view is detached
+        af_log(AF_LOG_WARN, "mux", "an unlinked file could not be freed", "errno=%d", -rc);
+}

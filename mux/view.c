@@ -1,0 +1,128 @@
+// The frame of an operation: lock, transaction, commit, publish. Read next: view.h.
+#include "mux/view.h"
+
+#include "mux/base/clock.h"
+
+#include <errno.h>
+
+static int enter(struct mux *mux, uint64_t nodeid, bool exclusive, struct mux_op *op)
+{
+    struct mux_slot *slot =
+        mux_nodeid_is_shared(nodeid) ? NULL : mux_view_slot(mux, mux_nodeid_slot(nodeid));
+    if (!slot)
+        return -ESTALE;
+    if (exclusive)
+        pthread_rwlock_wrlock(&slot->lock);
+    else
+        pthread_rwlock_rdlock(&slot->lock);
+    if (!slot->view || slot->view->route != mux_nodeid_route(nodeid)) {
+        pthread_rwlock_unlock(&slot->lock);
+        return -ESTALE;
+    }
+    AF_CHECK_MAGIC(slot->view, MUX_VIEW_MAGIC);
+    op->mux = mux;
+    op->view = slot->view;
+    op->txn = NULL;
+    op->exclusive = exclusive;
+    op->writing = op->names_changed = op->states_changed = false;
+    op->now_ns = exclusive ? af_wall_ns() : 0;
+    op->n_touched = op->n_orphans = 0;
+    op->created = NULL;
+    return 0;
+}
+
+int mux_op_enter(struct mux *mux, uint64_t nodeid, struct mux_op *op)
+{
+    return enter(mux, nodeid, false, op);
+}
+
+int mux_op_enter_exclusive(struct mux *mux, uint64_t nodeid, struct mux_op *op)
+{
+    return enter(mux, nodeid, true, op);
+}
+
+int mux_op_read(struct mux_op *op)
+{
+    return op->txn ? 0 : store_read_begin(op->mux->store, &op->txn);
+}
+
+static void end_txn(struct mux_op *op)
+{
+    if (op->txn && op->writing)
+        store_abort(op->txn);
+    else if (op->txn)
+        store_read_end(op->txn);
+    op->txn = NULL;
+    op->writing = false;
+}
+
+int mux_op_write(struct mux_op *op)
+{
+    if (op->writing)
+        return 0;
+    end_txn(op);
+    int rc = store_write_begin(op->mux->store, &op->txn);
+    if (rc < 0)
+        op->txn = NULL;
+    op->writing = rc == 0;
+    return rc;
+}
+
+// The change is durable against a crash: now whoever asks next must see it.
+static void publish(struct mux_op *op)
+{
+    struct mux_view *view = op->view;
+    for (unsigned i = 0; i < op->n_touched; i++)
+        mux_node_cache_update(op->mux->nodes, &op->touched[i]);
+    if (op->created)
+        mux_node_cache_put(op->mux->nodes, view->rules, op->created);
+    for (unsigned i = 0; i < op->n_orphans; i++) {
+        // For want of memory the orphan stays until the view is detached.
+        if (mux_fid_map_put(&view->orphans, op->orphans[i], 1) == 0)
+            view->n_orphans++;
+        // As an orphan it has another level and no state.
+        mux_node_cache_drop(op->mux->nodes, mux_view_nodeid(view, op->orphans[i]));
+    }
+    if (op->names_changed)
+        view->names_seq++;
+    if (op->states_changed)
+        view->stamp = mux_view_new_stamp(op->mux);
+}
+
+int mux_op_commit(struct mux_op *op)
+{
+    int rc = store_commit(op->txn);
+    op->txn = NULL;
+    op->writing = false;
+    if (rc == 0)
+        publish(op);
+    return rc;
+}
+
+int mux_op_leave(struct mux_op *op, int rc)
+{
+    if (rc == 0 && op->writing)
+        rc = mux_op_commit(op);
+    end_txn(op);
+    pthread_rwlock_unlock(&op->view->home->lock);
+    return rc;
+}
+
+int mux_op_check_quota(struct mux_op *op, uint64_t more_bytes, uint64_t more_inodes)
+{
+    const struct mux_view *view = op->view;
+    if ((view->quota_bytes == 0 || more_bytes == 0) &&
+        (view->quota_inodes == 0 || more_inodes == 0))
+        return 0;
+    struct store_layer delta;
+    int rc = store_layer_get(op->txn, mux_op_delta(op), &delta);
+    if (rc < 0)
+        return rc;
+    if (view->quota_bytes != 0 && more_bytes != 0 &&
+        (delta.bytes >= view->quota_bytes || more_bytes > view->quota_bytes - delta.bytes))
+        return -EDQUOT;
+    if (view->quota_inodes != 0 && more_inodes != 0 &&
+        (delta.inodes >= view->quota_inodes || more_inodes > view->quota_inodes - delta.inodes))
+        return -EDQUOT;
+    return 0;
+}

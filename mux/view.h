@@ -1,0 +1,124 @@
+// A view while it is attached, and the frame of every operation on it. Internal to mux.
+//
+// A slot owns the lock of whoever has the slot; it lives as long as mux, so a request finds its
+// view without touching any table: nodeid -> route -> slot -> lock -> is it still that route?
+// A view's fields are constant while it is attached, but for those below "changes".
+//
+// Locks: the slot's rwlock (rank: view). Shared for what only reads, exclusive for a whole
+// mutation, so what is done under it must be short: no copying of blobs, no fsync, no walk without
+// a small bound. A write transaction is begun under it, never the other way round.
+// Errors: -errno; -ESTALE when the route is nobody's. Read next: node.h, then lookup.c.
+#ifndef AF_MUX_VIEW_H
+#define AF_MUX_VIEW_H
+
+#include "mux/fid_map.h"
+#include "mux/layer_list.h"
+#include "mux/mux_priv.h"
+#include "mux/node.h"
+#include "mux/nodeid.h"
+#include "mux/ops.h"
+#include "mux/rules.h"
+
+#include <pthread.h>
+
+// What the kernel may keep without asking again: everything that changes behind its back is
+// invalidated explicitly.
+#define MUX_TTL_NS (1000000LL * 1000000000)
+
+#define MUX_VIEW_MAGIC 0x6d767731u
+
+struct mux_slot;
+
+struct mux_view {
+    uint32_t magic;
+    uint32_t slot, route; // nodeid.h
+    uint64_t epoch;       // this attachment's number, never repeated: the FUSE generation
+    struct mux_slot *home;
+    struct af_id sandbox_id;
+    uint64_t root_fid;
+    uid_t uid;
+    gid_t gid;
+    struct mux_layer_list layers; // ids[0] is the delta
+    struct rules *rules;
+    uint64_t quota_bytes, quota_inodes; // 0: none
+    // ---- changes, under the lock held exclusively
+    uint64_t stamp;             // cached nodes with another stamp are out of date (node.h)
+    uint64_t names_seq;         // counts changes of names: whether a walk is still true
+    struct mux_fid_map orphans; // unlinked, and the kernel may still hold them
+    size_t n_orphans;
+};
+
+struct mux_slot {
+    pthread_rwlock_t lock;
+    struct mux_view *view; // NULL: free
+    uint64_t turns;        // how often the slot was given away
+};
+
+// ---- one operation: the lock, at most one transaction, and what to do once it has committed
+
+#define MUX_OP_TOUCHED_MAX 8
+#define MUX_OP_ORPHANS_MAX 2
+
+struct mux_op {
+    struct mux *mux;
+    struct mux_view *view;
+    struct store_txn *txn; // NULL until mux_op_read or mux_op_write
+    bool exclusive, writing;
+    bool names_changed;  // on commit: the view's names_seq grows
+    bool states_changed; // on commit: cached rule states are void
+    int64_t now_ns;      // exclusive only: the time of everything this operation changes
+    unsigned n_touched, n_orphans;
+    struct mux_node touched[MUX_OP_TOUCHED_MAX]; // attributes that the cache takes over on commit
+    const struct mux_node *created;              // or NULL: cached on commit
+    uint64_t orphans[MUX_OP_ORPHANS_MAX];        // fids that become orphans on commit
+};
+
+// Finds and locks the view of a private nodeid. -ESTALE: nobody's. On success, and only then,
+// mux_op_leave must follow.
+int mux_op_enter(struct mux *mux, uint64_t nodeid, struct mux_op *op);
+int mux_op_enter_exclusive(struct mux *mux, uint64_t nodeid, struct mux_op *op);
+// Begins the transaction if there is none yet. After mux_op_write what mux_op_read's transaction
+// returned is void.
+int mux_op_read(struct mux_op *op);
+int mux_op_write(struct mux_op *op);
+// Commits a write transaction and publishes to the node cache; the lock stays. Needed only where
+// what is published lives shorter than mux_op_leave.
+int mux_op_commit(struct mux_op *op);
+// Commits when rc is 0 and a write transaction is open, else drops the transaction; unlocks.
+// Returns rc, or why the commit failed.
+int mux_op_leave(struct mux_op *op, int rc);
+
+static inline struct mux_layers mux_op_layers(const struct mux_op *op)
+{
+    return mux_layer_list_all(&op->view->layers);
+}
+
+static inline uint64_t mux_op_delta(const struct mux_op *op)
+{
+    return op->view->layers.ids[0];
+}
+
+static inline uint64_t mux_view_nodeid(const struct mux_view *view, uint64_t fid)
+{
+    return mux_nodeid_private(view->route, fid);
+}
+
+// -EDQUOT when the delta would exceed the view's quota. Inside any transaction.
+int mux_op_check_quota(struct mux_op *op, uint64_t more_bytes, uint64_t more_inodes);
+
+// ---- the table (view_table.c)
+
+int mux_view_table_new(struct mux *mux);
+void mux_view_table_free(struct mux *mux); // detaches what is attached
+uint64_t mux_view_table_count(struct mux *mux);
+// The slot with this number, or NULL. Lock-free.
+struct mux_slot *mux_view_slot(struct mux *mux, uint32_t slot);
+// The root's nodeid of an attached sandbox, for the top directory and for inspection.
+bool mux_view_find(struct mux *mux, const char *sandbox_id, uint64_t *ret_root_nodeid);
+// The first attached view with a slot >= *slot; updates it. Ids are copied.
+bool mux_view_next(struct mux *mux, uint32_t *slot, struct af_id *ret_id,
+                   uint64_t *ret_root_nodeid);
+// A stamp that was never used before.
+uint64_t mux_view_new_stamp(struct mux *mux);
+
+#endif

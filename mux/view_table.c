@@ -1,0 +1,351 @@
+// Attached views: slots given and taken, and who has which.
+//
+// Owns the slots (for mux's life) and the views in them. Slots are handed out in the order they
+// were freed (FIFO), so that a slot, and with it a host uid, rests as long as possible.
+// Locks: `change` serialises attaching and detaching and is held for their whole length (rank:
+// outside of everything here); `lock` guards the index by id (rank: view table). A slot's lock is
+// taken inside both. Fails: see sandbox.h; nothing is half attached.
+// Read next: view.h.
+#include "mux/base/clock.h"
+#include "mux/base/log.h"
+#include "mux/host_call.h"
+#include "mux/sandbox.h"
+#include "mux/view.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <uthash.h>
+
+struct attached {
+    char id[AF_ID_TEXT_MAX];
+    uint32_t slot;
+    uint64_t root_nodeid;
+    UT_hash_handle hh;
+};
+
+struct mux_view_table {
+    pthread_mutex_t change;
+    pthread_rwlock_t lock;
+    struct attached *by_id;    // under lock
+    struct attached **by_slot; // under lock
+    struct mux_slot *slots;    // 0 is never used
+    uint32_t n_slots;          // numbers 1 .. n_slots
+    _Atomic uint32_t n_ready;  // slots 1 .. n_ready have an initialised lock
+    uint32_t *queue;           // free slots, a ring; under change
+    uint32_t head, n_free;
+    uint64_t next_epoch; // under change
+    _Atomic uint64_t next_stamp;
+};
+
+int mux_view_table_new(struct mux *mux)
+{
+    uint32_t max = (1u << MUX_SLOT_BITS) - 1;
+    struct mux_view_table *table = calloc(1, sizeof *table);
+    if (!table)
+        return -ENOMEM;
+    mux->views = table;
+    pthread_mutex_init(&table->change, NULL);
+    pthread_rwlock_init(&table->lock, NULL);
+    table->n_slots = mux->uid_count < max ? mux->uid_count : max;
+    table->next_epoch = 1;
+    table->next_stamp = 1;
+    table->slots = calloc(table->n_slots + 1, sizeof *table->slots);
+    table->by_slot = calloc(table->n_slots + 1, sizeof *table->by_slot);
+    table->queue = calloc(table->n_slots + 1, sizeof *table->queue);
+    if (table->slots && table->by_slot && table->queue)
+        return 0;
+    mux_view_table_free(mux);
+    return -ENOMEM;
+}
+
+uint64_t mux_view_new_stamp(struct mux *mux)
+{
+    return atomic_fetch_add_explicit(&mux->views->next_stamp, 1, memory_order_relaxed);
+}
+
+struct mux_slot *mux_view_slot(struct mux *mux, uint32_t slot)
+{
+    if (slot == 0 || slot > atomic_load_explicit(&mux->views->n_ready, memory_order_acquire))
+        return NULL;
+    return &mux->views->slots[slot];
+}
+
+// Readers come in a stream; a mutation must not starve behind them.
+static void init_slot_lock(struct mux_slot *slot)
+{
+    pthread_rwlockattr_t attr;
+    pthread_rwlockattr_init(&attr);
+    pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    pthread_rwlock_init(&slot->lock, &attr);
+    pthread_rwlockattr_destroy(&attr);
+}
+
+// A slot that was never used, else the one that is free for the longest time. 0: none.
+static uint32_t take_slot(struct mux_view_table *table)
+{
+    uint32_t ready = atomic_load(&table->n_ready);
+    if (ready < table->n_slots) {
+        init_slot_lock(&table->slots[ready + 1]);
+        atomic_store_explicit(&table->n_ready, ready + 1, memory_order_release);
+        return ready + 1;
+    }
+    if (table->n_free == 0)
+        return 0;
+    uint32_t slot = table->queue[table->head];
+    table->head = (table->head + 1) % (table->n_slots + 1);
+    table->n_free--;
+    return slot;
+}
+
+static void give_slot(struct mux_view_table *table, uint32_t slot)
+{
+    table->queue[(table->head + table->n_free) % (table->n_slots + 1)] = slot;
+    table->n_free++;
+}
+
+static void free_view(struct mux_view *view)
+{
+    if (!view)
+        return;
+    rules_unref(view->rules);
+    mux_layer_list_fini(&view->layers);
+    mux_fid_map_fini(&view->orphans);
+    view->magic = 0;
+    free(view);
+}
+
+static int compile(const struct store_sandbox *sandbox, struct rules **ret, struct af_error *err)
+{
+    AF_CLEANUP_FREE struct rules_input *inputs =
+        calloc(sandbox->n_rules ? sandbox->n_rules : 1, sizeof *inputs);
+    if (!inputs)
+        return af_error_errno(err, ENOMEM, "compiling the rules");
+    for (size_t i = 0; i < sandbox->n_rules; i++)
+        inputs[i] = (struct rules_input){
+            .pattern = sandbox->rules[i].pattern,
+            .pattern_len = sandbox->rules[i].pattern_len,
+            .type = sandbox->rules[i].type,
+            .level = sandbox->rules[i].level,
+            .priority = sandbox->rules[i].priority,
+        };
+    return rules_compile(inputs, sandbox->n_rules, ret, err);
+}
+
+static int fill_view(struct store_txn *txn, const struct store_sandbox *sandbox,
+                     struct mux_view *view, struct af_error *err)
+{
+    view->magic = MUX_VIEW_MAGIC;
+    view->sandbox_id = sandbox->id;
+    view->root_fid = sandbox->root_fid;
+    view->quota_bytes = sandbox->quota_bytes;
+    view->quota_inodes = sandbox->quota_inodes;
+    int rc = mux_layer_list_load(txn, sandbox->delta, sandbox->stack, &view->layers);
+    struct store_inode root;
+    if (rc == 0)
+        rc = mux_resolve_inode(txn, mux_layer_list_all(&view->layers), view->root_fid, &root, NULL);
+    if (rc < 0)
+        return mux_fail(err, rc == -ENOENT ? -EUCLEAN : rc, "reading the sandbox's layers");
+    return compile(sandbox, &view->rules, err);
+}
+
+static int load_view(struct mux *mux, const char *id, struct mux_view **ret, struct af_error *err)
+{
+    struct mux_view *view = calloc(1, sizeof *view);
+    struct store_txn *txn;
+    struct store_sandbox sandbox;
+    int rc = view ? store_read_begin(mux->store, &txn) : -ENOMEM;
+    if (rc < 0) {
+        free(view);
+        return mux_fail(err, rc, "attaching the sandbox");
+    }
+    rc = store_sandbox_get(txn, id, &sandbox);
+    if (rc < 0) {
+        rc = mux_fail_sandbox(err, rc, id);
+    } else {
+        rc = fill_view(txn, &sandbox, view, err);
+        store_sandbox_free_rules(&sandbox);
+    }
+    store_read_end(txn);
+    if (rc < 0) {
+        free_view(view);
+        return rc;
+    }
+    *ret = view;
+    return 0;
+}
+
+static struct attached *find_id(struct mux_view_table *table, const char *id)
+{
+    struct attached *found;
+    HASH_FIND_STR(table->by_id, id, found);
+    return found;
+}
+
+// Makes the view reachable: first by nodeid, then by name.
+static void publish(struct mux *mux, struct mux_view *view, struct attached *entry)
+{
+    struct mux_view_table *table = mux->views;
+    struct mux_slot *slot = &table->slots[view->slot];
+    pthread_rwlock_wrlock(&slot->lock);
+    view->route = mux_route(view->slot, slot->turns++);
+    view->home = slot;
+    slot->view = view;
+    entry->root_nodeid = mux_view_nodeid(view, view->root_fid);
+    pthread_rwlock_unlock(&slot->lock);
+    pthread_rwlock_wrlock(&table->lock);
+    HASH_ADD_STR(table->by_id, id, entry);
+    table->by_slot[view->slot] = entry;
+    pthread_rwlock_unlock(&table->lock);
+}
+
+static int attach(struct mux *mux, const char *id, struct mux_attachment *ret, struct af_error *err)
+{
+    struct mux_view_table *table = mux->views;
+    if (find_id(table, id)) // only changed under `change`
+        return af_error_set(err, AF_FAILED_PRECONDITION, "the sandbox %s is attached already", id);
+    struct attached *entry = calloc(1, sizeof *entry);
+    struct mux_view *view;
+    if (!entry)
+        return mux_fail(err, -ENOMEM, "attaching the sandbox");
+    if (load_view(mux, id, &view, err) < 0) {
+        free(entry);
+        return -1;
+    }
+    uint32_t slot = take_slot(table);
+    if (slot == 0) {
+        free(entry);
+        free_view(view);
+        return af_error_set(err, AF_RESOURCE_EXHAUSTED,
+                            "all %" PRIu32 " slots are in use; stop a sandbox or give the daemon "
+                            "a larger range of uids",
+                            table->n_slots);
+    }
+    view->slot = entry->slot = slot;
+    view->epoch = table->next_epoch++;
+    view->stamp = mux_view_new_stamp(mux);
+    view->uid = mux->uid_base + slot;
+    view->gid = (gid_t)view->uid;
+    strcpy(entry->id, view->sandbox_id.text);
+    *ret = (struct mux_attachment){.slot = slot, .uid = view->uid, .gid = view->gid};
+    publish(mux, view, entry);
+    return 0;
+}
+
+int mux_view_attach(struct mux *mux, const char *id, struct mux_attachment *ret,
+                    struct af_error *err)
+{
+    AF_CHECK_MAGIC(mux, MUX_MAGIC);
+    if (mux_check_sandbox_id(id, err) < 0)
+        return -1;
+    pthread_mutex_lock(&mux->views->change);
+    int rc = attach(mux, id, ret, err);
+    pthread_mutex_unlock(&mux->views->change);
+    return rc;
+}
+
+// Nobody can open what has no name any more once its nodeids are stale.
+static void reap(struct mux *mux, const struct mux_view *view)
+{
+    if (view->n_orphans == 0)
+        return;
+    struct store_txn *txn;
+    uint64_t count;
+    int rc = store_write_begin(mux->store, &txn);
+    if (rc == 0) {
+        rc = store_orphans_reap(txn, view->layers.ids[0], &count);
+        if (rc == 0)
+            rc = store_commit(txn);
+        else
+            store_abort(txn);
+    }
+    if (rc < 0) // mux_sandbox_recover will try again at the next start
+        af_log(AF_LOG_WARN, "mux", "unlinked files could not be freed", "sandbox=%s errno=%d",
+               view->sandbox_id.text, -rc);
+}
+
+static void detach(struct mux *mux, struct attached *entry)
+{
+    struct mux_view_table *table = mux->views;
+    struct mux_slot *slot = &table->slots[entry->slot];
+    pthread_rwlock_wrlock(&table->lock);
+    HASH_DEL(table->by_id, entry);
+    table->by_slot[entry->slot] = NULL;
+    pthread_rwlock_unlock(&table->lock);
+    pthread_rwlock_wrlock(&slot->lock); // waits for the operations under way
+    struct mux_view *view = slot->view;
+    slot->view = NULL;
+    pthread_rwlock_unlock(&slot->lock);
+    reap(mux, view);
+    give_slot(table, entry->slot);
+    free_view(view);
+    free(entry);
+}
+
+void mux_view_detach(struct mux *mux, const char *id)
+{
+    AF_CHECK_MAGIC(mux, MUX_MAGIC);
+    struct mux_view_table *table = mux->views;
+    pthread_mutex_lock(&table->change);
+    struct attached *entry = find_id(table, id);
+    if (entry)
+        detach(mux, entry);
+    pthread_mutex_unlock(&table->change);
+    if (entry) // the kernel lets go of the whole tree
+        mux_notify_inval_entry(mux, MUX_NODEID_TOP, id, strlen(id));
+}
+
+void mux_view_table_free(struct mux *mux)
+{
+    struct mux_view_table *table = mux->views;
+    if (!table)
+        return;
+    struct attached *entry, *next;
+    HASH_ITER (hh, table->by_id, entry, next)
+        detach(mux, entry);
+    for (uint32_t i = 1; i <= table->n_ready; i++)
+        pthread_rwlock_destroy(&table->slots[i].lock);
+    pthread_rwlock_destroy(&table->lock);
+    pthread_mutex_destroy(&table->change);
+    free(table->slots);
+    free(table->by_slot);
+    free(table->queue);
+    free(table);
+    mux->views = NULL;
+}
+
+uint64_t mux_view_table_count(struct mux *mux)
+{
+    pthread_rwlock_rdlock(&mux->views->lock);
+    uint64_t count = HASH_COUNT(mux->views->by_id);
+    pthread_rwlock_unlock(&mux->views->lock);
+    return count;
+}
+
+bool mux_view_find(struct mux *mux, const char *sandbox_id, uint64_t *ret_root_nodeid)
+{
+    pthread_rwlock_rdlock(&mux->views->lock);
+    struct attached *entry = find_id(mux->views, sandbox_id);
+    if (entry)
+        *ret_root_nodeid = entry->root_nodeid;
+    pthread_rwlock_unlock(&mux->views->lock);
+    return entry != NULL;
+}
+
+bool mux_view_next(struct mux *mux, uint32_t *slot, struct af_id *ret_id, uint64_t *ret_root_nodeid)
+{
+    struct mux_view_table *table = mux->views;
+    bool found = false;
+    pthread_rwlock_rdlock(&table->lock);
+    for (uint32_t i = *slot; !found && i <= atomic_load(&table->n_ready); i++) {
+        struct attached *entry = table->by_slot[i];
+        if (!entry)
+            continue;
+        strcpy(ret_id->text, entry->id);
+        *ret_root_nodeid = entry->root_nodeid;
+        *slot = i;
+        found = true;
+    }
+    pthread_rwlock_unlock(&table->lock);
+    return found;
+}

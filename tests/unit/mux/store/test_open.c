@@ -1,0 +1,202 @@
+// Opening: one instance, schema versions, ids, and what a power cut leaves.
+#include "store_fixture.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <lmdb.h>
+#include <sys/wait.h>
+
+static void test_O_second_instance_is_refused_and_names_the_holder(void **state)
+{
+    struct fixture *f = *state;
+    struct af_error err;
+    struct store *other;
+    struct store_options options = {.dir = f->dir};
+    char pid[16];
+    snprintf(pid, sizeof pid, "%d", (int)getpid());
+    assert_int_equal(store_open(&options, &other, &err), -1);
+    assert_int_equal(err.status, AF_FAILED_PRECONDITION);
+    assert_non_null(strstr(err.text, pid));
+    assert_non_null(strstr(err.text, f->dir));
+}
+
+static void test_ids_are_never_reused_over_reopen(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t last = 0;
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < 1000; i++) {
+            uint64_t id = new_id(f);
+            assert_true(id > last && id > 16 && id < (1ULL << 44));
+            last = id;
+        }
+        fixture_reopen(f);
+    }
+}
+
+static void test_another_schema_version_is_refused_untouched(void **state)
+{
+    struct fixture *f = *state;
+    char path[128], before[65536], after[65536];
+    store_close(f->store);
+    f->store = NULL;
+    snprintf(path, sizeof path, "%s/store", f->dir);
+    MDB_env *env;
+    MDB_txn *txn;
+    MDB_dbi meta;
+    uint64_t version = 77;
+    MDB_val key = {6, "schema"}, value = {sizeof version, &version};
+    mdb_env_create(&env);
+    mdb_env_set_maxdbs(env, 32);
+    assert_int_equal(mdb_env_open(env, path, 0, 0600), 0);
+    assert_int_equal(mdb_txn_begin(env, NULL, 0, &txn), 0);
+    assert_int_equal(mdb_dbi_open(txn, "meta", 0, &meta), 0);
+    assert_int_equal(mdb_put(txn, meta, &key, &value, 0), 0);
+    assert_int_equal(mdb_txn_commit(txn), 0);
+    mdb_env_close(env);
+
+    snprintf(path, sizeof path, "%s/store/data.mdb", f->dir);
+    AF_CLEANUP_FD int fd = open(path, O_RDONLY);
+    ssize_t size = pread(fd, before, sizeof before, 0);
+    struct af_error err;
+    struct store_options options = {.dir = f->dir};
+    assert_int_equal(store_open(&options, &f->store, &err), -1);
+    assert_non_null(strstr(err.text, "77"));
+    assert_int_equal(pread(fd, after, sizeof after, 0), size);
+    assert_memory_equal(before, after, (size_t)size);
+}
+
+static void test_must_exist_creates_nothing(void **state)
+{
+    (void)state;
+    struct af_error err;
+    struct store *store;
+    struct store_options options = {.dir = "/tmp/af-store-nowhere", .must_exist = true};
+    assert_int_equal(store_open(&options, &store, &err), -1);
+    assert_int_equal(access("/tmp/af-store-nowhere", F_OK), -1);
+}
+
+// A child commits, telling each commit through a pipe, and is killed in the middle.
+static void test_B9_kill_9_loses_no_acknowledged_commit(void **state)
+{
+    struct fixture *f = *state;
+    int told[2];
+    assert_int_equal(pipe(told), 0);
+    store_close(f->store);
+    f->store = NULL;
+    pid_t pid = fork();
+    if (pid == 0) {
+        fixture_open(f);
+        for (uint64_t i = 1;; i++) {
+            struct store_txn *txn = begin(f);
+            store_entry_put(txn, 1, i, "name", 4, i, DT_REG);
+            commit(txn);
+            if (write(told[1], &i, sizeof i) != sizeof i)
+                _exit(1);
+        }
+    }
+    close(told[1]);
+    uint64_t acknowledged = 0;
+    while (acknowledged < 500)
+        assert_int_equal(read(told[0], &acknowledged, sizeof acknowledged), sizeof acknowledged);
+    kill(pid, SIGKILL);
+    while (read(told[0], &acknowledged, sizeof acknowledged) == sizeof acknowledged)
+        ;
+    waitpid(pid, NULL, 0);
+    close(told[0]);
+    fixture_open(f);
+    struct store_txn *txn = begin_read(f);
+    for (uint64_t i = 1; i <= acknowledged; i++) {
+        struct store_entry entry;
+        assert_int_equal(store_entry_get(txn, 1, i, "name", 4, &entry), 0);
+    }
+    store_read_end(txn);
+}
+
+static void copy_file(const char *from, const char *to)
+{
+    char command[300];
+    snprintf(command, sizeof command, "cp --sparse=always '%s' '%s'", from, to);
+    assert_int_equal(system(command), 0);
+}
+
+// Applies a random subset of the pages that differ between the synced image and the live one: what
+// a disk may hold after a power cut, meta pages included.
+static void mix_pages(const char *synced, const char *live, const char *out, unsigned seed)
+{
+    copy_file(synced, out);
+    AF_CLEANUP_FD int live_fd = open(live, O_RDONLY), out_fd = open(out, O_RDWR);
+    char page[4096], old[4096];
+    srandom(seed);
+    for (off_t at = 0; pread(live_fd, page, sizeof page, at) == sizeof page; at += sizeof page) {
+        bool differs =
+            pread(out_fd, old, sizeof old, at) != sizeof old || memcmp(old, page, sizeof page) != 0;
+        if (differs && random() % 2)
+            assert_int_equal(pwrite(out_fd, page, sizeof page, at), sizeof page);
+    }
+}
+
+static void put_many(struct fixture *f, uint64_t from, uint64_t to)
+{
+    for (uint64_t i = from; i < to; i++) {
+        struct store_txn *txn = begin(f);
+        struct store_inode inode = regular(f, 1000 + i % 700, "some content to fill pages with");
+        assert_int_equal(store_entry_put(txn, 1, i, "name", 4, i, DT_REG), 0);
+        assert_int_equal(store_layer_new(txn, &inode.blob), 0);
+        assert_int_equal(store_inode_put(txn, inode.blob, &inode), 0);
+        commit(txn);
+    }
+}
+
+static void test_a_power_cut_loses_nothing_synced_and_never_the_store(void **state)
+{
+    struct fixture *f = *state;
+    char data[128], saved[128], live[128], meta[128];
+    snprintf(data, sizeof data, "%s/store/data.mdb", f->dir);
+    snprintf(saved, sizeof saved, "%s/synced", f->dir);
+    snprintf(live, sizeof live, "%s/live", f->dir);
+    snprintf(meta, sizeof meta, "%s/store/synced.meta", f->dir);
+    for (unsigned seed = 0; seed < 12; seed++) {
+        char keep_meta[140], state_file[128], keep_state[140];
+        snprintf(keep_meta, sizeof keep_meta, "%s/keep.meta", f->dir);
+        snprintf(state_file, sizeof state_file, "%s/store/state", f->dir);
+        snprintf(keep_state, sizeof keep_state, "%s/keep.state", f->dir);
+        uint64_t first = 1 + seed * 1000;
+        put_many(f, first, first + 200);
+        assert_int_equal(store_sync(f->store), 0);
+        copy_file(data, saved);
+        copy_file(meta, keep_meta);
+        copy_file(state_file, keep_state);
+        put_many(f, first + 200, first + 300); // never synced
+        copy_file(data, live);
+        store_close(f->store);
+        f->store = NULL;
+        mix_pages(saved, live, data, seed);
+        copy_file(keep_meta, meta);
+        copy_file(keep_state, state_file);
+        setenv("AGENTFENSE_TEST_BOOT_ID", "00000000-0000-0000-0000-000000000001", 1);
+        fixture_open(f);
+        unsetenv("AGENTFENSE_TEST_BOOT_ID");
+        struct store_txn *txn = begin_read(f);
+        struct store_entry entry;
+        for (uint64_t i = first; i < first + 200; i++)
+            assert_int_equal(store_entry_get(txn, 1, i, "name", 4, &entry), 0);
+        store_read_end(txn);
+        put_many(f, first + 300, first + 400); // and it can be written
+        fixture_reopen(f);
+    }
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(test_O_second_instance_is_refused_and_names_the_holder),
+        TEST(test_ids_are_never_reused_over_reopen),
+        TEST(test_another_schema_version_is_refused_untouched),
+        TEST(test_must_exist_creates_nothing),
+        TEST(test_B9_kill_9_loses_no_acknowledged_commit),
+        TEST(test_a_power_cut_loses_nothing_synced_and_never_the_store),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,81 @@
+// Tables of words: see words.h.
+#include "tools/common/words.h"
+
+#include "mux/base/cleanup.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char *const level_words[] = {"unspecified", "none", "view", "read", "write"};
+static const char *const kind_words[] = {"unspecified", "file", "directory",
+                                         "symlink",     "fifo", "socket"};
+static const char *const change_words[] = {"unspecified", "added",    "modified",
+                                           "deleted",     "metadata", "renamed"};
+
+static const char *word(const char *const *words, size_t count, int value)
+{
+    return value >= 0 && (size_t)value < count ? words[value] : "unknown";
+}
+
+const char *tool_level_word(Agentfense__V1__Level level)
+{
+    return word(level_words, AF_ARRAY_LEN(level_words), (int)level);
+}
+
+const char *tool_kind_word(Agentfense__V1__FileKind kind)
+{
+    return word(kind_words, AF_ARRAY_LEN(kind_words), (int)kind);
+}
+
+const char *tool_change_word(Agentfense__V1__DiffEntry__Change change)
+{
+    return word(change_words, AF_ARRAY_LEN(change_words), (int)change);
+}
+
+char tool_change_letter(Agentfense__V1__DiffEntry__Change change)
+{
+    static const char letters[] = "?AMDMR";
+    return (int)change >= 0 && (size_t)change < sizeof letters - 1 ? letters[change] : '?';
+}
+
+void tool_mode_text(Agentfense__V1__FileKind kind, uint32_t mode, char out[TOOL_MODE_MAX])
+{
+    static const char kinds[] = "?-dlps";
+    static const char bits[] = "rwxrwxrwx";
+    out[0] = (int)kind >= 0 && (size_t)kind < sizeof kinds - 1 ? kinds[kind] : '?';
+    for (unsigned i = 0; i < 9; i++)
+        out[1 + i] = mode & (0400u >> i) ? bits[i] : '-';
+    if (mode & 04000)
+        out[3] = mode & 0100 ? 's' : 'S';
+    if (mode & 02000)
+        out[6] = mode & 0010 ? 's' : 'S';
+    if (mode & 01000)
+        out[9] = mode & 0001 ? 't' : 'T';
+    out[10] = '\0';
+}
+
+void tool_size_text(uint64_t bytes, char out[TOOL_SIZE_MAX])
+{
+    static const char units[] = "KMGTPE";
+    if (bytes < 1024) {
+        snprintf(out, TOOL_SIZE_MAX, "%" PRIu64, bytes);
+        return;
+    }
+    double value = (double)bytes / 1024;
+    size_t unit = 0;
+    for (; value >= 1023.5 && unit + 1 < sizeof units - 1; unit++)
+        value /= 1024;
+    snprintf(out, TOOL_SIZE_MAX, value < 9.95 ? "%.1f%c" : "%.0f%c", value, units[unit]);
+}
+
+bool tool_level_parse(const char *text, Agentfense__V1__Level *ret)
+{
+    for (size_t i = 1; i < AF_ARRAY_LEN(level_words); i++) {
+        if (strcmp(text, level_words[i]) == 0) {
+            *ret = (Agentfense__V1__Level)i;
+            return true;
+        }
+    }
+    return false;
+}

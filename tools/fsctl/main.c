@@ -1,0 +1,245 @@
+// agentfense-fsctl: looks into the views of a running daemon.
+//
+//   agentfense-fsctl [--socket PATH] [--json] COMMAND [ARGUMENT...]
+//
+// Exit code: 0 done, 1 it failed (one sentence on stderr), 2 wrong usage. Owns the connection.
+// One file per command beside this one; read next: fsctl.h, docs/TOOLS.md.
+#include "tools/fsctl/fsctl.h"
+
+#include "mux/base/cleanup.h"
+#include "mux/base/limits.h"
+#include "mux/base/text.h"
+#include "tools/common/version.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <langinfo.h>
+#include <locale.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { OPT_ALL = 256, OPT_DEPTH, OPT_JSON, OPT_SOCKET, OPT_VERSION };
+
+static const struct option long_options[] = {
+    {"all", no_argument, NULL, OPT_ALL},
+    {"depth", required_argument, NULL, OPT_DEPTH},
+    {"help", no_argument, NULL, 'h'},
+    {"json", no_argument, NULL, OPT_JSON},
+    {"socket", required_argument, NULL, OPT_SOCKET},
+    {"version", no_argument, NULL, OPT_VERSION},
+    {0},
+};
+
+static const struct fsctl_command commands[] = {
+    {"views", "", "every sandbox's view",
+     "Lists every sandbox: its status, slot and host uid while it runs, the layers below its own,\n"
+     "the content bytes and inodes it changed, and how many rules it has.\n",
+     0, 0, false, fsctl_views},
+    {"tree", "VIEW [PATH]", "the files below a directory, each with its level",
+     "  --all      also what the sandbox does not see\n"
+     "  --depth N  at most N levels below PATH\n",
+     1, 2, true, fsctl_tree},
+    {"stat", "VIEW PATH", "one file: attributes, level, where it is stored",
+     "Shows attributes as stored, the level, the layer that holds the record, where the content\n"
+     "is, and whether its pages are shared with other views.\n",
+     2, 2, false, fsctl_stat},
+    {"explain", "VIEW PATH", "which rule decides a path's level, and why",
+     "Lists every rule that matches PATH, the deciding one first. PATH need not exist.\n", 2, 2,
+     false, fsctl_explain},
+    {"diff", "VIEW", "what the sandbox changed",
+     "One line for each change: A added, M modified (or its mode or times), D deleted, R renamed.\n",
+     1, 1, false, fsctl_diff},
+    {"stats", "", "the daemon's transport, policy and counters",
+     "Shows how the daemon talks to the kernel, and its counters since it started.\n", 0, 0, false,
+     fsctl_stats},
+};
+
+static void print_common(FILE *out)
+{
+    fputs("Options:\n"
+          "  --socket PATH  the daemon's socket; default $" TOOL_SOCKET_ENV
+          ", else " TOOL_SOCKET_DEFAULT "\n"
+          "  --json         JSON, for programs; names that are not UTF-8 have a _hex member\n"
+          "  --help         this text, or a command's\n"
+          "  --version      the version\n"
+          "\n"
+          "VIEW is a sandbox id or the beginning of one. PATH is relative to the view's root.\n"
+          "Colours are used on a terminal unless NO_COLOR is set.\n",
+          out);
+}
+
+static void print_usage(FILE *out)
+{
+    fputs("Usage: agentfense-fsctl [OPTION...] COMMAND [ARGUMENT...]\n"
+          "Looks into the views of a running agentfensed.\n\nCommands:\n",
+          out);
+    for (size_t i = 0; i < AF_ARRAY_LEN(commands); i++) {
+        int used = fprintf(out, "  %s %s", commands[i].name, commands[i].arguments);
+        fprintf(out, "%*s%s\n", used < 24 ? 24 - used : 1, "", commands[i].summary);
+    }
+    fputc('\n', out);
+    print_common(out);
+}
+
+static void print_command_help(const struct fsctl_command *command, FILE *out)
+{
+    fprintf(out, "Usage: agentfense-fsctl [OPTION...] %s%s%s\nShows %s.\n\n%s\n", command->name,
+            *command->arguments ? " " : "", command->arguments, command->summary, command->help);
+    print_common(out);
+}
+
+static int usage_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static int usage_error(const char *fmt, ...)
+{
+    struct af_error err; // makes what was quoted printable
+    va_list ap;
+    va_start(ap, fmt);
+    af_error_vset(&err, AF_INVALID_ARGUMENT, fmt, ap);
+    va_end(ap);
+    fprintf(stderr, "agentfense-fsctl: %s. Try 'agentfense-fsctl --help'.\n", err.text);
+    return 2;
+}
+
+int fsctl_path(const char *text, char *out, ProtobufCBinaryData *ret, struct af_error *err)
+{
+    size_t len = strlen(text);
+    if (len > AF_PATH_MAX || af_path_normalize(text, len, true, out, &ret->len) < 0)
+        return af_error_set(err, AF_INVALID_ARGUMENT,
+                            "'%s' is no path in a view: give one relative to its root, without '..'",
+                            text);
+    ret->data = (uint8_t *)out;
+    return 0;
+}
+
+static const char *colour(const struct fsctl *ctl, const char *code)
+{
+    return ctl->colour ? code : "";
+}
+
+const char *fsctl_level_colour(const struct fsctl *ctl, Agentfense__V1__Level level)
+{
+    static const char *const codes[] = {"", "\033[31m", "\033[33m", "\033[36m", "\033[32m"};
+    return (int)level > 0 && (size_t)level < AF_ARRAY_LEN(codes) ? colour(ctl, codes[level]) : "";
+}
+
+const char *fsctl_change_colour(const struct fsctl *ctl, Agentfense__V1__DiffEntry__Change change)
+{
+    static const char *const codes[] = {"",         "\033[32m", "\033[33m",
+                                        "\033[31m", "\033[33m", "\033[36m"};
+    return (int)change > 0 && (size_t)change < AF_ARRAY_LEN(codes) ? colour(ctl, codes[change])
+                                                                   : "";
+}
+
+const char *fsctl_bold(const struct fsctl *ctl)
+{
+    return colour(ctl, "\033[1m");
+}
+
+const char *fsctl_plain(const struct fsctl *ctl)
+{
+    return colour(ctl, "\033[0m");
+}
+
+static const struct fsctl_command *find_command(const char *name)
+{
+    for (size_t i = 0; i < AF_ARRAY_LEN(commands); i++) {
+        if (strcmp(commands[i].name, name) == 0)
+            return &commands[i];
+    }
+    return NULL;
+}
+
+static bool parse_depth(const char *text, uint32_t *ret)
+{
+    char *end;
+    errno = 0;
+    unsigned long value = strtoul(text, &end, 10);
+    if (errno || *end || text[0] < '0' || text[0] > '9' || value == 0 || value > UINT32_MAX)
+        return false;
+    *ret = (uint32_t)value;
+    return true;
+}
+
+struct invocation {
+    const struct fsctl_command *command;
+    const char *socket;
+    bool has_tree_options;
+};
+
+// Returns -1 to go on, else the exit code.
+static int parse(int argc, char **argv, struct fsctl *ctl, struct invocation *call)
+{
+    bool help = false;
+    opterr = 0;
+    for (int option; (option = getopt_long(argc, argv, ":h", long_options, NULL)) != -1;) {
+        if (option == 'h') {
+            help = true;
+        } else if (option == OPT_VERSION) {
+            puts("agentfense-fsctl " AGENTFENSE_VERSION);
+            return 0;
+        } else if (option == OPT_JSON) {
+            ctl->json = true;
+        } else if (option == OPT_SOCKET) {
+            call->socket = optarg;
+        } else if (option == OPT_ALL) {
+            call->has_tree_options = ctl->all = true;
+        } else if (option == OPT_DEPTH) {
+            if (!parse_depth(optarg, &ctl->depth))
+                return usage_error("--depth takes a number from 1, not '%s'", optarg);
+            call->has_tree_options = true;
+        } else {
+            return usage_error(option == ':' ? "%s needs a value" : "there is no option %s",
+                               argv[optind - 1]);
+        }
+    }
+    const char *name = optind < argc ? argv[optind] : NULL;
+    call->command = name ? find_command(name) : NULL;
+    if (name && !call->command)
+        return usage_error("there is no command '%s'", name);
+    if (help) {
+        if (call->command)
+            print_command_help(call->command, stdout);
+        else
+            print_usage(stdout);
+        return 0;
+    }
+    if (!name)
+        return usage_error("a command is missing");
+    ctl->argc = argc - optind - 1;
+    ctl->argv = argv + optind + 1;
+    if (ctl->argc < call->command->min_args || ctl->argc > call->command->max_args)
+        return usage_error("%s takes %s", name,
+                           *call->command->arguments ? call->command->arguments : "no arguments");
+    if (call->has_tree_options && !call->command->has_tree_options)
+        return usage_error("--all and --depth belong to tree");
+    return -1;
+}
+
+int main(int argc, char **argv)
+{
+    struct fsctl ctl = {.out = stdout};
+    struct invocation call = {0};
+    struct af_error err;
+    setlocale(LC_CTYPE, "");
+    int code = parse(argc, argv, &ctl, &call);
+    if (code >= 0)
+        return code;
+    const char *no_colour = getenv("NO_COLOR"), *term = getenv("TERM");
+    ctl.colour = isatty(STDOUT_FILENO) && !(no_colour && *no_colour) &&
+                 !(term && strcmp(term, "dumb") == 0);
+    ctl.utf8 = strcmp(nl_langinfo(CODESET), "UTF-8") == 0;
+    const char *socket = rpc_socket_given(call.socket);
+    int rc = rpc_connect(socket ? socket : TOOL_SOCKET_DEFAULT, &ctl.client, NULL, &err);
+    if (rc == 0) {
+        rc = call.command->run(&ctl, &err);
+        af_client_free(ctl.client);
+    }
+    if (rc == 0 && (fflush(stdout) != 0 || ferror(stdout)))
+        rc = af_error_errno(&err, errno, "cannot write the output");
+    if (rc == 0)
+        return 0;
+    fflush(stdout);
+    fprintf(stderr, "agentfense-fsctl: %s\n", err.text);
+    return 1;
+}
