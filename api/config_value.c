@@ -105,13 +105,11 @@ static int set_path(char **at, const char *text, const char *where, struct af_er
     char cwd[PATH_MAX] = "";
     if (text[0] != '/' && !getcwd(cwd, sizeof cwd))
         return af_error_errno(err, errno, "%s: cannot find the current directory", where);
-    size_t size = strlen(cwd) + strlen(text) + 2;
-    if (size > PATH_MAX)
+    if (strlen(cwd) + strlen(text) + 2 > PATH_MAX)
         return af_error_set(err, AF_INVALID_ARGUMENT, "%s: the path is too long", where);
-    char *path = malloc(size);
-    if (!path)
+    char *path;
+    if (asprintf(&path, "%s%s%s", cwd, *cwd ? "/" : "", text) < 0)
         return af_error_errno(err, ENOMEM, "%s", where);
-    snprintf(path, size, "%s%s%s", cwd, *cwd ? "/" : "", text);
     size_t len = strlen(path);
     while (len > 1 && path[len - 1] == '/')
         path[--len] = '\0';

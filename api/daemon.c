@@ -86,7 +86,8 @@ static int start_mux(struct daemon *daemon, struct af_error *err)
         .state_dir = daemon->config.state,
         .uid_base = daemon->config.uid_base,
         .uid_count = daemon->config.uid_count,
-        .reserved_uid = daemon->config.uid_base + daemon->config.uid_count,
+        // Slots count from 1: the last one runs as uid_base + uid_count.
+        .reserved_uid = daemon->config.uid_base + daemon->config.uid_count + 1,
     };
     return mux_open(&options, &daemon->mux, err);
 }

@@ -6,6 +6,7 @@
 #include "fs/ops.h"
 
 #include "fs/session_priv.h"
+#include "mux/base/limits.h"
 
 struct listing {
     fuse_req_t req;
@@ -14,14 +15,22 @@ struct listing {
     size_t used;
 };
 
+// libfuse takes NUL-terminated names; mux gives bytes and a length.
+static void terminate(char text[AF_NAME_MAX + 1], const char *name, size_t name_len)
+{
+    memcpy(text, name, name_len);
+    text[name_len] = '\0';
+}
+
 static bool add_plain(void *arg, const char *name, size_t name_len, uint64_t cookie,
                       const struct mux_entry *entry)
 {
-    (void)name_len; // NUL-terminated, too
     struct listing *list = arg;
     size_t left = list->size - list->used;
+    char text[AF_NAME_MAX + 1];
+    terminate(text, name, name_len);
     size_t need =
-        fuse_add_direntry(list->req, list->buf + list->used, left, name, &entry->st, (off_t)cookie);
+        fuse_add_direntry(list->req, list->buf + list->used, left, text, &entry->st, (off_t)cookie);
     if (need > left)
         return false;
     list->used += need;
@@ -31,12 +40,13 @@ static bool add_plain(void *arg, const char *name, size_t name_len, uint64_t coo
 static bool add_plus(void *arg, const char *name, size_t name_len, uint64_t cookie,
                      const struct mux_entry *entry)
 {
-    (void)name_len;
     struct listing *list = arg;
     size_t left = list->size - list->used;
     struct fuse_entry_param param;
+    char text[AF_NAME_MAX + 1];
+    terminate(text, name, name_len);
     fs_fill_entry(&param, entry);
-    size_t need = fuse_add_direntry_plus(list->req, list->buf + list->used, left, name, &param,
+    size_t need = fuse_add_direntry_plus(list->req, list->buf + list->used, left, text, &param,
                                          (off_t)cookie);
     if (need > left)
         return false;

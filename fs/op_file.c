@@ -138,6 +138,7 @@ static int read_blocking(struct fs_call *call, char *buf)
     return 0;
 }
 
+// May wait.
 static bool is_in_memory(int fd)
 {
     struct statfs st;
@@ -151,6 +152,10 @@ static int read_blob(struct fs_call *call)
     if (!buf)
         return -ENOMEM;
     call->read.size = room;
+    if (call->ctx.may_block && !atomic_load(&call->session->backing_known)) {
+        atomic_store(&call->session->backing_in_memory, is_in_memory(call->read.fd));
+        atomic_store(&call->session->backing_known, true);
+    }
     if (call->ctx.may_block || atomic_load(&call->session->backing_in_memory))
         return read_blocking(call, buf);
     struct iovec iov = {.iov_base = buf, .iov_len = call->read.size};
@@ -159,10 +164,10 @@ static int read_blob(struct fs_call *call)
         fs_answer_buf(call, buf, call->read.size);
         return 0;
     }
-    if (n < 0 && errno == EOPNOTSUPP && is_in_memory(call->read.fd)) {
-        atomic_store(&call->session->backing_in_memory, true);
-        return read_blocking(call, buf);
-    }
+    // Some file systems cannot tell. Whether this one is memory is asked once, and not here:
+    // even statfs may wait, on a network's file system.
+    if (n < 0 && errno == EOPNOTSUPP && !atomic_load(&call->session->backing_known))
+        return -EAGAIN;
     char *payload = NULL;
     size_t ignored;
     fs_call_payload(call, &payload, &ignored);
@@ -183,7 +188,7 @@ static int run_read(struct fs_call *call)
         return 0;
     }
     rc = read_blob(call);
-    if (rc == -EAGAIN && !call->ctx.may_block) { // the io loop is full
+    if (rc == -EAGAIN && !call->ctx.may_block) { // the io loop is full, or see above
         mux_read_done(call->session->mux, &call->read);
         call->read_open = false;
         return MUX_SLOW;

@@ -81,6 +81,7 @@ struct fs_session {
     struct fs_slow *slow;
     struct fs_invalidator *invalidator;
     struct fs_counter_shard *counters;
+    atomic_bool backing_known;     // whether the next is known
     atomic_bool backing_in_memory; // backing files never wait for a disk (tmpfs)
 };
 

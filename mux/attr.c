@@ -12,8 +12,7 @@
 
 static bool is_shareable(mode_t mode, uint32_t nlink, bool in_delta, unsigned level)
 {
-    return S_ISREG(mode) && nlink == 1 && !in_delta &&
-           (level == RULES_READ || level == RULES_VIEW);
+    return S_ISREG(mode) && nlink == 1 && !in_delta && (level == RULES_READ || level == RULES_VIEW);
 }
 
 bool mux_node_is_shareable(const struct mux_node *node)
@@ -38,8 +37,8 @@ static mode_t directory_mode(const struct mux_view *view, const struct mux_node 
 {
     if (node->level == RULES_WRITE)
         return node->mode & 07777;
-    bool may_write = node->level >= RULES_READ ||
-                     rules_below_max(view->rules, node->state) == RULES_WRITE;
+    bool may_write =
+        node->level >= RULES_READ || rules_below_max(view->rules, node->state) == RULES_WRITE;
     return may_write ? 0755 : 0555;
 }
 

@@ -1,10 +1,11 @@
 // From a node's level to the attributes and the nodeid that the kernel enforces it by.
 //
 //   level   regular file                              symbolic link          directory
-//   write   owner the view's, mode as stored          owner the view's       owner the view's, as stored
-//   read    owner reserved, 0444 (0555 if any x)      owner reserved         owner the view's, 0755
-//   view    owner reserved, 0000                      reserved, no readlink  owner the view's, 0555*
-//   none    hidden                                    hidden                 hidden, or 0555* on the way
+//   write   owner the view's, mode as stored          owner the view's       owner the view's, as
+//   stored read    owner reserved, 0444 (0555 if any x)      owner reserved         owner the
+//   view's, 0755 view    owner reserved, 0000                      reserved, no readlink  owner the
+//   view's, 0555* none    hidden                                    hidden                 hidden,
+//   or 0555* on the way
 //                                                                            to what is permitted
 //   * 0755 where something below may be writable: the server decides each change itself.
 // The reserved owner is mapped in no sandbox, so a nested user namespace gains nothing by it.

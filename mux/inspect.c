@@ -6,7 +6,7 @@
 // Read next: inspect_tree.c, diff.c.
 #include "mux/inspect.h"
 
-#include "mux/arena.h"
+#include "mux/attr.h"
 #include "mux/file_priv.h"
 #include "mux/host_call.h"
 #include "mux/inspect_priv.h"
@@ -143,6 +143,33 @@ static void describe(const struct store_inode *inode, struct mux_node_info *info
         memcpy(info->symlink_target, inode->inline_data, inode->inline_len);
 }
 
+// Fills what needs the node's record, within its transaction.
+static int stat_in_txn(struct mux *mux, const char *sandbox_id, struct store_txn *txn,
+                       const struct mux_sandbox_layers *of, const struct mux_path *path,
+                       struct rules *rules, struct mux_node_info *info)
+{
+    struct store_inode inode;
+    size_t index;
+    int rc = mux_resolve_path(txn, mux_layer_list_all(&of->layers), of->root_fid, path->text,
+                              path->len, &inode, &index);
+    if (rc < 0)
+        return rc;
+    describe(&inode, info);
+    info->in_delta = index == 0;
+    info->layer = of->layers.ids[index];
+    rules_state state = rules_walk(rules, path->text, path->len);
+    info->level = rules_level(rules, state);
+    info->traversable_only =
+        info->level == RULES_NONE && S_ISDIR(info->mode) && !rules_is_hidden(rules, state);
+    rules_state_release(rules, state);
+    uint64_t root;
+    if (mux_view_find(mux, sandbox_id, &root)) {
+        info->nodeid = mux_nodeid_of(mux_nodeid_route(root), &inode, info->in_delta, info->level);
+        info->shared = mux_nodeid_is_shared(info->nodeid);
+    }
+    return 0;
+}
+
 int mux_inspect_stat(struct mux *mux, const char *sandbox_id, const void *path, size_t path_len,
                      struct mux_node_info *ret, struct af_error *err)
 {
@@ -154,27 +181,11 @@ int mux_inspect_stat(struct mux *mux, const char *sandbox_id, const void *path, 
         mux_inspect_begin_rules(mux, sandbox_id, &of, &rules, &txn, err) < 0)
         return -1;
     struct mux_node_info info = {0};
-    struct store_inode inode;
-    size_t index;
-    int rc = mux_resolve_path(txn, mux_layer_list_all(&of.layers), of.root_fid, parsed.text,
-                              parsed.len, &inode, &index);
-    if (rc == 0) {
-        describe(&inode, &info);
-        info.in_delta = index == 0;
-        info.layer = of.layers.ids[index];
-    }
+    int rc = stat_in_txn(mux, sandbox_id, txn, &of, &parsed, rules, &info);
     store_read_end(txn);
-    rules_state state = rules_walk(rules, parsed.text, parsed.len);
-    info.level = rules_level(rules, state);
-    info.traversable_only =
-        info.level == RULES_NONE && S_ISDIR(info.mode) && !rules_is_hidden(rules, state);
-    rules_state_release(rules, state);
     rules_unref(rules);
     if (rc < 0)
         return mux_fail_path(err, rc, &parsed);
-    uint64_t root;
-    if (mux_view_find(mux, sandbox_id, &root))
-        info.nodeid = mux_nodeid_private(mux_nodeid_route(root), info.fid);
     *ret = info;
     return 0;
 }

@@ -33,11 +33,11 @@
 struct mux;
 
 struct mux_options {
-    const char *state_dir;   // see mux/store/store.h
-    uid_t uid_base;          // slot n runs as host uid and gid uid_base + n
-    uint32_t uid_count;      // how many slots there may be (at most AF_SLOT_COUNT)
-    uid_t reserved_uid;      // owner and group shown for what a sandbox may not change; outside
-                             // uid_base .. uid_base + uid_count
+    const char *state_dir; // see mux/store/store.h
+    uid_t uid_base;        // slot n runs as host uid and gid uid_base + n
+    uint32_t uid_count;    // how many slots there may be (at most AF_SLOT_COUNT)
+    uid_t reserved_uid;    // owner and group shown for what a sandbox may not change; outside
+                           // uid_base .. uid_base + uid_count
 };
 
 // Opens the store and marks sandboxes that were running when the daemon ended as stopped, their

@@ -13,12 +13,12 @@ struct mux_name {
     size_t len;
     rules_state state; // owned: mux_name_fini
     enum rules_level level;
-    bool hidden;  // by the rules, whatever it is
-    bool exists;  // hidden or not
-    bool visible; // exists and may be known of
+    bool hidden;   // by the rules, whatever it is
+    bool exists;   // hidden or not
+    bool visible;  // exists and may be known of
     bool in_lower; // mux_name_resolve_change only: a layer below the delta has it
-    uint64_t fid; // when it exists
-    uint8_t type; // DT_*
+    uint64_t fid;  // when it exists
+    uint8_t type;  // DT_*
 };
 
 // Loads a directory that names are looked for in. -ENOTDIR, -ENOENT (hidden), -ESTALE.

@@ -58,8 +58,8 @@ static int show(struct listing *list, const struct store_entry *found, bool *sho
 static int show_dots(struct listing *list, uint64_t cookie)
 {
     struct mux_entry entry = {0};
-    uint64_t parent = list->dir->fid == list->op->view->root_fid ? MUX_NODEID_TOP
-                                                                 : list->dir->parent;
+    uint64_t parent =
+        list->dir->fid == list->op->view->root_fid ? MUX_NODEID_TOP : list->dir->parent;
     entry.st.st_mode = S_IFDIR;
     entry.st.st_ino = list->dir->fid;
     if (cookie < COOKIE_DOT && !list->fn(list->arg, ".", 1, COOKIE_DOT, &entry))

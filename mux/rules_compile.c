@@ -167,8 +167,8 @@ static bool covers_everything(const struct rules_part *parts, size_t n)
 static void number_pattern(struct rules *rules, size_t index)
 {
     struct rules_pattern *pattern = &rules->patterns.list[index];
-    const struct rules_part *parts = rules->patterns.parts + pattern->first_part;
-    size_t n = pattern->n_parts;
+    size_t n = pattern->n_parts; // none: the root itself, and perhaps there are no parts at all
+    const struct rules_part *parts = n ? rules->patterns.parts + pattern->first_part : NULL;
     struct rules_position *first = rules->positions + rules->n_positions, *p = first;
     bool loop = false;
     pattern->first_position = (uint16_t)rules->n_positions;

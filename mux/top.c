@@ -89,8 +89,8 @@ int mux_top_readdir(struct mux *mux, const struct mux_ctx *ctx, uint64_t cookie,
         return 0;
     if (cookie < COOKIE_SENTINEL) {
         int rc = mux_top_lookup(mux, ctx, MUX_SENTINEL_NAME, &entry);
-        if (rc < 0 || !fn(arg, MUX_SENTINEL_NAME, strlen(MUX_SENTINEL_NAME), COOKIE_SENTINEL,
-                          &entry))
+        if (rc < 0 ||
+            !fn(arg, MUX_SENTINEL_NAME, strlen(MUX_SENTINEL_NAME), COOKIE_SENTINEL, &entry))
             return rc;
     }
     uint32_t slot = cookie > STORE_COOKIE_FIRST ? (uint32_t)(cookie - STORE_COOKIE_FIRST) + 1 : 1;

@@ -56,6 +56,12 @@ static void end_txn(struct mux_op *op)
     op->writing = false;
 }
 
+void mux_op_end_read(struct mux_op *op)
+{
+    if (!op->writing)
+        end_txn(op);
+}
+
 int mux_op_write(struct mux_op *op)
 {
     if (op->writing)

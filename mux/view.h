@@ -80,6 +80,8 @@ int mux_op_enter_exclusive(struct mux *mux, uint64_t nodeid, struct mux_op *op);
 // Begins the transaction if there is none yet. After mux_op_write what mux_op_read's transaction
 // returned is void.
 int mux_op_read(struct mux_op *op);
+// Drops a read transaction before work that takes longer.
+void mux_op_end_read(struct mux_op *op);
 int mux_op_write(struct mux_op *op);
 // Commits a write transaction and publishes to the node cache; the lock stays. Needed only where
 // what is published lives shorter than mux_op_leave.

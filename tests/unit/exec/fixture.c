@@ -52,6 +52,8 @@ const char *xt_init_path(void)
     char *tests = strstr(path, "/tests/unit/");
     assert_non_null(tests);
     strcpy(tests, "/bin/agentfense-init");
+    if (access(path, X_OK) < 0)
+        fail_msg("%s is not built: make VARIANT=... bins", path);
     return path;
 }
 

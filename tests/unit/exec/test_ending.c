@@ -8,9 +8,9 @@
 #include <string.h>
 
 // A shell line that starts a process which has left session and parents behind, and writes its
-// name into the view when it runs.
+// pid into a file of the view when it runs.
 #define DAEMONISE(name)                                                                            \
-    "(setsid sh -c '(setsid sh -c \"echo > /workspace/" name                                       \
+    "(setsid sh -c '(setsid sh -c \"echo \\$\\$ > /workspace/" name                                \
     "; exec sleep 1000\" <&- >&- 2>&- &) &' <&- >&- 2>&- &); "
 
 static void x6_timeout_kills_descendants_that_fork_twice_and_setsid(void **state)
@@ -35,7 +35,8 @@ static void a_timeout_leaves_other_commands_alone(void **state)
 {
     struct xt *xt = *state;
     const struct exec_command_spec other = {
-        .shell_line = "mkfifo /tmp/go; echo > /workspace/ready; read x < /tmp/go; echo $x"};
+        .shell_line = DAEMONISE("b") "mkfifo /tmp/go; while ! [ -s b ]; do :; done; "
+                                     "echo > ready; read x < /tmp/go; kill -0 $(cat b) && echo $x"};
     struct xt_done *kept = xt_start(xt, &other, NULL);
     xt_wait_file(xt, "ready");
     const struct exec_command_spec spec = {.shell_line = DAEMONISE("a") "sleep 1000",

@@ -52,7 +52,7 @@ static int teardown(void **state)
 
 static const char *path(const char *name)
 {
-    static char ret[256];
+    static char ret[512];
     snprintf(ret, sizeof ret, "%s/v/%s", mountpoint, name);
     return ret;
 }

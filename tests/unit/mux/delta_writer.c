@@ -102,10 +102,10 @@ static void drop_name(struct edit *edit, const struct place *place)
     assert_int_equal(mux_resolve_in_lower(edit->txn, edit->layers, place->parent, place->name,
                                           place->name_len, &in_lower),
                      0);
-    int rc = in_lower ? store_entry_put_whiteout(edit->txn, delta, place->parent, place->name,
-                                                 place->name_len)
-                      : store_entry_del(edit->txn, delta, place->parent, place->name,
-                                        place->name_len);
+    int rc = in_lower
+                 ? store_entry_put_whiteout(edit->txn, delta, place->parent, place->name,
+                                            place->name_len)
+                 : store_entry_del(edit->txn, delta, place->parent, place->name, place->name_len);
     assert_int_equal(rc, 0);
 }
 

@@ -212,8 +212,8 @@ static void test_a_callback_can_stop_it_and_errors_are_told(void **state)
     OK(delta_write(&w, "1", "x"));
     OK(delta_write(&w, "2", "x"));
     OK(delta_write(&w, "3", "x"));
-    assert_int_equal(
-        mux_inspect_diff(w.fixture->mux, w.sandbox.text, stop_at_second, &calls, &err), 9);
+    assert_int_equal(mux_inspect_diff(w.fixture->mux, w.sandbox.text, stop_at_second, &calls, &err),
+                     9);
     assert_int_equal(calls, 2);
     expect_error(mux_inspect_diff(w.fixture->mux, UNKNOWN_SANDBOX, stop_at_second, &calls, &err),
                  &err, AF_NOT_FOUND, UNKNOWN_SANDBOX);

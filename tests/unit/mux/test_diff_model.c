@@ -62,8 +62,8 @@ static void read_view(struct delta_writer *writer, struct tree *tree)
         size_t len = strlen(node->path);
         if (S_ISDIR(node->mode))
             continue;
-        assert_int_equal(
-            mux_inspect_stat(mux, writer->sandbox.text, node->path, len, &info, &err), 0);
+        assert_int_equal(mux_inspect_stat(mux, writer->sandbox.text, node->path, len, &info, &err),
+                         0);
         node->mtime_ns = info.mtime_ns;
         if (!S_ISREG(node->mode))
             continue;

@@ -57,8 +57,8 @@ static void assert_tree(struct fixture *f, struct af_id id, const char *expected
     size_t len;
     struct af_error err;
     FILE *out = open_memstream(&text, &len);
-    assert_int_equal(
-        mux_codebase_list_files(f->mux, id.text, "", 0, true, print_node, out, &err), 0);
+    assert_int_equal(mux_codebase_list_files(f->mux, id.text, "", 0, true, print_node, out, &err),
+                     0);
     fclose(out);
     assert_string_equal(text, expected);
     free(text);
@@ -217,9 +217,8 @@ static void test_hostile_bytes_are_refused(void **state)
     expect_error(mux_import_data(import, "x", 1, &err), &err, AF_INVALID_ARGUMENT, "entry before");
     mux_import_abort(import);
     import = begin(f, id);
-    assert_int_equal(mux_import_entry(import, "l", 1, S_IFLNK | 0777, 0, long_target,
-                                      AF_SYMLINK_MAX, &err),
-                     0);
+    assert_int_equal(
+        mux_import_entry(import, "l", 1, S_IFLNK | 0777, 0, long_target, AF_SYMLINK_MAX, &err), 0);
     assert_int_equal(
         mux_import_entry(import, long_name, AF_NAME_MAX, S_IFREG | 0644, 0, NULL, 0, &err), 0);
     must_commit(import);

@@ -139,7 +139,12 @@ static void test_an_attached_view_has_a_slot_and_nodeids(void **state)
     struct af_error err;
     if (mux_view_attach(w.fixture->mux, w.sandbox.text, &attachment, &err) < 0)
         fail_msg("%s", err.text);
-    assert_int_not_equal(stat_of(&w, "src").nodeid, 0);
+    struct mux_node_info info = stat_of(&w, "src");
+    assert_true(info.nodeid != 0 && !info.shared);
+    info = stat_of(&w, "src/app/main.c"); // unmodified, not writable: one for all views
+    assert_true(info.nodeid != 0 && info.shared);
+    info = stat_of(&w, "out/o");
+    assert_true(info.nodeid != 0 && !info.shared);
     mux_view_detach(w.fixture->mux, w.sandbox.text);
     assert_int_equal(stat_of(&w, "src").nodeid, 0);
 }

@@ -220,8 +220,7 @@ static void test_B9_running_sandboxes_are_stopped_after_a_crash_with_their_delta
     assert_int_equal(get(f, pending).last.status, STORE_SANDBOX_PENDING);
     struct mux_file *file;
     struct af_error err;
-    assert_int_equal(
-        mux_inspect_open_file(f->mux, running[7].text, "written", 7, &file, &err), 0);
+    assert_int_equal(mux_inspect_open_file(f->mux, running[7].text, "written", 7, &file, &err), 0);
     char *text = read_all(file, NULL);
     assert_string_equal(text, "before the crash");
     free(text);

@@ -36,9 +36,8 @@ static void test_O4_every_byte_arrives_whatever_the_size_and_the_chunks(void **s
         md5_hex(bytes, sizes[i], expected);
         struct mux_upload *upload;
         struct mux_upload_result result;
-        assert_int_equal(mux_upload_begin(f->mux, id.text, "dir/f", 5, (int64_t)sizes[i], &upload,
-                                          &err),
-                         0);
+        assert_int_equal(
+            mux_upload_begin(f->mux, id.text, "dir/f", 5, (int64_t)sizes[i], &upload, &err), 0);
         size_t chunk = chunks[i % 4] == 1 && sizes[i] > 5000 ? 65536 : chunks[i % 4];
         for (size_t at = 0; at < sizes[i]; at += chunk) {
             size_t n = sizes[i] - at < chunk ? sizes[i] - at : chunk;
@@ -131,9 +130,8 @@ static void test_E7_bad_paths_are_refused_and_nothing_is_made(void **state)
     static const struct {
         const char *path, *part;
     } bad[] = {
-        {"", "empty"},          {"/etc/passwd", "absolute"}, {"a/../../b", "'..'"},
-        {"..", "'..'"},         {"./a", "no name"},          {"a//b", "no name"},
-        {"a/", "no name"},      {".", "no name"},
+        {"", "empty"},      {"/etc/passwd", "absolute"}, {"a/../../b", "'..'"}, {"..", "'..'"},
+        {"./a", "no name"}, {"a//b", "no name"},         {"a/", "no name"},     {".", "no name"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
         expect_error(upload_status(f, id, bad[i].path, strlen(bad[i].path), &err), &err,
@@ -227,7 +225,8 @@ static void test_announced_sizes_are_held_to(void **state)
     mux_upload_abort(upload);
     assert_int_equal(mux_upload_begin(f->mux, id.text, "f", 1, 3, &upload, &err), 0);
     assert_int_equal(mux_upload_write(upload, "ab", 2, &err), 0);
-    expect_error(mux_upload_commit(upload, &result, &err), &err, AF_INVALID_ARGUMENT, "ended after");
+    expect_error(mux_upload_commit(upload, &result, &err), &err, AF_INVALID_ARGUMENT,
+                 "ended after");
     assert_listing(f, id, "");
 }
 

@@ -1,0 +1,161 @@
+// The content of a file that changes: inline while small, else in a blob of its own.
+// Under the view's exclusive lock, outside of any write transaction. Read next: edit.h, edit.c.
+#include "mux/edit.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+// What an edit means for one file's content.
+struct change {
+    uint64_t old_size, new_size;
+    uint64_t keep; // bytes from the start of the old content that stay
+};
+
+static struct change plan(const struct mux_edit *edit, uint64_t old_size)
+{
+    struct change change = {.old_size = old_size};
+    if (!edit->data) {
+        change.new_size = (uint64_t)edit->attr->st_size;
+        change.keep = change.new_size < old_size ? change.new_size : old_size;
+        return change;
+    }
+    uint64_t end = edit->offset + edit->len;
+    change.new_size = end > old_size ? end : old_size;
+    change.keep = old_size;
+    if (end >= old_size && edit->offset < old_size)
+        change.keep = edit->offset;
+    return change;
+}
+
+static int write_all(int fd, const char *data, size_t len, uint64_t offset)
+{
+    while (len > 0) {
+        ssize_t n = pwrite(fd, data, len, (off_t)offset);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -errno;
+        data += n;
+        len -= (size_t)n;
+        offset += (uint64_t)n;
+    }
+    return 0;
+}
+
+static void set_inline(const struct mux_edit *edit, const struct change *change,
+                       struct mux_record *record)
+{
+    struct store_inode *inode = &record->inode;
+    uint64_t had = inode->content == STORE_CONTENT_INLINE ? change->keep : 0;
+    memset(record->data + had, 0, sizeof record->data - had);
+    if (edit->data)
+        memcpy(record->data + edit->offset, edit->data, edit->len);
+    inode->content = change->new_size > 0 ? STORE_CONTENT_INLINE : STORE_CONTENT_NONE;
+    inode->inline_data = change->new_size > 0 ? record->data : NULL;
+    inode->inline_len = change->new_size;
+    inode->blob = 0;
+    inode->blob_owned = false;
+}
+
+// Void bytes behind the end must not come to light when the file grows over them.
+static int cut_stale(int fd, uint64_t size)
+{
+    off_t end = lseek(fd, 0, SEEK_END);
+    if (end < 0)
+        return -errno;
+    return (uint64_t)end > size && ftruncate(fd, (off_t)size) < 0 ? -errno : 0;
+}
+
+static int open_own(struct mux_op *op, const struct mux_edit *edit, const struct change *change,
+                    const struct mux_record *record, struct mux_body *body)
+{
+    int rc = store_blob_open(op->mux->store, record->inode.blob, &body->blob);
+    if (rc < 0)
+        return rc;
+    bool gap = edit->data ? edit->offset > change->old_size : change->new_size > change->old_size;
+    body->cut = change->new_size < change->old_size;
+    if (gap)
+        rc = cut_stale(store_blob_fd(body->blob), change->old_size);
+    return rc;
+}
+
+// A blob of the file's own with the bytes that stay.
+static int make_own(struct mux_op *op, const struct change *change, const struct mux_record *record,
+                    struct mux_copy *copy, struct mux_body *body)
+{
+    const struct store_inode *inode = &record->inode;
+    body->fresh = true;
+    if (inode->content == STORE_CONTENT_BLOB && change->keep > 0) {
+        body->blob = copy->blob;
+        copy->blob = NULL;
+        return cut_stale(store_blob_fd(body->blob), change->keep);
+    }
+    int rc = store_blob_new(op->mux->store, &body->blob);
+    if (rc == 0 && inode->content == STORE_CONTENT_INLINE)
+        rc = write_all(store_blob_fd(body->blob), record->data, change->keep, 0);
+    return rc;
+}
+
+static bool copy_serves(const struct mux_copy *copy, const struct mux_record *record,
+                        const struct change *change)
+{
+    return copy->blob && copy->source == record->inode.blob && copy->bytes >= change->keep;
+}
+
+int mux_body_change(struct mux_op *op, const struct mux_edit *edit, struct mux_record *record,
+                    struct mux_copy *copy, struct mux_body *ret, struct mux_copy *need)
+{
+    struct store_inode *inode = &record->inode;
+    struct change change = plan(edit, inode->size);
+    bool is_blob = inode->content == STORE_CONTENT_BLOB;
+    struct mux_body body = {.size = change.new_size};
+    if (!edit->data && change.new_size == change.old_size) {
+        *ret = body; // nothing to copy for
+        return 0;
+    }
+    int rc = mux_op_check_quota(op, mux_record_growth(record, change.new_size), 0);
+    if (rc < 0)
+        return rc;
+    mux_op_end_read(op);
+    if (change.new_size == 0 || (change.new_size <= AF_INLINE_CONTENT_MAX &&
+                                 !(is_blob && (inode->blob_owned || change.keep > 0)))) {
+        set_inline(edit, &change, record);
+    } else {
+        bool own = is_blob && inode->blob_owned;
+        if (is_blob && !own && change.keep > 0 && !copy_serves(copy, record, &change)) {
+            *need = (struct mux_copy){.source = inode->blob, .bytes = change.keep};
+            return MUX_BODY_COPY;
+        }
+        rc = own ? open_own(op, edit, &change, record, &body)
+                 : make_own(op, &change, record, copy, &body);
+        if (rc == 0 && edit->data)
+            rc = write_all(store_blob_fd(body.blob), edit->data, edit->len, edit->offset);
+        if (rc < 0) {
+            mux_body_finish(&body, false);
+            return rc;
+        }
+        inode->content = STORE_CONTENT_BLOB;
+        inode->blob = store_blob_id(body.blob);
+        inode->blob_owned = true;
+        inode->inline_data = NULL;
+        inode->inline_len = 0;
+    }
+    inode->size = change.new_size;
+    *ret = body;
+    return 0;
+}
+
+void mux_body_finish(struct mux_body *body, bool committed)
+{
+    if (!body->blob)
+        return;
+    // When this fails the bytes behind the end stay void: they are cut before the file grows.
+    if (committed && body->cut && ftruncate(store_blob_fd(body->blob), (off_t)body->size) < 0)
+        body->cut = false;
+    if (body->fresh && !committed)
+        store_blob_discard(body->blob);
+    else
+        store_blob_release(body->blob);
+    body->blob = NULL;
+}

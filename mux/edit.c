@@ -1,0 +1,133 @@
+// Changing an inode, from the nodeid to the commit. Read next: edit.h, body.c, setattr.c.
+#include "mux/edit.h"
+
+#include "mux/attr.h"
+#include "mux/top.h"
+
+#include <errno.h>
+
+#define TRIES_MAX 16 // a copy was overtaken this often: the store must be damaged
+
+static bool changes_content(const struct mux_edit *edit)
+{
+    return edit->data || (edit->set & MUX_SET_SIZE);
+}
+
+static int check(const struct mux_op *op, const struct mux_node *node, const struct mux_edit *edit)
+{
+    if (!mux_node_is_visible(op, node))
+        return -ENOENT;
+    if (!mux_node_is_writable(node))
+        return -EACCES;
+    if (changes_content(edit) && !S_ISREG(node->mode))
+        return S_ISDIR(node->mode) ? -EISDIR : -EINVAL;
+    return 0;
+}
+
+static int change_record(struct mux_op *op, const struct mux_ctx *ctx, const struct mux_edit *edit,
+                         struct mux_record *record, struct mux_copy *copy, struct mux_body *body,
+                         struct mux_copy *need)
+{
+    struct store_inode *inode = &record->inode;
+    bool copied_up = record->index > 0;
+    inode->ctime_ns = op->now_ns;
+    if (changes_content(edit)) {
+        mux_kill_suidgid(inode);
+        inode->mtime_ns = op->now_ns;
+    }
+    int rc = mux_edit_attributes(op, ctx, edit, inode);
+    if (rc == 0 && changes_content(edit))
+        rc = mux_body_change(op, edit, record, copy, body, need);
+    if (rc == 0)
+        rc = mux_op_write(op);
+    if (rc == 0)
+        rc = mux_record_put(op, record);
+    if (rc == 0)
+        rc = mux_op_commit(op);
+    if (rc == 0 && copied_up)
+        mux_count(&op->mux->counters.copy_ups);
+    return rc;
+}
+
+struct outcome {
+    struct stat st;
+    bool mode_changed;
+};
+
+static int edit_in(struct mux_op *op, const struct mux_ctx *ctx, uint64_t nodeid,
+                   const struct mux_edit *edit, struct mux_copy *copy, struct mux_copy *need,
+                   struct outcome *ret)
+{
+    struct mux_node node;
+    struct mux_record record;
+    struct mux_body body = {0};
+    int rc = mux_node_load(op, mux_nodeid_fid(nodeid), &node);
+    if (rc < 0)
+        return rc;
+    rc = check(op, &node, edit);
+    if (rc == 0)
+        rc = mux_record_load(op, node.fid, &record);
+    if (rc == 0) {
+        rc = change_record(op, ctx, edit, &record, copy, &body, need);
+        mux_body_finish(&body, rc == 0);
+    }
+    if (rc == 0) {
+        struct mux_node after;
+        mux_node_of_inode(nodeid, &record.inode, 0, &after);
+        after.state = node.state; // borrowed
+        mux_attr_fill(op->mux, op->view, &after, &ret->st);
+        ret->mode_changed = record.inode.mode != node.mode;
+    }
+    mux_node_fini(op, &node);
+    return rc;
+}
+
+// A write to a nodeid that all views share cannot happen while its attributes are what the kernel
+// enforces. It has dirtied pages that others see: have them dropped, and say so.
+static int refuse_shared(struct mux *mux, uint64_t nodeid, const struct mux_edit *edit)
+{
+    if (!changes_content(edit))
+        return -EPERM;
+    mux_count(&mux->counters.shared_write_alarms);
+    mux_notify_inval_inode(mux, nodeid, 0, 0);
+    return -EACCES;
+}
+
+int mux_edit(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid,
+             const struct mux_edit *edit, struct stat *ret)
+{
+    struct mux_copy copy = {0}, need = {0};
+    struct outcome outcome;
+    int rc = MUX_BODY_COPY;
+    if (mux_top_owns(nodeid))
+        return -EPERM;
+    if (mux_nodeid_is_shared(nodeid))
+        return refuse_shared(mux, nodeid, edit);
+    for (unsigned tries = 0; rc == MUX_BODY_COPY; tries++) {
+        struct mux_op op;
+        rc = mux_op_enter_exclusive(mux, nodeid, &op);
+        if (rc < 0)
+            break;
+        rc = edit_in(&op, ctx, nodeid, edit, &copy, &need, &outcome);
+        mux_op_leave(&op, rc < 0 ? rc : 0);
+        if (rc != MUX_BODY_COPY)
+            break;
+        mux_copy_discard(&copy);
+        if (need.bytes > MUX_COPY_FAST_BYTES && !ctx->may_block)
+            rc = MUX_SLOW;
+        else if (tries >= TRIES_MAX)
+            rc = -EIO;
+        else
+            rc = mux_copy_blob(mux, need.source, need.bytes, &copy);
+        if (rc == 0 || rc == -ENOENT) // gone: somebody else made the content the view's own
+            rc = MUX_BODY_COPY;
+    }
+    mux_copy_discard(&copy);
+    if (rc < 0)
+        return rc;
+    if (edit->data && outcome.mode_changed)
+        mux_notify_inval_inode(mux, nodeid, -1, 0);
+    if (ret)
+        *ret = outcome.st;
+    return 0;
+}

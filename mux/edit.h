@@ -1,0 +1,52 @@
+// Changing an inode: bytes, size, attributes, in one step. Internal to mux.
+//
+// A write and a setattr are the same operation with different parts of struct mux_edit: check the
+// level, make the content the view's own where it is not (copy-up), change the record, commit.
+// Blob data goes to its file before the record says so; a blob is cut only after the record says
+// so. Whatever lies beyond a record's size in its blob is void, and is cut off before a file grows
+// over it. So a crash at any point leaves a file whole.
+// Locks: the view's, exclusively, for the short part; copies are made outside (copy_up.h).
+// Errors: -errno, MUX_SLOW. Read next: edit.c, body.c.
+#ifndef AF_MUX_EDIT_H
+#define AF_MUX_EDIT_H
+
+#include "mux/copy_up.h"
+#include "mux/record.h"
+
+struct mux_edit {
+    const void *data; // a write of len bytes at offset, or NULL
+    size_t len;
+    uint64_t offset;
+    unsigned set;            // enum mux_set, MUX_SET_SIZE included
+    const struct stat *attr; // for set
+};
+
+// ret (may be NULL): the attributes afterwards.
+int mux_edit(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid,
+             const struct mux_edit *edit, struct stat *ret);
+
+// setattr.c: everything but the size. -EPERM for owners other than the view's.
+int mux_edit_attributes(struct mux_op *op, const struct mux_ctx *ctx, const struct mux_edit *edit,
+                        struct store_inode *inode);
+
+// Who changes a file that runs with its owner's identity takes that away.
+void mux_kill_suidgid(struct store_inode *inode);
+
+// ---- the content's part (body.c)
+
+struct mux_body {
+    struct store_blob *blob; // written to, or NULL
+    bool fresh;              // no committed record refers to it
+    bool cut;                // shorten it to `size` after the commit
+    uint64_t size;
+};
+
+#define MUX_BODY_COPY 1 // not an error: call again with a copy of need->source, need->bytes long
+
+// Changes the record's content and size as the edit says, writing blob data. *ret is filled when
+// it returns 0: mux_body_finish must follow. Takes copy->blob when it uses it.
+int mux_body_change(struct mux_op *op, const struct mux_edit *edit, struct mux_record *record,
+                    struct mux_copy *copy, struct mux_body *ret, struct mux_copy *need);
+void mux_body_finish(struct mux_body *body, bool committed);
+
+#endif

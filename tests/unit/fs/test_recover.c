@@ -1,0 +1,191 @@
+// Tests of recovery: a daemon is killed while it holds a mount with open files and a request in
+// flight; the next start must end the dead connection and unmount it, whatever is stacked there.
+// Needs root and /dev/fuse.
+#include "tests/unit/fs/fake_mux.h"
+
+#include "fs/fs.h"
+#include "fs/session_priv.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <signal.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+static char mountpoint[64];
+
+static int setup(void **state)
+{
+    (void)state;
+    snprintf(mountpoint, sizeof mountpoint, "/tmp/af-fs-rec-XXXXXX");
+    return mkdtemp(mountpoint) ? 0 : -1;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    return rmdir(mountpoint);
+}
+
+// A child that serves the mount until it is killed; it says so through the pipe.
+static pid_t start_daemon(enum fs_transport transport, int ready)
+{
+    pid_t pid = fork();
+    if (pid != 0)
+        return pid;
+    struct fs_session *session;
+    struct af_error err;
+    fake_reset();
+    uint64_t view = fake_add(MUX_NODEID_TOP, "v", S_IFDIR | 0755, NULL);
+    fake_add(view, "f", S_IFREG | 0644, "hello");
+    fake_get(fake_add(view, "slow", S_IFREG | 0644, "never"))->slow = true;
+    fake_close_latch();
+    struct fs_options options = {.mux = &fake, .mountpoint = mountpoint, .transport = transport};
+    if (fs_session_new(&options, &session, &err) != 0 || fs_session_start(session, &err) != 0)
+        _exit(1);
+    if (write(ready, "m", 1) != 1)
+        _exit(1);
+    fake_wait_at_latch(1); // somebody reads "slow"
+    if (write(ready, "r", 1) != 1)
+        _exit(1);
+    for (;;)
+        pause();
+}
+
+static pid_t start_reader(void)
+{
+    pid_t pid = fork();
+    if (pid != 0)
+        return pid;
+    char path[128], buf[8];
+    snprintf(path, sizeof path, "%s/v/slow", mountpoint);
+    int fd = open(path, O_RDONLY);
+    _exit(fd >= 0 && read(fd, buf, sizeof buf) < 0 ? 7 : 1); // an error, not a hang
+}
+
+static void kill_and_recover(enum fs_transport transport)
+{
+    int ready[2];
+    char byte, path[128];
+    struct af_error err = {0};
+    unsigned count = 99;
+    assert_int_equal(pipe(ready), 0);
+    pid_t daemon = start_daemon(transport, ready[1]);
+    assert_int_equal(read(ready[0], &byte, 1), 1);
+    snprintf(path, sizeof path, "%s/v/f", mountpoint);
+    int fd = open(path, O_RDWR);
+    assert_true(fd >= 0);
+    pid_t reader = start_reader();
+    assert_int_equal(read(ready[0], &byte, 1), 1);
+    kill(daemon, SIGKILL);
+    assert_int_equal(waitpid(daemon, NULL, 0), daemon);
+    struct fs_mount mount;
+    assert_int_equal(fs_mount_find(mountpoint, &mount), 1);
+    assert_true(mount.is_ours);
+
+    assert_int_equal(fs_recover(mountpoint, &count, &err), 0);
+    assert_int_equal(count, 1);
+    int status;
+    assert_int_equal(waitpid(reader, &status, 0), reader);
+    assert_int_equal(WEXITSTATUS(status), 7);
+    assert_int_equal(fs_mount_find(mountpoint, &mount), 0);
+    char buf[8];
+    assert_int_equal(pread(fd, buf, sizeof buf, 100), -1);
+    close(fd);
+    close(ready[0]);
+    close(ready[1]);
+    assert_int_equal(fs_recover(mountpoint, &count, &err), 0); // nothing there: fine
+    assert_int_equal(count, 0);
+}
+
+static void test_recover_after_kill_over_dev_fuse(void **state)
+{
+    (void)state;
+    kill_and_recover(FS_TRANSPORT_DEV_FUSE);
+}
+
+static void test_recover_after_kill_over_io_uring(void **state)
+{
+    (void)state;
+    struct fs_transport_state transport;
+    struct af_error err;
+    if (fs_transport_choose(&transport, FS_TRANSPORT_IO_URING, &err) != 0)
+        skip();
+    kill_and_recover(FS_TRANSPORT_IO_URING);
+}
+
+// Mounts FUSE with nobody behind it, as a killed daemon leaves it.
+static void mount_dead(const char *type)
+{
+    int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+    char data[128];
+    snprintf(data, sizeof data, "fd=%d,rootmode=40000,user_id=0,group_id=0", fd);
+    assert_int_equal(mount("x", mountpoint, type, MS_NOSUID | MS_NODEV, data), 0);
+    close(fd);
+}
+
+static void test_stacked_mounts_are_all_removed(void **state)
+{
+    (void)state;
+    unsigned count;
+    struct af_error err = {0};
+    mount_dead(FS_TYPE);
+    assert_int_equal(mount("x", mountpoint, "tmpfs", 0, NULL), -1); // dead: ENOTCONN
+    assert_int_equal(fs_recover(mountpoint, &count, &err), 0);
+    assert_int_equal(count, 1);
+    // Ours on top of something else: ours goes, the other stays.
+    assert_int_equal(mount("x", mountpoint, "tmpfs", 0, NULL), 0);
+    mount_dead(FS_TYPE);
+    assert_int_equal(fs_recover(mountpoint, &count, &err), -1); // the tmpfs is not ours
+    assert_int_equal(err.status, AF_FAILED_PRECONDITION);
+    assert_non_null(strstr(err.text, "tmpfs"));
+    struct fs_mount mount;
+    assert_int_equal(fs_mount_find(mountpoint, &mount), 1);
+    assert_string_equal(mount.type, "tmpfs");
+    assert_int_equal(umount2(mountpoint, MNT_DETACH), 0);
+}
+
+static void test_foreign_fuse_mounts_are_left_alone(void **state)
+{
+    (void)state;
+    struct af_error err = {0};
+    mount_dead("fuse.somebody");
+    assert_int_equal(fs_recover(mountpoint, NULL, &err), -1);
+    assert_int_equal(err.status, AF_FAILED_PRECONDITION);
+    assert_non_null(strstr(err.text, "fuse.somebody"));
+    assert_int_equal(umount2(mountpoint, MNT_DETACH), 0);
+}
+
+static void test_paths_are_canonical_without_looking_at_the_mount(void **state)
+{
+    (void)state;
+    char *path = NULL;
+    assert_int_equal(fs_mount_canonical("/proc/self/../self/./fd/", &path), 0);
+    assert_string_not_equal(path, "/proc/self/../self/./fd/");
+    free(path);
+    assert_int_equal(fs_mount_canonical("relative", &path), -EINVAL);
+    assert_int_equal(fs_mount_canonical("/", &path), -EINVAL);
+    assert_int_equal(fs_mount_canonical("/tmp/..", &path), -EINVAL);
+    assert_int_equal(fs_mount_canonical("/no/such/parent", &path), -ENOENT);
+    assert_int_equal(fs_mount_canonical("/tmp//x y///", &path), 0);
+    assert_string_equal(path, "/tmp/x y");
+    free(path);
+}
+
+#define FRESH(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        FRESH(test_recover_after_kill_over_dev_fuse),
+        FRESH(test_recover_after_kill_over_io_uring),
+        FRESH(test_stacked_mounts_are_all_removed),
+        FRESH(test_foreign_fuse_mounts_are_left_alone),
+        cmocka_unit_test(test_paths_are_canonical_without_looking_at_the_mount),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,35 @@
+// The command line of `agentfense`: one struct for all of its commands.
+//
+// Owns the arrays; strings point into argv. Thread: one.
+// Failure: options_parse returns the exit code to end with (0 after --help, 2 for wrong usage, the
+// sentence printed), or -1 to go on. Read next: main.c, and options.c for the help texts.
+#ifndef AF_TOOLS_AGENTFENSE_OPTIONS_H
+#define AF_TOOLS_AGENTFENSE_OPTIONS_H
+
+#include "tools/agentfense/permissions.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum command { COMMAND_RUN, COMMAND_CREATE, COMMAND_LS, COMMAND_EXEC, COMMAND_RM };
+
+struct options {
+    enum command command;
+    const char *socket; // --socket or the environment, or NULL
+    const struct preset_rules *preset;
+    struct permissions permissions;
+    const char **env; // NAME=VALUE
+    size_t n_env, max_env;
+    const char *workdir;
+    int64_t timeout_ns; // 0: not given
+    bool diff, apply, keep, no_stdin;
+    char **args; // before "--"
+    int n_args;
+    char **argv; // after "--"
+    int argc;
+};
+
+int options_parse(int argc, char **argv, struct options *ret);
+void options_fini(struct options *options);
+
+#endif
