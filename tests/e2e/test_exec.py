@@ -127,7 +127,7 @@ def test_E6_the_command_is_unprivileged(client, sandbox):
 
 
 def test_E7_the_environment_is_the_sandboxs_own(client, sandbox):
-    env = dict(l.split("=", 1) for l in client.out(sandbox, "env -0").split("\0") if "=" in l)
+    env = dict(l.split("=", 1) for l in client.out(sandbox, "env").splitlines() if "=" in l)
     allowed = {
         "HOME",
         "PATH",

@@ -258,7 +258,7 @@ int keeper_start(struct keeper *keeper, struct af_error *err)
                             "socket of a running one with --socket");
     if (daemon_path(program, sizeof program, err) < 0 || make_dir(keeper, err) < 0)
         return -1;
-    int status;
+    int status = -1;
     if (fork_keeper(keeper, program, &status, err) < 0) {
         rmdir(keeper->dir);
         return -1;

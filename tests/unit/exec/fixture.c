@@ -38,6 +38,14 @@ static void set_flag(bool *flag)
     pthread_cond_broadcast(&changed);
 }
 
+uid_t xt_uid(void)
+{
+    static uid_t uid; // of the program that set up the test, also in its forks
+    if (!uid)
+        uid = 1000000 + (uid_t)getpid() * 64;
+    return uid;
+}
+
 // ---- engine -----------------------------------------------------------------------------
 
 const char *xt_init_path(void)

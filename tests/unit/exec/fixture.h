@@ -15,7 +15,7 @@
 
 #include "exec/exec.h"
 
-#define XT_UID     200001
+#define XT_UID     (xt_uid())
 #define XT_SECOND  1000000000LL
 #define XT_WAIT_NS (60 * XT_SECOND) // a callback that takes longer fails the test
 
@@ -41,6 +41,10 @@ struct xt {
     bool started, stopped, died;
     struct af_error start_error, died_error; // AF_OK when none
 };
+
+// The host uid (and gid) of this test program's box, the first of 64 that no other test program
+// that runs at the same time uses: tests count the processes of a uid.
+uid_t xt_uid(void);
 
 // Options with the run directory and the init of this test.
 struct exec_options xt_options(const struct xt *xt);

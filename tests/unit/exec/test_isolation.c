@@ -55,14 +55,14 @@ static void e6_on_the_host_commands_are_the_boxs_own_user(void **state)
     struct exec_command *command;
     struct xt_done *done = xt_start(xt, &spec, &command);
     xt_wait_file(xt, "ready");
-    // Every id of every process of the box is the host's 200001, seen from the host.
-    assert_int_equal(
-        system("n=0; for p in /proc/[0-9]*; do grep -q '^NSpid:.*[0-9].*[0-9]' $p/status || "
-               "continue; grep -q '^Uid:.200001' $p/status || continue; n=$((n+1)); "
-               "grep -Pq '^Uid:\\t200001\\t200001\\t200001\\t200001$' $p/status && "
-               "grep -Pq '^Gid:\\t200001\\t200001\\t200001\\t200001$' $p/status || exit 1; "
-               "done 2>/dev/null; test $n -ge 3"),
-        0);
+    // Every id of every process of the box is the box's own one, seen from the host.
+    char line[1024];
+    snprintf(line, sizeof(line),
+             "n=0; for p in /proc/[0-9]*; do grep -q '^Uid:.%u' $p/status || continue; "
+             "n=$((n+1)); grep -Pq '^Uid:(\\t%u){4}$' $p/status && "
+             "grep -Pq '^Gid:(\\t%u){4}$' $p/status || exit 1; done 2>/dev/null; test $n -ge 3",
+             XT_UID, XT_UID, XT_UID);
+    assert_int_equal(system(line), 0);
     exec_command_cancel(command);
     xt_wait(done);
     exec_command_unref(command);

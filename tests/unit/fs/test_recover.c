@@ -93,8 +93,7 @@ static void kill_and_recover(enum fs_transport transport)
     assert_int_equal(waitpid(reader, &status, 0), reader);
     assert_int_equal(WEXITSTATUS(status), 7);
     assert_int_equal(fs_mount_find(mountpoint, &mount), 0);
-    char buf[8];
-    assert_int_equal(pread(fd, buf, sizeof buf, 100), -1);
+    assert_int_equal(write(fd, "x", 1), -1);
     close(fd);
     close(ready[0]);
     close(ready[1]);
@@ -134,9 +133,10 @@ static void test_stacked_mounts_are_all_removed(void **state)
     unsigned count;
     struct af_error err = {0};
     mount_dead(FS_TYPE);
-    assert_int_equal(mount("x", mountpoint, "tmpfs", 0, NULL), -1); // dead: ENOTCONN
+    mount_dead(FS_TYPE);
+    mount_dead(FS_TYPE);
     assert_int_equal(fs_recover(mountpoint, &count, &err), 0);
-    assert_int_equal(count, 1);
+    assert_int_equal(count, 3);
     // Ours on top of something else: ours goes, the other stays.
     assert_int_equal(mount("x", mountpoint, "tmpfs", 0, NULL), 0);
     mount_dead(FS_TYPE);

@@ -4,13 +4,10 @@
 // deepest first, then go through the entries in order. Content and attributes are taken from the
 // view only where an entry says that they changed, so a change that is not told shows. The same
 // histories are made by writing records and by the operations that a sandbox uses.
-#include "tests/unit/mux/delta_writer.h"
+#include "tests/unit/mux/view_writer.h"
 
-#include "mux/ops.h"
 #include "mux/walk.h"
 
-#include <errno.h>
-#include <linux/fs.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -242,6 +239,11 @@ static const struct driver by_records = {
     delta_rmdir, delta_rename, delta_exchange, delta_chmod,
 };
 
+static const struct driver by_operations = {
+    view_mkdir, view_write,  view_symlink,  view_unlink,
+    view_rmdir, view_rename, view_exchange, view_chmod,
+};
+
 // A path that often exists: one of the view's, or a new name in one of its directories.
 static void pick_path(struct prng *prng, const struct tree *view, char path[256])
 {
@@ -334,9 +336,15 @@ static void test_the_base_with_the_diff_applied_is_the_view(void **state)
     run_histories(*state, &by_records, false, 30, 40);
 }
 
+static void test_so_it_is_after_the_operations_of_a_sandbox(void **state)
+{
+    run_histories(*state, &by_operations, true, 30, 40);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        fixture_test(test_so_it_is_after_the_operations_of_a_sandbox),
         fixture_test(test_the_base_with_the_diff_applied_is_the_view),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

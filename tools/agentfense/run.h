@@ -1,0 +1,18 @@
+// The commands of `agentfense`, each returning the tool's exit code.
+#ifndef AF_TOOLS_AGENTFENSE_RUN_H
+#define AF_TOOLS_AGENTFENSE_RUN_H
+
+#include "tools/agentfense/options.h"
+
+#define EXIT_TIMED_OUT 124 // as timeout(1)
+#define EXIT_TOOL      125 // the tool itself failed, as env(1) and docker run
+
+// run.c
+int command_run(const struct options *options);
+// sandboxes.c
+int command_create(const struct options *options);
+int command_exec(const struct options *options);
+int command_ls(const struct options *options);
+int command_rm(const struct options *options);
+
+#endif

@@ -1,0 +1,331 @@
+// Connection, import, sandbox, command: see session.h.
+#include "tools/agentfense/session.h"
+
+#include "tools/agentfense/import.h"
+#include "tools/agentfense/interrupt.h"
+
+#include "mux/base/cleanup.h"
+#include "mux/base/limits.h"
+#include "mux/base/text.h"
+#include "tools/common/memory.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+// On a sandbox whose codebase was made for it alone.
+#define OWNED_LABEL "agentfense.codebase"
+#define OWNED_VALUE "owned"
+
+static int connect_session(struct session *session, struct af_error *err)
+{
+    session->fd = -1;
+    if (rpc_connect(session->socket, &session->client, &session->fd, err) < 0)
+        return -1;
+    interrupt_set_fd(session->fd);
+    return 0;
+}
+
+static void disconnect(struct session *session)
+{
+    interrupt_set_fd(-1);
+    if (session->fd >= 0)
+        close(session->fd);
+    session->fd = -1;
+    af_client_free(AF_TAKE_PTR(session->client));
+}
+
+int session_open(struct session *session, const char *socket, struct af_error *err)
+{
+    memset(session, 0, sizeof *session);
+    session->fd = -1;
+    session->socket = socket;
+    if (!socket) {
+        if (keeper_start(&session->keeper, err) < 0)
+            return -1;
+        session->socket = session->keeper.socket;
+    }
+    if (interrupt_check(err) < 0)
+        return -1;
+    return connect_session(session, err);
+}
+
+static int take_id(const char *prefix, ProtobufCBinaryData id, struct af_id *ret,
+                   struct af_error *err)
+{
+    if (af_id_parse(prefix, id.data, id.len, ret))
+        return 0;
+    return af_error_set(err, AF_INTERNAL, "the daemon sent a malformed id");
+}
+
+static int create_codebase(struct session *session, const char *dir, struct af_error *err)
+{
+    Sandbox__V1__CreateCodebaseRequest request = SANDBOX__V1__CREATE_CODEBASE_REQUEST__INIT;
+    AF_CLEANUP(rpc_cleanup) Sandbox__V1__Codebase *reply = NULL;
+    AF_CLEANUP_FREE char *name = tool_copy(dir, strnlen(dir, AF_NAME_TEXT_MAX));
+    af_text_make_printable(name);
+    request.name = af_client_text(name);
+    request.owner_id = af_client_text("agentfense");
+    if (rpc_unary(session->client, "/sandbox.v1.CodebaseService/CreateCodebase", &request.base,
+                  &sandbox__v1__codebase__descriptor, &reply, err) < 0)
+        return -1;
+    return take_id("cb", reply->id, &session->codebase_id, err);
+}
+
+static void set_rule(Sandbox__V1__PermissionRule *rule, const struct permission *from)
+{
+    sandbox__v1__permission_rule__init(rule);
+    rule->pattern = af_client_text(from->pattern);
+    rule->type = SANDBOX__V1__PATTERN_TYPE__PATTERN_TYPE_GLOB;
+    rule->permission = (Sandbox__V1__Permission)(int)from->level; // the same numbers
+    rule->priority = from->priority;
+}
+
+static int create_sandbox(struct session *session, const struct options *options,
+                          struct af_error *err)
+{
+    size_t count = options->preset->count + options->permissions.count;
+    AF_CLEANUP_FREE Sandbox__V1__PermissionRule *rules = tool_alloc(count * sizeof *rules);
+    AF_CLEANUP_FREE Sandbox__V1__PermissionRule **pointers = tool_alloc(count * sizeof *pointers);
+    for (size_t i = 0; i < count; i++) {
+        bool is_preset = i < options->preset->count;
+        set_rule(&rules[i], is_preset ? &options->preset->rules[i]
+                                      : &options->permissions.list[i - options->preset->count]);
+        pointers[i] = &rules[i];
+    }
+    Sandbox__V1__CreateSandboxRequest__LabelsEntry entry =
+        SANDBOX__V1__CREATE_SANDBOX_REQUEST__LABELS_ENTRY__INIT;
+    Sandbox__V1__CreateSandboxRequest__LabelsEntry *entries[] = {&entry};
+    entry.key = af_client_text(OWNED_LABEL);
+    entry.value = af_client_text(OWNED_VALUE);
+    Sandbox__V1__CreateSandboxRequest request = SANDBOX__V1__CREATE_SANDBOX_REQUEST__INIT;
+    request.codebase_id = af_client_text(session->codebase_id.text);
+    request.n_permissions = count;
+    request.permissions = pointers;
+    request.n_labels = 1;
+    request.labels = entries;
+    AF_CLEANUP(rpc_cleanup) Sandbox__V1__Sandbox *reply = NULL;
+    if (rpc_unary(session->client, "/sandbox.v1.SandboxService/CreateSandbox", &request.base,
+                  &sandbox__v1__sandbox__descriptor, &reply, err) < 0)
+        return -1;
+    return take_id("sb", reply->id, &session->sandbox_id, err);
+}
+
+static int start_sandbox(struct session *session, struct af_error *err)
+{
+    Sandbox__V1__StartSandboxRequest request = SANDBOX__V1__START_SANDBOX_REQUEST__INIT;
+    AF_CLEANUP(rpc_cleanup) Sandbox__V1__Sandbox *reply = NULL;
+    request.sandbox_id = af_client_text(session->sandbox_id.text);
+    return rpc_unary(session->client, "/sandbox.v1.SandboxService/StartSandbox", &request.base,
+                     &sandbox__v1__sandbox__descriptor, &reply, err);
+}
+
+int session_create(struct session *session, int root, const char *dir,
+                   const struct options *options, struct manifest *manifest, struct af_error *err)
+{
+    struct stat st;
+    bool has_own_dir = session->keeper.pid != 0 && stat(session->keeper.dir, &st) == 0;
+    if (create_codebase(session, dir, err) < 0 ||
+        import_directory(session->client, session->codebase_id.text, root,
+                         has_own_dir ? &st : NULL, manifest, err) < 0 ||
+        create_sandbox(session, options, err) < 0)
+        return -1;
+    return start_sandbox(session, err);
+}
+
+// ---- the command
+
+// All of stdin when it is a file or a pipe. *ret is to be freed.
+static int read_stdin(ProtobufCBinaryData *ret, struct af_error *err)
+{
+    size_t max = AF_STDIN_MAX + 1;
+    uint8_t *bytes = tool_alloc(max);
+    size_t len = 0;
+    while (len < max) {
+        ssize_t got = read(STDIN_FILENO, bytes + len, max - len);
+        if (got < 0 && errno == EINTR && interrupt_signal() == 0)
+            continue;
+        if (got < 0 && errno != EBADF) {
+            int failed = errno;
+            free(bytes);
+            return interrupt_check(err) < 0 ? -1 : af_error_errno(err, failed, "cannot read stdin");
+        }
+        if (got <= 0)
+            break;
+        len += (size_t)got;
+    }
+    ret->data = bytes;
+    ret->len = len;
+    if (len < max)
+        return 0;
+    free(bytes);
+    return af_error_set(err, AF_INVALID_ARGUMENT,
+                        "stdin has more than %u bytes; put it into a file in the directory",
+                        AF_STDIN_MAX);
+}
+
+static void write_all(int fd, ProtobufCBinaryData bytes)
+{
+    for (size_t done = 0; done < bytes.len;) {
+        ssize_t wrote = write(fd, bytes.data + done, bytes.len - done);
+        if (wrote < 0 && errno == EINTR && interrupt_signal() == 0)
+            continue;
+        if (wrote < 0)
+            return; // who reads it has gone; the run goes on
+        done += (size_t)wrote;
+    }
+}
+
+static void set_env(const struct options *options, Agentfense__V1__RunRequest__EnvEntry *entries,
+                    Agentfense__V1__RunRequest__EnvEntry **pointers)
+{
+    for (size_t i = 0; i < options->n_env; i++) {
+        const char *text = options->env[i], *equals = strchr(text, '=');
+        agentfense__v1__run_request__env_entry__init(&entries[i]);
+        entries[i].key.data = (uint8_t *)text;
+        entries[i].key.len = (size_t)(equals - text);
+        entries[i].value = af_client_text(equals + 1);
+        pointers[i] = &entries[i];
+    }
+}
+
+static void show_output(const Agentfense__V1__RunResponse *reply)
+{
+    fflush(stdout);
+    write_all(STDOUT_FILENO, reply->stdout);
+    write_all(STDERR_FILENO, reply->stderr);
+    if (reply->stdout_truncated || reply->stderr_truncated)
+        fprintf(stderr, "agentfense: %s of the command was cut: it printed too much\n",
+                !reply->stderr_truncated   ? "stdout"
+                : !reply->stdout_truncated ? "stderr"
+                                           : "the output");
+}
+
+static int call_run(struct session *session, const struct options *options,
+                    Agentfense__V1__RunRequest *request, struct outcome *ret, struct af_error *err)
+{
+    AF_CLEANUP(rpc_cleanup) Agentfense__V1__RunResponse *reply = NULL;
+    Google__Protobuf__Duration timeout = GOOGLE__PROTOBUF__DURATION__INIT;
+    int64_t timeout_ns = options->timeout_ns ? options->timeout_ns : AF_TIMEOUT_MAX_NS;
+    timeout.seconds = timeout_ns / AF_NS_PER_SEC;
+    timeout.nanos = (int32_t)(timeout_ns % AF_NS_PER_SEC);
+    request->timeout = &timeout;
+    *ret = (struct outcome){0};
+    if (af_client_unary(session->client, "/agentfense.v1.ExecService/Run", &request->base,
+                        &agentfense__v1__run_response__descriptor, 0, (void *)&reply, err) < 0) {
+        ret->timed_out = err->status == AF_DEADLINE_EXCEEDED;
+        if (!ret->timed_out)
+            return -1;
+        fprintf(stderr, "agentfense: %s\n", err->text);
+        return 0;
+    }
+    show_output(reply);
+    ret->exit_code = reply->exit_code & 0xFF;
+    return 0;
+}
+
+int session_exec(struct session *session, const struct options *options, struct outcome *ret,
+                 struct af_error *err)
+{
+    Agentfense__V1__RunRequest request = AGENTFENSE__V1__RUN_REQUEST__INIT;
+    ProtobufCBinaryData input = {0};
+    if (!options->no_stdin && !isatty(STDIN_FILENO) && read_stdin(&input, err) < 0)
+        return -1;
+    AF_CLEANUP_FREE uint8_t *input_bytes = input.data;
+    size_t n_env = options->n_env, argc = (size_t)options->argc;
+    AF_CLEANUP_FREE ProtobufCBinaryData *argv = tool_alloc(argc * sizeof *argv);
+    AF_CLEANUP_FREE Agentfense__V1__RunRequest__EnvEntry *env = tool_alloc(n_env * sizeof *env);
+    AF_CLEANUP_FREE Agentfense__V1__RunRequest__EnvEntry **entries =
+        tool_alloc(n_env * sizeof *entries);
+    for (size_t i = 0; i < argc; i++)
+        argv[i] = af_client_text(options->argv[i]);
+    set_env(options, env, entries);
+    (void)input_bytes;
+    request.sandbox_id = af_client_text(session->sandbox_id.text);
+    request.n_argv = argc;
+    request.argv = argv;
+    request.n_env = n_env;
+    request.env = entries;
+    request.stdin = input;
+    request.workdir = af_client_text(options->workdir);
+    return call_run(session, options, &request, ret, err);
+}
+
+// ---- the end
+
+int session_stop(struct session *session, struct af_error *err)
+{
+    Sandbox__V1__StopSandboxRequest request = SANDBOX__V1__STOP_SANDBOX_REQUEST__INIT;
+    AF_CLEANUP(rpc_cleanup) Sandbox__V1__Sandbox *reply = NULL;
+    request.sandbox_id = af_client_text(session->sandbox_id.text);
+    return rpc_unary(session->client, "/sandbox.v1.SandboxService/StopSandbox", &request.base,
+                     &sandbox__v1__sandbox__descriptor, &reply, err);
+}
+
+static int delete_codebase(struct af_client *client, ProtobufCBinaryData id, struct af_error *err)
+{
+    Sandbox__V1__DeleteCodebaseRequest request = SANDBOX__V1__DELETE_CODEBASE_REQUEST__INIT;
+    AF_CLEANUP(rpc_cleanup) Sandbox__V1__Empty *reply = NULL;
+    request.codebase_id = id;
+    return rpc_unary(client, "/sandbox.v1.CodebaseService/DeleteCodebase", &request.base,
+                     &sandbox__v1__empty__descriptor, &reply, err);
+}
+
+static bool is_owner(const Sandbox__V1__Sandbox *sandbox)
+{
+    for (size_t i = 0; i < sandbox->n_labels; i++) {
+        const Sandbox__V1__Sandbox__LabelsEntry *label = sandbox->labels[i];
+        if (label->key.len == strlen(OWNED_LABEL) && label->value.len == strlen(OWNED_VALUE) &&
+            memcmp(label->key.data, OWNED_LABEL, label->key.len) == 0 &&
+            memcmp(label->value.data, OWNED_VALUE, label->value.len) == 0)
+            return true;
+    }
+    return false;
+}
+
+int session_destroy(struct af_client *client, const char *sandbox_id, struct af_error *err)
+{
+    Sandbox__V1__GetSandboxRequest get = SANDBOX__V1__GET_SANDBOX_REQUEST__INIT;
+    Sandbox__V1__DestroySandboxRequest destroy = SANDBOX__V1__DESTROY_SANDBOX_REQUEST__INIT;
+    AF_CLEANUP(rpc_cleanup) Sandbox__V1__Sandbox *sandbox = NULL;
+    AF_CLEANUP(rpc_cleanup) Sandbox__V1__Empty *reply = NULL;
+    get.sandbox_id = destroy.sandbox_id = af_client_text(sandbox_id);
+    if (rpc_unary(client, "/sandbox.v1.SandboxService/GetSandbox", &get.base,
+                  &sandbox__v1__sandbox__descriptor, &sandbox, err) < 0 ||
+        rpc_unary(client, "/sandbox.v1.SandboxService/DestroySandbox", &destroy.base,
+                  &sandbox__v1__empty__descriptor, &reply, err) < 0)
+        return -1;
+    if (!is_owner(sandbox) || delete_codebase(client, sandbox->codebase_id, err) == 0)
+        return 0;
+    // Another sandbox was made on it meanwhile: the codebase stays for that one.
+    return err->status == AF_FAILED_PRECONDITION || err->status == AF_NOT_FOUND ? 0 : -1;
+}
+
+static bool remove_made(struct session *session)
+{
+    struct af_error err;
+    int rc = 0;
+    if (session->keep || !*session->codebase_id.text)
+        return true;
+    // An interrupt has broken the connection: removing takes a new one, that no signal breaks.
+    disconnect(session);
+    rc = rpc_connect(session->socket, &session->client, NULL, &err);
+    if (rc == 0 && *session->sandbox_id.text)
+        rc = session_destroy(session->client, session->sandbox_id.text, &err);
+    else if (rc == 0)
+        rc = delete_codebase(session->client, af_client_text(session->codebase_id.text), &err);
+    if (rc == 0)
+        return true;
+    fprintf(stderr, "agentfense: left behind: %s %s: %s\n", session->codebase_id.text,
+            session->sandbox_id.text, err.text);
+    return false;
+}
+
+bool session_close(struct session *session)
+{
+    bool clean = session->keeper.pid ? true : remove_made(session);
+    disconnect(session);
+    return keeper_stop(&session->keeper) && clean;
+}
