@@ -125,10 +125,12 @@ static int order_refs(const void *a, const void *b)
     const struct rules_matcher *y = &((const struct part_ref *)b)->matcher;
     if (x->kind != y->kind)
         return x->kind < y->kind ? -1 : 1;
-    return rules_name_order(x->code, x->len, y->code, y->len);
+    if (x->len != y->len)
+        return x->len < y->len ? -1 : 1;
+    return memcmp(x->code, y->code, x->len);
 }
 
-// Gives equal parts one matcher. Literals get the lowest numbers, in the order of names.
+// Gives equal parts one matcher. Numbers go by kind, then length, then bytes.
 static bool number_matchers(struct rules *rules)
 {
     struct rules_patterns *patterns = &rules->patterns;

@@ -1,4 +1,4 @@
-// One component of a pattern against one name.
+// Components of patterns against one name.
 //
 // Owns nothing, takes no locks, cannot fail. `*` is greedy with one point of return: when a later
 // operation fails, only the last star gives up a byte more. An earlier star never has to, since
@@ -71,9 +71,46 @@ bool rules_matcher_test(const struct rules_matcher *matcher, const void *name, s
     }
 }
 
-int rules_name_order(const void *a, size_t a_len, const void *b, size_t b_len)
+// The matcher of a group of equal-length codes that equals the bytes, or -1.
+static int find_code(const struct rules_matcher *matchers, const uint16_t *active,
+                     const struct rules_group *group, const uint8_t *bytes)
 {
-    if (a_len != b_len)
-        return a_len < b_len ? -1 : 1;
-    return memcmp(a, b, a_len);
+    int low = group->first, high = group->first + group->n - 1;
+    while (low <= high) {
+        int middle = (low + high) / 2;
+        const uint8_t *code = matchers[active[middle]].code;
+        int r = (int)bytes[0] - (int)code[0]; // mostly decides without a call
+        if (r == 0)
+            r = memcmp(bytes, code, group->len);
+        if (r == 0)
+            return middle;
+        if (r < 0)
+            high = middle - 1;
+        else
+            low = middle + 1;
+    }
+    return -1;
+}
+
+size_t rules_find_hits(const struct rules_matcher *matchers, const struct rules_state_rec *rec,
+                       const void *name, size_t len, uint16_t *hits, size_t max)
+{
+    size_t n = 0;
+    for (size_t g = 0; g < rec->n_groups && n < max; g++) {
+        const struct rules_group *group = &rec->groups[g];
+        if (group->kind == RULES_PART_WILD) {
+            for (size_t i = group->first; i < (size_t)group->first + group->n && n < max; i++) {
+                if (rules_matcher_test(&matchers[rec->active[i]], name, len))
+                    hits[n++] = (uint16_t)i;
+            }
+            continue;
+        }
+        if (group->len > len || (group->kind == RULES_PART_LITERAL && group->len != len))
+            continue;
+        size_t skip = group->kind == RULES_PART_SUFFIX ? len - group->len : 0;
+        int found = find_code(matchers, rec->active, group, (const uint8_t *)name + skip);
+        if (found >= 0)
+            hits[n++] = (uint16_t)found;
+    }
+    return n;
 }

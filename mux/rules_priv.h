@@ -22,7 +22,8 @@
 
 // ---- patterns
 
-// In the order in which matchers are numbered: literals first, so that a binary search finds them.
+// In the order in which matchers are numbered. Of the first three kinds, at most one matcher of a
+// length accepts a name: a binary search finds it.
 enum rules_part_kind {
     RULES_PART_LITERAL,    // code: the name
     RULES_PART_PREFIX,     // `abc*`; code: the literal bytes
@@ -87,7 +88,7 @@ size_t rules_pattern_positions(const struct rules_patterns *patterns,
 // Grows an array to hold at least `need` elements; false (array untouched) for want of memory.
 bool rules_grow(void **array, size_t *cap, size_t need, size_t element_size);
 
-// ---- matchers
+// ---- matchers (rules_match.c)
 
 struct rules_matcher {
     const uint8_t *code;
@@ -97,8 +98,11 @@ struct rules_matcher {
 
 // Whether a name matches. At most name length times code length steps.
 bool rules_matcher_test(const struct rules_matcher *matcher, const void *name, size_t len);
-// The order of literal names: by length, then bytes.
-int rules_name_order(const void *a, size_t a_len, const void *b, size_t b_len);
+// The indices in active of the matchers that accept a name, in increasing order; stops at `max`.
+// Returns their number.
+struct rules_state_rec;
+size_t rules_find_hits(const struct rules_matcher *matchers, const struct rules_state_rec *rec,
+                       const void *name, size_t len, uint16_t *hits, size_t max);
 
 // ---- the automaton
 
@@ -125,17 +129,25 @@ struct rules_set {
     uint16_t at[RULES_POSITIONS_MAX];
 };
 
+// Neighbours among a state's active matchers that are tried together.
+struct rules_group {
+    uint16_t first, n; // indices in active
+    uint16_t len;      // of the code of each, unless WILD
+    uint8_t kind;
+};
+
 struct rules_state_rec {
     struct rules_state_rec *hash_next;
     uint64_t hash;
     uint64_t refs; // of a counted state; under the lock
     size_t bytes;
     uint32_t id;
-    uint16_t n_positions, n_active, n_literals;
+    uint16_t n_positions, n_active, n_groups;
     uint8_t level, below_max, below_min;
     bool resident;
     const uint16_t *positions;
-    const uint16_t *active;  // distinct matchers of the positions but `*`; literals first
+    const uint16_t *active; // distinct matchers of the positions but `*`, in order
+    const struct rules_group *groups;
     _Atomic uint32_t next[]; // resident: memoised steps; [0] no active matcher accepts, [1 + i]
                              // active[i] alone does; 0 not known yet
 };

@@ -122,6 +122,23 @@ static size_t collect_active(const struct rules *rules, const struct rules_set *
     return out;
 }
 
+// Cuts the active matchers into groups of one kind and length. Returns their number.
+static size_t make_groups(const struct rules *rules, const uint16_t *active, size_t n_active,
+                          struct rules_group *to)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < n_active; i++) {
+        const struct rules_matcher *m = &rules->matchers[active[i]];
+        bool joins = n > 0 && to[n - 1].kind == m->kind &&
+                     (to[n - 1].len == m->len || m->kind == RULES_PART_WILD);
+        if (joins)
+            to[n - 1].n++;
+        else
+            to[n++] = (struct rules_group){(uint16_t)i, 1, m->len, m->kind};
+    }
+    return n;
+}
+
 // ---- records
 
 static struct rules_state_rec *rec_new(const struct rules *rules, const struct rules_set *set,
@@ -131,23 +148,28 @@ static struct rules_state_rec *rec_new(const struct rules *rules, const struct r
     if (!active)
         return NULL;
     size_t n_active = collect_active(rules, set, active);
+    AF_CLEANUP_FREE struct rules_group *groups = malloc((n_active + 1) * sizeof *groups);
+    if (!groups)
+        return NULL;
+    size_t n_groups = make_groups(rules, active, n_active, groups);
     size_t bytes = sizeof(struct rules_state_rec) + (1 + n_active) * sizeof(uint32_t) +
-                   (n_active + set->n) * sizeof(uint16_t);
+                   n_groups * sizeof *groups + (n_active + set->n) * sizeof(uint16_t);
     struct rules_state_rec *rec = calloc(1, bytes);
     if (!rec)
         return NULL;
-    uint16_t *arrays = (uint16_t *)(rec->next + 1 + n_active);
-    memcpy(arrays, active, n_active * sizeof *active);
-    memcpy(arrays + n_active, set->at, set->n * sizeof *set->at);
-    rec->active = arrays;
-    rec->positions = arrays + n_active;
+    struct rules_group *own_groups = (struct rules_group *)(rec->next + 1 + n_active);
+    uint16_t *own_active = (uint16_t *)(own_groups + n_groups);
+    memcpy(own_groups, groups, n_groups * sizeof *groups);
+    memcpy(own_active, active, n_active * sizeof *active);
+    memcpy(own_active + n_active, set->at, set->n * sizeof *set->at);
+    rec->groups = own_groups;
+    rec->active = own_active;
+    rec->positions = own_active + n_active;
+    rec->n_groups = (uint16_t)n_groups;
     rec->n_active = (uint16_t)n_active;
     rec->n_positions = (uint16_t)set->n;
     rec->hash = hash;
     rec->bytes = bytes;
-    while (rec->n_literals < n_active &&
-           rules->matchers[active[rec->n_literals]].kind == RULES_PART_LITERAL)
-        rec->n_literals++;
     find_levels(rules, rec);
     return rec;
 }
@@ -270,63 +292,32 @@ static struct rules_state_rec *intern_set(struct rules *rules, struct rules_set 
 
 // ---- steps
 
-// The index in active of the literal that is the name, or -1.
-static int find_literal(const struct rules *rules, const struct rules_state_rec *rec,
-                        const void *name, size_t len)
-{
-    int low = 0, high = rec->n_literals - 1;
-    while (low <= high) {
-        int middle = (low + high) / 2;
-        const struct rules_matcher *m = &rules->matchers[rec->active[middle]];
-        int r = rules_name_order(name, len, m->code, m->len);
-        if (r == 0)
-            return middle;
-        if (r < 0)
-            high = middle - 1;
-        else
-            low = middle + 1;
-    }
-    return -1;
-}
-
-static bool is_hit(const uint16_t *hits, size_t n, uint16_t matcher)
-{
-    return n > 0 && bsearch(&matcher, hits, n, sizeof *hits, order_u16);
-}
-
 // A step that no memo answers. Memoised when at most one matcher accepts.
 static __attribute__((noinline)) rules_state
 step_slow(struct rules *rules, struct rules_state_rec *from, const void *name, size_t len)
 {
     uint16_t hits[RULES_POSITIONS_MAX];
     struct rules_set to;
-    size_t n_hits = 0, last = 0;
+    size_t n_hits = rules_find_hits(rules->matchers, from, name, len, hits, RULES_POSITIONS_MAX);
+    size_t memo = n_hits ? hits[0] + 1u : 0;
     to.n = 0;
-    int literal = find_literal(rules, from, name, len);
-    if (literal >= 0) {
-        hits[n_hits++] = from->active[literal];
-        last = (size_t)literal + 1;
-    }
-    for (size_t i = from->n_literals; i < from->n_active; i++) {
-        if (rules_matcher_test(&rules->matchers[from->active[i]], name, len)) {
-            hits[n_hits++] = from->active[i];
-            last = i + 1;
-        }
-    }
+    for (size_t i = 0; i < n_hits; i++)
+        hits[i] = from->active[hits[i]]; // from indices to matchers, still in order
     for (size_t i = 0; i < from->n_positions; i++) {
         uint16_t at = from->positions[i];
         const struct rules_position *p = &rules->positions[at];
         if (p->flags & RULES_POS_LOOP)
             rules_set_add(&to, at);
         if (p->matcher != RULES_NO_MATCHER &&
-            (p->matcher == rules->any || is_hit(hits, n_hits, p->matcher)))
+            (p->matcher == rules->any ||
+             (n_hits && bsearch(&p->matcher, hits, n_hits, sizeof *hits, order_u16))))
             rules_set_add(&to, at + 1u);
     }
     struct rules_state_rec *rec = intern_set(rules, &to);
     if (!rec)
         return RULES_STATE_INVALID;
     if (n_hits <= 1 && from->resident && rec->resident)
-        atomic_store_explicit(&from->next[last], rec->id, memory_order_release);
+        atomic_store_explicit(&from->next[memo], rec->id, memory_order_release);
     return rec->id;
 }
 
@@ -336,16 +327,15 @@ rules_state rules_step(struct rules *rules, rules_state state, const void *name,
     struct rules_state_rec *from = rec_of(rules, state);
     if (!from)
         return RULES_STATE_INVALID;
-    size_t hit = (size_t)(find_literal(rules, from, name, len) + 1);
-    for (size_t i = from->n_literals; i < from->n_active; i++) {
-        if (rules_matcher_test(&rules->matchers[from->active[i]], name, len)) {
-            if (hit)
-                return step_slow(rules, from, name, len);
-            hit = i + 1;
-        }
+    uint16_t hits[2];
+    size_t n_hits = rules_find_hits(rules->matchers, from, name, len, hits, 2);
+    if (n_hits < 2) {
+        rules_state next =
+            atomic_load_explicit(&from->next[n_hits ? hits[0] + 1u : 0], memory_order_acquire);
+        if (next)
+            return next;
     }
-    rules_state next = atomic_load_explicit(&from->next[hit], memory_order_acquire);
-    return next ? next : step_slow(rules, from, name, len);
+    return step_slow(rules, from, name, len);
 }
 
 rules_state rules_root(const struct rules *rules)

@@ -39,6 +39,7 @@ static int adopt(int fd, int64_t deadline_ns, struct af_client **ret_client, str
         af_client_free(client);
         return af_error_set(err, AF_INTERNAL, "cannot begin an HTTP/2 session");
     }
+    client_session_flush(client);
     while (!client->settled) {
         if (client_session_step(client, deadline_ns, err)) {
             af_client_free(client);
@@ -247,6 +248,7 @@ int af_client_call_recv(struct af_client_call *call, ProtobufCMessage **ret_repl
             return rc;
         if (call->closed || (call->client->dead && call->has_status))
             return end_of(call, err);
+        client_session_flush(call->client); // windows that take_reply has opened
         if (step(call, err))
             return -1;
     }

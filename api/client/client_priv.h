@@ -62,7 +62,8 @@ struct af_client {
 int client_session_new(struct af_client *client);
 // Submits the request headers; sets call->stream_id. 0 or -1.
 int client_session_request(struct af_client_call *call, const char *path, int64_t timeout_ns);
-// One step: writes what there is, waits for the socket until deadline_ns, reads what came. 0; -1
+// One step: waits for the socket until deadline_ns, reads what came, writes what can be written.
+// The caller has flushed before, or it would wait for an answer to what was never sent. 0; -1
 // when the connection is dead (client->why) or the time is over (DEADLINE_EXCEEDED).
 int client_session_step(struct af_client *client, int64_t deadline_ns, struct af_error *err);
 // Writes what can be written without waiting.

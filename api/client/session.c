@@ -299,8 +299,6 @@ int client_session_step(struct af_client *client, int64_t deadline_ns, struct af
         *err = client->why;
         return -1;
     }
-    if (write_some(client, err))
-        return -1;
     int timeout_ms = -1;
     if (deadline_ns != INT64_MAX) {
         int64_t left_ns = deadline_ns - af_monotonic_ns();
@@ -313,7 +311,7 @@ int client_session_step(struct af_client *client, int64_t deadline_ns, struct af
     struct pollfd wait = {.fd = client->fd, .events = POLLIN | (pending ? POLLOUT : 0)};
     if (poll(&wait, 1, timeout_ms) < 0 && errno != EINTR)
         return died(client, err, AF_UNAVAILABLE, "cannot wait for the connection");
-    if (wait.revents & (POLLIN | POLLHUP | POLLERR))
-        return read_some(client, err);
-    return 0;
+    if ((wait.revents & (POLLIN | POLLHUP | POLLERR)) && read_some(client, err))
+        return -1;
+    return write_some(client, err);
 }

@@ -8,11 +8,11 @@
 // last close was not clean, the copy is put back over both meta pages before LMDB opens the file:
 // the store is then exactly T. The boot id and whether the store is open stand in DIR/store/state.
 // Read next: background.c, which makes the sync points.
+#include "mux/store/siphash.h"
 #include "mux/store/store_priv.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -32,21 +32,72 @@ static int read_boot_id(char ret[BOOT_ID_LEN])
     return fd >= 0 && read(fd, ret, BOOT_ID_LEN) == BOOT_ID_LEN ? 0 : -EIO;
 }
 
-// Replaces a small file atomically and durably.
-static int write_file(int dir_fd, const char *name, const void *bytes, size_t len)
+// synced.meta holds two slots that are written in turn, so that one is whole at any moment; both
+// are allocated at open, so that a full disk cannot keep a sync point, and with it the files of
+// deleted blobs, from going through.
+struct slot {
+    uint64_t magic, sequence, checksum;
+    uint8_t page[];
+};
+
+#define SLOT_MAGIC    0x6174656d636e7973ULL // "syncmeta"
+#define PAGE_SIZE_MAX 65536
+
+static uint64_t slot_checksum(const struct slot *slot, size_t page_size)
 {
-    char tmp[32];
-    snprintf(tmp, sizeof tmp, "%s.tmp", name);
+    const uint64_t key[2] = {slot->magic, slot->sequence};
+    return store_siphash(key, slot->page, page_size);
+}
+
+static off_t slot_offset(uint64_t sequence, size_t page_size)
+{
+    return (off_t)(sequence % 2) * (off_t)(sizeof(struct slot) + page_size);
+}
+
+static int write_slot(int dir_fd, uint64_t sequence, const uint8_t *page, size_t page_size)
+{
+    size_t len = sizeof(struct slot) + page_size;
+    AF_CLEANUP_FREE struct slot *slot = malloc(len);
     AF_CLEANUP_FD int fd =
-        openat(dir_fd, tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0)
-        return -errno;
-    ssize_t n = write(fd, bytes, len);
+        openat(dir_fd, "synced.meta", O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (!slot || fd < 0)
+        return slot ? -errno : -ENOMEM;
+    *slot = (struct slot){.magic = SLOT_MAGIC, .sequence = sequence};
+    memcpy(slot->page, page, page_size);
+    slot->checksum = slot_checksum(slot, page_size);
+    int rc = posix_fallocate(fd, 0, (off_t)(2 * len)); // nothing to do after the first time
+    if (rc != 0)
+        return -rc;
+    ssize_t n = pwrite(fd, slot, len, slot_offset(sequence, page_size));
     if (n != (ssize_t)len)
         return n < 0 ? -errno : -ENOSPC;
-    if (fdatasync(fd) < 0 || renameat(dir_fd, tmp, dir_fd, name) < 0 || fsync(dir_fd) < 0)
-        return -errno;
-    return 0;
+    return fdatasync(fd) < 0 ? -errno : 0;
+}
+
+// The newest whole slot, or NULL. *ret_page_size is that of its page.
+static struct slot *read_slots(int dir_fd, size_t *ret_page_size)
+{
+    AF_CLEANUP_FD int fd = openat(dir_fd, "synced.meta", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    struct stat st;
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return NULL;
+    size_t len = (size_t)st.st_size / 2, page_size = len - sizeof(struct slot);
+    if (len <= sizeof(struct slot) || page_size > PAGE_SIZE_MAX)
+        return NULL;
+    struct slot *best = NULL;
+    for (off_t at = 0; at < 2; at++) {
+        struct slot *slot = malloc(len);
+        if (slot && pread(fd, slot, len, at * (off_t)len) == (ssize_t)len &&
+            slot->magic == SLOT_MAGIC && slot->checksum == slot_checksum(slot, page_size) &&
+            (!best || slot->sequence > best->sequence)) {
+            free(best);
+            best = slot;
+        } else {
+            free(slot);
+        }
+    }
+    *ret_page_size = page_size;
+    return best;
 }
 
 static int store_dir(struct store *store)
@@ -62,9 +113,16 @@ static int mark(struct store *store, char word)
     AF_CLEANUP_FD int dir = store_dir(store);
     if (rc < 0 || dir < 0)
         return rc < 0 ? rc : dir;
+    AF_CLEANUP_FD int fd = openat(dir, "state", O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return -errno;
     state[BOOT_ID_LEN] = word;
     state[BOOT_ID_LEN + 1] = '\n';
-    return write_file(dir, "state", state, sizeof state);
+    // 38 bytes of one sector: they change as one.
+    if (pwrite(fd, state, sizeof state, 0) != (ssize_t)sizeof state || fsync(fd) < 0 ||
+        fsync(dir) < 0)
+        return -EIO;
+    return 0;
 }
 
 int store_mark_open(struct store *store)
@@ -80,25 +138,22 @@ int store_mark_clean(struct store *store)
 
 static int put_back(const char *dir_path, int dir_fd, struct af_error *err)
 {
-    AF_CLEANUP_FD int copy = openat(dir_fd, "synced.meta", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    AF_CLEANUP_FD int data = openat(dir_fd, "data.mdb", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-    if (copy < 0 || data < 0)
-        return af_error_errno(err, errno, "cannot restore the database in %s", dir_path);
-    struct stat st;
-    if (fstat(copy, &st) < 0 || st.st_size <= 0 || st.st_size > 65536)
-        return af_error_set(err, AF_DATA_LOSS, "%s/synced.meta is damaged", dir_path);
-    AF_CLEANUP_FREE uint8_t *page = malloc((size_t)st.st_size);
-    if (!page)
-        return af_error_errno(err, ENOMEM, "cannot restore the database in %s", dir_path);
+    size_t page_size;
+    AF_CLEANUP_FREE struct slot *slot = read_slots(dir_fd, &page_size);
+    if (!slot)
+        return af_error_set(err, AF_DATA_LOSS,
+                            "%s was not closed cleanly before the machine restarted, and its "
+                            "synced.meta is damaged: restore the directory from a backup",
+                            dir_path);
     uint16_t flags;
-    if (pread(copy, page, (size_t)st.st_size, 0) != st.st_size)
-        return af_error_set(err, AF_DATA_LOSS, "%s/synced.meta cannot be read", dir_path);
-    memcpy(&flags, page + META_OFFSET_FLAGS, sizeof flags);
-    if (!(flags & META_FLAG))
-        return af_error_set(err, AF_DATA_LOSS, "%s/synced.meta is damaged", dir_path);
+    memcpy(&flags, slot->page + META_OFFSET_FLAGS, sizeof flags);
+    AF_CLEANUP_FD int data = openat(dir_fd, "data.mdb", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (data < 0 || !(flags & META_FLAG))
+        return af_error_set(err, AF_DATA_LOSS, "%s/data.mdb cannot be restored", dir_path);
     for (uint64_t number = 0; number < 2; number++) {
-        memcpy(page, &number, sizeof number);
-        if (pwrite(data, page, (size_t)st.st_size, (off_t)number * st.st_size) != st.st_size)
+        memcpy(slot->page, &number, sizeof number);
+        if (pwrite(data, slot->page, page_size, (off_t)number * (off_t)page_size) !=
+            (ssize_t)page_size)
             return af_error_errno(err, errno, "cannot restore the database in %s", dir_path);
     }
     if (fsync(data) < 0)
@@ -169,7 +224,7 @@ int store_sync_point(struct store *store)
     rc = store_errno(mdb_env_sync(store->env, 1));
     AF_CLEANUP_FD int dir = store_dir(store);
     if (rc == 0)
-        rc = dir < 0 ? dir : write_file(dir, "synced.meta", page, size);
+        rc = dir < 0 ? dir : write_slot(dir, mdb_txn_id(reader), page, size);
     free(page);
     if (rc < 0) {
         mdb_txn_abort(reader);

@@ -151,6 +151,11 @@ int store_inode_put(struct store_txn *txn, uint64_t layer, const struct store_in
     uint64_t version = inode->version, fid = inode->fid;
     uint64_t size = has_version ? inode->size : 0;
     int rc = get_former(txn, layer, fid, &old);
+    // On a full disk only what removes or shrinks may use the headroom; an orphan's record (no
+    // names left) is part of an unlink.
+    bool grows = inode->nlink > 0 && (!old.exists || size > old.size);
+    if (rc == 0 && grows && atomic_load(&txn->store->full))
+        rc = -ENOSPC;
     if (rc == 0)
         rc = put_record(txn, layer, inode);
     if (rc == 0 && blob != old.blob && blob != 0)

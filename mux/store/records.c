@@ -18,6 +18,16 @@ static int copy_id(struct af_id *ret, const void *bytes, size_t len)
     return 0;
 }
 
+// On a full disk records may change, but no new ones come.
+static int check_space(struct store_txn *txn, enum store_dbi dbi, const char *id)
+{
+    MDB_val value;
+    if (!atomic_load(&txn->store->full))
+        return 0;
+    int rc = store_get(txn, dbi, id_key(id), &value);
+    return rc == -ENOENT ? -ENOSPC : rc;
+}
+
 // Calls fn for each record after `after_id`; fn's value other than 0 ends the walk.
 static int walk(struct store_txn *txn, enum store_dbi dbi, const char *after_id,
                 int (*fn)(void *arg, MDB_val key, MDB_val value), void *arg)
@@ -42,6 +52,9 @@ static int walk(struct store_txn *txn, enum store_dbi dbi, const char *after_id,
 int store_codebase_put(struct store_txn *txn, const struct store_codebase *c)
 {
     uint8_t bytes[sizeof(struct value_codebase) + 2 * AF_NAME_TEXT_MAX];
+    int rc = check_space(txn, STORE_DBI_CODEBASE, c->id.text);
+    if (rc < 0)
+        return rc;
     struct value_codebase v = {
         .format = STORE_FORMAT,
         .head_dirty = c->head_dirty,
@@ -124,6 +137,9 @@ int store_codebase_list(struct store_txn *txn, const char *after_id,
 int store_sandbox_put(struct store_txn *txn, const struct store_sandbox *s)
 {
     size_t codebase_len = strlen(s->codebase_id.text);
+    int rc = check_space(txn, STORE_DBI_SANDBOX, s->id.text);
+    if (rc < 0)
+        return rc;
     size_t total = sizeof(struct value_sandbox) + codebase_len + s->user_data_len;
     for (size_t i = 0; i < s->n_rules; i++)
         total += sizeof(struct value_rule) + s->rules[i].pattern_len;

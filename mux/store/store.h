@@ -36,11 +36,11 @@ struct store;
 struct store_txn;
 
 struct store_options {
-    const char *dir;        // the state directory, created (0700) when absent
-    uint64_t map_bytes;     // address space reserved for the database; 0: 64 GiB
-    uint32_t blob_fds;      // blob files kept open at most; 0: a share of RLIMIT_NOFILE
+    const char *dir;          // the state directory, created (0700) when absent
+    uint64_t map_bytes;       // address space reserved for the database; 0: 64 GiB
+    uint32_t blob_fds;        // blob files kept open at most; 0: a share of RLIMIT_NOFILE
     int64_t sync_interval_ns; // longest age of an unsynced transaction; 0: 2 s
-    bool must_exist;        // for fsck and tests: fail rather than create
+    bool must_exist;          // for fsck and tests: fail rather than create
 };
 
 // Opens or creates. Fails with a sentence: another instance holds DIR, another schema version
@@ -75,9 +75,9 @@ int store_new_id(struct store *store, uint64_t *ret);
 struct store_layer {
     uint64_t id;
     bool frozen;
-    uint32_t refs;      // stacks and owners that hold it
-    uint64_t bytes;     // sum of sizes of the regular files recorded in it
-    uint64_t inodes;    // inode records in it
+    uint32_t refs;   // stacks and owners that hold it
+    uint64_t bytes;  // sum of sizes of the regular files recorded in it
+    uint64_t inodes; // inode records in it
 };
 
 int store_layer_new(struct store_txn *txn, uint64_t *ret_id); // live, refs = 1
@@ -106,12 +106,12 @@ int store_stack_get(struct store_txn *txn, uint64_t id, uint64_t *layers, size_t
 // ---- directory entries: (layer, parent fid, name) -> fid or whiteout
 
 struct store_entry {
-    uint64_t cookie;    // readdir position just after this entry: > STORE_COOKIE_FIRST, < 2^63,
-                        // strictly growing along the directory, stable under mutation
-    uint64_t fid;       // 0 for a whiteout
-    uint8_t type;       // DT_REG, DT_DIR, ...; 0 for a whiteout
+    uint64_t cookie; // readdir position just after this entry: > STORE_COOKIE_FIRST, < 2^63,
+                     // strictly growing along the directory, stable under mutation
+    uint64_t fid;    // 0 for a whiteout
+    uint8_t type;    // DT_REG, DT_DIR, ...; 0 for a whiteout
     uint8_t name_len;
-    const char *name;   // not NUL-terminated
+    const char *name; // not NUL-terminated
 };
 
 #define STORE_COOKIE_FIRST 16 // cookies up to this are free for "." and ".."
@@ -151,20 +151,20 @@ enum store_content {
 
 struct store_inode {
     uint64_t fid;
-    uint64_t version;     // names these attributes and content; new at every copy-up
-    uint32_t mode;        // type and permission bits
-    uint32_t nlink;       // names in the view; 0: orphan. Directories: 1
+    uint64_t version; // names these attributes and content; new at every copy-up
+    uint32_t mode;    // type and permission bits
+    uint32_t nlink;   // names in the view; 0: orphan. Directories: 1
     uint64_t size;
     int64_t atime_ns, mtime_ns, ctime_ns, btime_ns; // since 1970
-    uint64_t parent;      // directory of one of its names, for walking up (the root: 0)
-    const char *name;     // that name
+    uint64_t parent;  // directory of one of its names, for walking up (the root: 0)
+    const char *name; // that name
     uint8_t name_len;
     enum store_content content;
-    uint64_t blob;              // for STORE_CONTENT_BLOB
-    bool blob_owned;            // the blob was made for this record and no other record refers to
-                                // it: it may be written in place while the layer is live. Kept as
-                                // put; mux clears it when it copies a record to another layer.
-    const void *inline_data;    // for STORE_CONTENT_INLINE
+    uint64_t blob;           // for STORE_CONTENT_BLOB
+    bool blob_owned;         // the blob was made for this record and no other record refers to
+                             // it: it may be written in place while the layer is live. Kept as
+                             // put; mux clears it when it copies a record to another layer.
+    const void *inline_data; // for STORE_CONTENT_INLINE
     size_t inline_len;
 };
 
@@ -202,7 +202,7 @@ int store_blob_open(struct store *store, uint64_t id, struct store_blob **ret);
 void store_blob_release(struct store_blob *blob);
 // Unlinks a new blob that no record will refer to; releases the handle.
 void store_blob_discard(struct store_blob *blob);
-int store_blob_fd(const struct store_blob *blob);     // open read-write; stays the handle's
+int store_blob_fd(const struct store_blob *blob); // open read-write; stays the handle's
 uint64_t store_blob_id(const struct store_blob *blob);
 
 // Content addressing of base files: SHA-256 -> blob. The entry goes when the blob goes.
@@ -216,10 +216,10 @@ struct store_codebase {
     char name[AF_NAME_TEXT_MAX + 1];
     char owner[AF_NAME_TEXT_MAX + 1];
     uint64_t root_fid;
-    uint64_t stack;       // frozen layers, counted reference
-    uint64_t head;        // the open layer on top, counted reference
-    bool head_dirty;      // whether the head has records; an empty head need not be frozen
-    uint64_t size_bytes;  // sum of file sizes
+    uint64_t stack;      // frozen layers, counted reference
+    uint64_t head;       // the open layer on top, counted reference
+    bool head_dirty;     // whether the head has records; an empty head need not be frozen
+    uint64_t size_bytes; // sum of file sizes
     uint64_t files;
     int64_t created_ns, updated_ns;
 };
@@ -242,8 +242,8 @@ enum store_sandbox_status {
 struct store_rule {
     const char *pattern;
     uint16_t pattern_len;
-    uint8_t type;       // PatternType of sandbox.v1
-    uint8_t level;      // Permission of sandbox.v1
+    uint8_t type;  // PatternType of sandbox.v1
+    uint8_t level; // Permission of sandbox.v1
     int32_t priority;
 };
 
@@ -251,14 +251,14 @@ struct store_sandbox {
     struct af_id id;
     struct af_id codebase_id;
     uint64_t root_fid;
-    uint64_t stack;       // counted reference
-    uint64_t delta;       // the live layer, counted reference
+    uint64_t stack; // counted reference
+    uint64_t delta; // the live layer, counted reference
     enum store_sandbox_status status;
     int64_t created_ns, started_ns, stopped_ns, expires_ns; // 0: never
     uint64_t quota_bytes, quota_inodes;                     // 0: none
     const struct store_rule *rules;
     size_t n_rules;
-    const void *user_data;  // the api's own (labels, runtime, limits), opaque here
+    const void *user_data; // the api's own (labels, runtime, limits), opaque here
     size_t user_data_len;
 };
 
@@ -274,11 +274,11 @@ int store_sandbox_list(struct store_txn *txn, const char *after_id,
 // ---- looking at it
 
 struct store_stats {
-    uint64_t map_bytes, used_bytes;       // address space, database file
+    uint64_t map_bytes, used_bytes; // address space, database file
     uint64_t entries, inodes, layers, stacks, blobs, codebases, sandboxes, orphans;
-    uint64_t blob_bytes;                  // as recorded
-    uint64_t commits, syncs;              // since start
-    uint64_t garbage_layers;              // waiting for the collector
+    uint64_t blob_bytes;     // as recorded
+    uint64_t commits, syncs; // since start
+    uint64_t garbage_layers; // waiting for the collector
 };
 int store_get_stats(struct store *store, struct store_stats *ret);
 

@@ -79,6 +79,9 @@ struct store {
     } sync;
 
     _Atomic uint64_t commits, syncs, dirty_commits;
+
+    _Atomic uint64_t reserved_end; // data.mdb has blocks up to here (space.c)
+    _Atomic bool full;             // and no more are to be had: nothing new is taken in
 };
 
 // -errno of an LMDB return code.
@@ -115,6 +118,8 @@ int store_blob_drop(struct store_txn *txn, uint64_t id); // a record no longer d
 void store_blobs_committed(struct store_txn *txn);
 void store_blobs_aborted(struct store_txn *txn);
 int store_blob_unlink(struct store *store, uint64_t id);
+// space.c
+void store_reserve_space(struct store *store);
 // layer.c
 int store_layer_count(struct store_txn *txn, uint64_t id, int64_t bytes, int64_t inodes);
 

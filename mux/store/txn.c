@@ -136,6 +136,7 @@ int store_commit(struct store_txn *txn)
             atomic_store(&store->id_limit, limit);
         atomic_fetch_add(&store->commits, 1);
         atomic_fetch_add(&store->dirty_commits, 1);
+        store_reserve_space(store);
         store_blobs_committed(txn);
     } else {
         store_blobs_aborted(txn);

@@ -120,6 +120,37 @@ static void fake_reset(void)
     fake_add_locked(MUX_NODEID_SENTINEL, MUX_NODEID_TOP, ".agentfense", S_IFREG | 0444);
 }
 
+// Looking at and changing a node behind the kernel's back.
+#define FAKE_WITH(node, id, statement)                                                             \
+    do {                                                                                           \
+        pthread_mutex_lock(&fake.lock);                                                            \
+        struct fake_node *node = fake_get(id);                                                     \
+        statement;                                                                                 \
+        pthread_mutex_unlock(&fake.lock);                                                          \
+    } while (0)
+
+static __attribute__((unused)) struct stat fake_stat(uint64_t nodeid)
+{
+    struct stat st;
+    FAKE_WITH(node, nodeid, st = node->st);
+    return st;
+}
+
+static __attribute__((unused)) uint64_t fake_add_slow(uint64_t parent, const char *name,
+                                                      mode_t mode, const char *content)
+{
+    uint64_t nodeid = fake_add(parent, name, mode, content);
+    FAKE_WITH(node, nodeid, node->slow = true);
+    return nodeid;
+}
+
+static __attribute__((unused)) void fake_add_blob(uint64_t parent, const char *name, int fd,
+                                                  off_t size)
+{
+    uint64_t nodeid = fake_add(parent, name, S_IFREG | 0644, NULL);
+    FAKE_WITH(node, nodeid, (node->fd = fd, node->st.st_size = size));
+}
+
 static __attribute__((unused)) void fake_close_latch(void)
 {
     pthread_mutex_lock(&fake.lock);

@@ -52,7 +52,7 @@ static int teardown(void **state)
 
 static const char *path(const char *name)
 {
-    static char ret[512];
+    static __thread char ret[512];
     snprintf(ret, sizeof ret, "%s/v/%s", mountpoint, name);
     return ret;
 }
@@ -193,7 +193,7 @@ static void test_open_with_o_trunc_truncates(void **state)
     int fd = open(path("f"), O_WRONLY | O_TRUNC);
     assert_true(fd >= 0);
     close(fd);
-    assert_int_equal(fake_get(nodeid)->st.st_size, 0);
+    assert_int_equal(fake_stat(nodeid).st_size, 0);
 }
 
 static void test_create_of_a_name_made_behind_the_kernel_opens_it(void **state)
@@ -231,7 +231,7 @@ static void test_a_view_that_is_gone_is_estale(void **state)
     uint64_t nodeid = fake_add(view, "d", S_IFDIR | 0755, NULL);
     int dir = open(path("d"), O_RDONLY | O_DIRECTORY);
     assert_true(dir >= 0);
-    fake_get(nodeid)->stale = true;
+    FAKE_WITH(node, nodeid, node->stale = true);
     assert_int_equal(fstatat(dir, "x", &st, 0), -1);
     assert_int_equal(errno, ESTALE);
     close(dir);
@@ -299,7 +299,7 @@ static void test_suid_is_cleared_by_a_write(void **state)
     int status;
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_int_equal(status, 0);
-    assert_int_equal(fake_get(nodeid)->st.st_mode & 07777, 0777);
+    assert_int_equal(fake_stat(nodeid).st_mode & 07777, 0777);
 #else
     skip();
 #endif
@@ -332,7 +332,7 @@ static void test_mmap_stores_arrive_as_writes(void **state)
     assert_ptr_not_equal(map, MAP_FAILED);
     map[0] = 'J';
     assert_int_equal(msync(map, 4096, MS_SYNC), 0);
-    assert_memory_equal(fake_get(nodeid)->data, "Jello", 5);
+    FAKE_WITH(node, nodeid, assert_memory_equal(node->data, "Jello", 5));
     munmap(map, 4096);
     close(fd);
 }
@@ -363,7 +363,7 @@ static void test_slow_operations_do_not_block_others(void **state)
     for (int i = 0; i < WRITERS; i++) {
         char name[16];
         snprintf(name, sizeof name, "slow%d", i);
-        fake_get(fake_add(view, name, S_IFREG | 0644, NULL))->slow = true;
+        fake_add_slow(view, name, S_IFREG | 0644, NULL);
         snprintf(args[i].file, sizeof args[i].file, "%s", path(name));
     }
     fake_add(view, "fast", S_IFREG | 0644, "quick");
@@ -393,7 +393,7 @@ static void test_slow_arguments_survive(void **state)
     (void)state;
     char to[256];
     uint64_t dir = fake_add(view, "d", S_IFDIR | 0755, NULL);
-    fake_get(dir)->slow = true;
+    FAKE_WITH(node, dir, node->slow = true);
     assert_int_equal(mkdir(path("d/sub"), 0750), 0);
     assert_int_equal(symlink("a/rather/long/target", path("d/link")), 0);
     snprintf(to, sizeof to, "%s", path("d/renamed"));
@@ -403,9 +403,9 @@ static void test_slow_arguments_survive(void **state)
     assert_memory_equal(buf, "a/rather/long/target", 20);
     assert_int_equal(list_dir(path("d")), 4);
     assert_int_equal(chmod(path("d"), 0700), 0);
-    assert_int_equal(fake_get(dir)->st.st_mode & 07777, 0700);
+    assert_int_equal(fake_stat(dir).st_mode & 07777, 0700);
     uint64_t file = fake_add(dir, "file", S_IFREG | 0644, "content of a slow file");
-    fake_get(file)->slow = true;
+    FAKE_WITH(node, file, node->slow = true);
     int fd = open(path("d/file"), O_RDWR);
     assert_int_equal(read(fd, buf, sizeof buf), 22);
     assert_memory_equal(buf, "content of a slow file", 22);
@@ -436,9 +436,7 @@ static void test_cold_backing_file_is_read_asynchronously(void **state)
     (void)state;
     size_t size = 2 << 20;
     int backing = backing_file(size);
-    struct fake_node *node = fake_get(fake_add(view, "blob", S_IFREG | 0644, NULL));
-    node->fd = backing;
-    node->st.st_size = (off_t)size + 4096; // more than the file has: zeros
+    fake_add_blob(view, "blob", backing, (off_t)size + 4096); // more than there is: zeros
     posix_fadvise(backing, 0, 0, POSIX_FADV_DONTNEED);
     struct iovec iov = {.iov_base = (char[1]){0}, .iov_len = 1};
     bool cold = preadv2(backing, &iov, 1, 1 << 20, RWF_NOWAIT) < 0 && errno == EAGAIN;
@@ -472,15 +470,13 @@ static void *read_blob(void *arg)
 static void test_reads_that_wait_for_a_disk_do_not_block_others(void **state)
 {
     (void)state;
-    struct fake_node *disk = fake_get(fake_add(view, "disk", S_IFREG | 0644, "from the disk..."));
+    uint64_t disk = fake_add(view, "disk", S_IFREG | 0644, "from the disk...");
     int backing = open(path("disk"), O_RDONLY);
     assert_true(backing >= 0);
     struct stat st;
     assert_int_equal(fstat(backing, &st), 0);
-    disk->slow = true;
-    struct fake_node *blob = fake_get(fake_add(view, "blob", S_IFREG | 0644, NULL));
-    blob->fd = backing;
-    blob->st.st_size = 16;
+    FAKE_WITH(node, disk, node->slow = true);
+    fake_add_blob(view, "blob", backing, 16);
     fake_add(view, "fast", S_IFREG | 0644, "quick");
     fake_close_latch();
     pthread_t thread;
@@ -510,7 +506,7 @@ static void test_invalidations_are_delivered(void **state)
     read_whole("f", buf, sizeof buf, 5);
     assert_int_equal(stat(path("absent"), &st), -1);
     // Content, behind the kernel's back.
-    memcpy(fake_get(nodeid)->data, "HELLO", 5);
+    FAKE_WITH(node, nodeid, memcpy(node->data, "HELLO", 5));
     read_whole("f", buf, sizeof buf, 5);
     assert_memory_equal(buf, "hello", 5);
     fake.notifier->inval_inode(fake.notifier_arg, nodeid, 0, 0);
@@ -524,9 +520,7 @@ static void test_invalidations_are_delivered(void **state)
     assert_int_equal(stat(path("absent"), &st), 0);
     // A name that is another object now, while the old one stays open.
     int fd = open(path("f"), O_RDONLY);
-    pthread_mutex_lock(&fake.lock);
-    snprintf(fake_get(nodeid)->name, AF_NAME_MAX, "elsewhere");
-    pthread_mutex_unlock(&fake.lock);
+    FAKE_WITH(node, nodeid, snprintf(node->name, AF_NAME_MAX, "elsewhere"));
     fake_add(view, "f", S_IFREG | 0644, "other");
     fake.notifier->expire_entry(fake.notifier_arg, view, "f", 1);
     fs_invalidate_flush(session);
@@ -570,7 +564,7 @@ static void test_stop_while_busy_does_not_hang(void **state)
     int fd = open(path("f"), O_RDWR);
     int dir = open(path("."), O_RDONLY | O_DIRECTORY);
     assert_true(fd >= 0 && dir >= 0);
-    fake_get(slow)->slow = true;
+    FAKE_WITH(node, slow, node->slow = true);
     fake_close_latch();
     pthread_t thread;
     pthread_create(&thread, NULL, read_slowly, (void *)"slow");

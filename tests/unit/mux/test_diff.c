@@ -119,6 +119,13 @@ static void test_a_file_moved_and_changed_is_renamed_then_modified(void **state)
     assert_diff(&w, "R b2 <- b\nT b2\nR d/a2 <- a\nM d/a2\n");
 }
 
+static void test_equal_bytes_written_again_change_the_times_only(void **state)
+{
+    struct delta_writer w = view_of(*state);
+    OK(delta_write(&w, "a", "a"));
+    assert_diff(&w, "T a\n");
+}
+
 static void test_renames_over_and_through_each_other(void **state)
 {
     struct delta_writer w = view_of(*state);
@@ -231,6 +238,7 @@ int main(void)
         fixture_test(test_a_file_made_again_is_modified_and_another_kind_is_not),
         fixture_test(test_D5_a_renamed_directory_is_one_entry),
         fixture_test(test_a_file_moved_and_changed_is_renamed_then_modified),
+        fixture_test(test_equal_bytes_written_again_change_the_times_only),
         fixture_test(test_renames_over_and_through_each_other),
         fixture_test(test_D7_an_exchange_is_two_renames),
         fixture_test(test_moved_out_of_a_deleted_directory),
