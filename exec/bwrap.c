@@ -200,9 +200,11 @@ int exec_bwrap_start(const struct exec_box *box, struct exec_launch *launch, str
     if (open_start_fds(box, &fds, &ours, err) < 0)
         return -1;
     AF_CLEANUP_FD int words = memfd_create("agentfense-bwrap", MFD_CLOEXEC);
+    if (words < 0)
+        return af_error_errno(err, errno, "cannot start %s", box->id);
     AF_CLEANUP_FREE struct exec_argv *argv = malloc(sizeof(*argv));
-    if (words < 0 || !argv)
-        return af_error_errno(err, words < 0 ? errno : ENOMEM, "cannot start %s", box->id);
+    if (!argv)
+        return af_error_errno(err, ENOMEM, "cannot start %s", box->id);
     if (build_argv(argv, box, &fds, err) < 0)
         return -1;
     int failed = spawn_bwrap(e, &fds, argv, words, launch);

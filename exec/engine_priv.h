@@ -211,7 +211,7 @@ struct exec_engine {
     struct exec_features features;
     int owner_fd;      // lock that says a daemon is there; nobody inherits it
     int lock_fd;       // lock that boxes inherit: held while one of them lives
-    int init_fd;       // O_PATH-like descriptor of agentfense-init
+    int init_fd;       // agentfense-init; boxes execute it by this descriptor
     int filter_fds[2]; // memfds: the seccomp programs
     int null_fd;
     int epoll_fd, event_fd;
@@ -219,12 +219,10 @@ struct exec_engine {
 
     pthread_mutex_t inbox_lock;
     struct exec_post_list inbox; // inbox_lock
-    atomic_bool ending;          // no new boxes
 
     pthread_mutex_t jobs_lock;
     pthread_cond_t jobs_changed;
     struct exec_job_list jobs; // jobs_lock
-    bool jobs_end;             // jobs_lock
 
     // The event thread's.
     LIST_HEAD(, exec_box) boxes;
@@ -232,7 +230,10 @@ struct exec_engine {
     struct exec_grave_list graves;
     struct exec_post end_post;
     bool stopping;
-    char scratch[64 << 10];
+
+    bool jobs_end;          // jobs_lock
+    atomic_bool ending;     // any thread: no new boxes
+    char scratch[64 << 10]; // event thread
 };
 
 // any: runs post->fn on the event thread, in the order of the calls.

@@ -91,7 +91,7 @@ static void async_read_done(void *arg, ssize_t result)
     free(read);
 }
 
-static int read_async(struct fs_call *call, char *payload, size_t have)
+static int read_async(struct fs_call *call, char *payload, size_t have, bool offload)
 {
     struct async_read *read = malloc(sizeof *read);
     if (!read)
@@ -107,8 +107,7 @@ static int read_async(struct fs_call *call, char *payload, size_t have)
     fs_count(call->session, FS_COUNT_READ_ASYNC, 1);
     // From here on the completion may run, and answer, at any time.
     int rc = af_io_read(call->session->io, call->read.fd, read->buf + read->have,
-                        call->read.size - read->have, call->read.offset + (off_t)read->have,
-                        async_read_done, read);
+                        call->read.size - read->have, call->read.offset + (off_t)read->have, offload, async_read_done, read);
     if (rc != 0) {
         free(read->owned);
         free(read);
@@ -166,12 +165,13 @@ static int read_blob(struct fs_call *call)
     }
     // Some file systems cannot tell. Whether this one is memory is asked once, and not here:
     // even statfs may wait, on a network's file system.
-    if (n < 0 && errno == EOPNOTSUPP && !atomic_load(&call->session->backing_known))
+    bool offload = n < 0 && errno == EOPNOTSUPP;
+    if (offload && !atomic_load(&call->session->backing_known))
         return -EAGAIN;
     char *payload = NULL;
     size_t ignored;
     fs_call_payload(call, &payload, &ignored);
-    return read_async(call, payload, n > 0 ? (size_t)n : 0);
+    return read_async(call, payload, n > 0 ? (size_t)n : 0, offload);
 }
 
 static int run_read(struct fs_call *call)

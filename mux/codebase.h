@@ -32,8 +32,7 @@ struct mux_upload;
 // total_size: what the client announces, for an early refusal; negative: unknown.
 int mux_upload_begin(struct mux *mux, const char *codebase_id, const void *path, size_t path_len,
                      int64_t total_size, struct mux_upload **ret, struct af_error *err);
-int mux_upload_write(struct mux_upload *upload, const void *data, size_t len,
-                     struct af_error *err);
+int mux_upload_write(struct mux_upload *upload, const void *data, size_t len, struct af_error *err);
 struct mux_upload_result {
     uint64_t size;
     char md5_hex[33];
@@ -55,6 +54,8 @@ int mux_import_begin(struct mux *mux, const char *codebase_id, struct mux_import
                      struct af_error *err);
 // mode: type and permission bits. Parents that are missing are made 0755. A path given twice, or
 // one below a path that is no directory, is INVALID_ARGUMENT. For a regular file, the data follows.
+// Entries are applied in batches, so such a clash may be told by a later call or by the commit.
+// After a failure every call fails the same way: abort.
 int mux_import_entry(struct mux_import *import, const void *path, size_t path_len, mode_t mode,
                      int64_t mtime_ns, const void *symlink_target, size_t target_len,
                      struct af_error *err);
@@ -83,9 +84,10 @@ struct mux_file_info {
     int64_t mtime_ns;
     mode_t mode;
 };
-// Path is normalised leniently ("/" and "" are the root). In path order; a directory comes before
-// what it holds. fn returns 0 to go on; another value stops and is returned. NOT_FOUND when there
-// is no such path, INVALID_ARGUMENT when it is no directory.
+// Path is normalised leniently ("/" and "" are the root). In path order (compared component by
+// component, names as bytes); a directory comes before what it holds. fn returns 0 to go on;
+// another value stops and is returned; it runs inside a read transaction: no blocking. NOT_FOUND
+// when there is no such path, INVALID_ARGUMENT when it is no directory.
 int mux_codebase_list_files(struct mux *mux, const char *codebase_id, const void *path,
                             size_t path_len, bool recursive,
                             int (*fn)(void *arg, const struct mux_file_info *info), void *arg,

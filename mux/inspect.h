@@ -73,7 +73,9 @@ struct mux_diff_entry {
 };
 // What the delta changes against its base, in path order: a deleted directory is one entry, an
 // added one comes before what it holds. Costs O(delta). A file moved and changed is RENAMED
-// followed by MODIFIED at the new path.
+// followed by MODIFIED at the new path. `path` is one of the view, `old_path` one of the base.
+// To apply it to a copy of the base: first set every RENAMED entry's old_path aside, deepest first,
+// then go through the entries in order (docs/CODEBASES.md).
 int mux_inspect_diff(struct mux *mux, const char *sandbox_id,
                      int (*fn)(void *arg, const struct mux_diff_entry *entry), void *arg,
                      struct af_error *err);

@@ -232,7 +232,7 @@ static bool copy_inputs(struct rules *rules, const struct rules_input *list, siz
     for (size_t i = 0; i < n; i++)
         text_len += list[i].pattern_len;
     rules->inputs = calloc(n + 1, sizeof *rules->inputs);
-    rules->texts = malloc(text_len + 1);
+    rules->texts = calloc(text_len + 1, 1);
     if (!rules->inputs || !rules->texts)
         return false;
     char *to = rules->texts;

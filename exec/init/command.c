@@ -19,8 +19,6 @@
 
 #include "exec/init/init.h"
 
-extern char **environ;
-
 // The strings of one START, as execve wants them.
 struct command_text {
     char **argv;
@@ -116,7 +114,7 @@ static _Noreturn void leader(const struct init_start *start, const struct init_l
     int status_fd = start->status_fd;
     sigset_t none;
     sigemptyset(&none);
-    int e = streams_set(start);
+    int e = text->argv && text->argv[0] && text->workdir ? streams_set(start) : EBADMSG;
     if (!e)
         e = limits_set(limits);
     if (!e && setsid() < 0)
@@ -144,7 +142,7 @@ static bool children_left(void)
 _Noreturn void init_supervise(const struct init_start *start, const struct init_limits *limits)
 {
     int status_fd = start->status_fd;
-    struct command_text text;
+    struct command_text text = {0};
     int e = text_load(start, &text);
     if (!e && prctl(PR_SET_CHILD_SUBREAPER, 1) < 0)
         e = errno;

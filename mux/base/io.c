@@ -30,6 +30,7 @@ struct op {
     size_t done;
     off_t offset;
     int fd;
+    bool offload;
 };
 
 struct af_io {
@@ -113,6 +114,8 @@ static int submit_locked(struct af_io *io, struct op *op)
                            (uint64_t)op->offset + op->done);
     else
         io_uring_prep_nop(sqe);
+    if (op && op->offload)
+        sqe->flags |= IOSQE_ASYNC;
     io_uring_sqe_set_data(sqe, op);
     // The kernel may be short of memory for a moment; nothing else fails on a valid ring.
     int rc;
@@ -320,12 +323,18 @@ static int op_queue(struct af_io *io, const struct op *what)
     return rc;
 }
 
-int af_io_read(struct af_io *io, int fd, void *buf, size_t size, off_t offset, af_io_fn fn,
-               void *arg)
+int af_io_read(struct af_io *io, int fd, void *buf, size_t size, off_t offset, bool offload,
+               af_io_fn fn, void *arg)
 {
     if (size > INT32_MAX)
         return -EINVAL;
-    struct op op = {.fn = fn, .arg = arg, .buf = buf, .size = size, .offset = offset, .fd = fd};
+    struct op op = {.fn = fn,
+                    .arg = arg,
+                    .buf = buf,
+                    .size = size,
+                    .offset = offset,
+                    .fd = fd,
+                    .offload = offload};
     return op_queue(io, &op);
 }
 

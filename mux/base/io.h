@@ -33,8 +33,10 @@ void af_io_free(struct af_io *io);
 bool af_io_is_uring(const struct af_io *io);
 
 // Reads size bytes at offset into buf, which must stay valid until fn(arg, result) is called.
-int af_io_read(struct af_io *io, int fd, void *buf, size_t size, off_t offset, af_io_fn fn,
-               void *arg);
+// `offload`: for a file that cannot be read without waiting (preadv2 with RWF_NOWAIT is
+// EOPNOTSUPP): not even the attempt is made on the calling thread.
+int af_io_read(struct af_io *io, int fd, void *buf, size_t size, off_t offset, bool offload,
+               af_io_fn fn, void *arg);
 
 // Calls fn(arg, 0) on the completion thread soon.
 int af_io_post(struct af_io *io, af_io_fn fn, void *arg);

@@ -55,8 +55,9 @@ static int check_entry(const Agentfense__V1__DiffEntry *entry, struct af_error *
         (target.len == 0 || target.len > AF_SYMLINK_MAX || memchr(target.data, 0, target.len)))
         return malformed(err, "a malformed link target");
     const Google__Protobuf__Timestamp *at = entry->modified_at;
-    if (at && (at->nanos < 0 || at->nanos >= AF_NS_PER_SEC ||
-               at->seconds >= INT64_MAX / AF_NS_PER_SEC || at->seconds <= INT64_MIN / AF_NS_PER_SEC))
+    if (at &&
+        (at->nanos < 0 || at->nanos >= AF_NS_PER_SEC || at->seconds >= INT64_MAX / AF_NS_PER_SEC ||
+         at->seconds <= INT64_MIN / AF_NS_PER_SEC))
         return malformed(err, "a time out of range");
     return 0;
 }
@@ -82,13 +83,11 @@ int changes_add(struct changes *changes, const Agentfense__V1__DiffEntry *entry,
         change.target = tool_copy(entry->symlink_target.data, entry->symlink_target.len);
     if (entry->modified_at) {
         change.has_mtime = true;
-        change.mtime_ns =
-            entry->modified_at->seconds * AF_NS_PER_SEC + entry->modified_at->nanos;
+        change.mtime_ns = entry->modified_at->seconds * AF_NS_PER_SEC + entry->modified_at->nanos;
     }
     change.path = AF_TAKE_PTR(path);
     change.old_path = AF_TAKE_PTR(old_path);
-    changes->list =
-        tool_grow(changes->list, changes->count, &changes->max, sizeof *changes->list);
+    changes->list = tool_grow(changes->list, changes->count, &changes->max, sizeof *changes->list);
     changes->list[changes->count++] = change;
     return 0;
 }
@@ -195,8 +194,8 @@ static void print_change(const struct change *change, const struct manifest *man
     fputc('\n', file);
 }
 
-void changes_print(const struct changes *changes, const struct manifest *manifest,
-                   size_t max_lines, FILE *file)
+void changes_print(const struct changes *changes, const struct manifest *manifest, size_t max_lines,
+                   FILE *file)
 {
     size_t lines = max_lines && changes->count > max_lines ? max_lines : changes->count;
     for (size_t i = 0; i < lines; i++)

@@ -47,7 +47,7 @@ void changes_fini(struct changes *changes);
 const struct change *changes_find(const struct changes *changes, const char *path, unsigned types);
 
 // One line each, at most `max_lines` (0: all): "  A  output/report".
-void changes_print(const struct changes *changes, const struct manifest *manifest,
-                   size_t max_lines, FILE *file);
+void changes_print(const struct changes *changes, const struct manifest *manifest, size_t max_lines,
+                   FILE *file);
 
 #endif

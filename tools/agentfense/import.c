@@ -215,12 +215,12 @@ int import_directory(struct af_client *client, const char *codebase_id, int root
     if (fstat(root, &st) < 0)
         return af_error_errno(err, errno, "cannot look at the directory");
     struct import *import = tool_alloc(sizeof *import);
-    *import = (struct import){
-        .root = root, .exclude = exclude, .manifest = manifest, .dev = st.st_dev};
+    *import =
+        (struct import){.root = root, .exclude = exclude, .manifest = manifest, .dev = st.st_dev};
     import->piece = tool_alloc(PIECE_BYTES);
-    int rc = af_client_call_start(client, "/agentfense.v1.TreeService/Import",
-                                  &agentfense__v1__import_response__descriptor, 0, &import->call,
-                                  err);
+    int rc =
+        af_client_call_start(client, "/agentfense.v1.TreeService/Import",
+                             &agentfense__v1__import_response__descriptor, 0, &import->call, err);
     if (rc == 0) {
         rc = send_all(import, codebase_id, err);
         af_client_call_free(import->call);

@@ -41,12 +41,13 @@ static int daemon_path(char *out, size_t size, struct af_error *err)
     char *slash = strrchr(out, '/');
     if (!slash || (size_t)(slash + 1 - out) + sizeof "agentfensed" > size)
         return af_error_set(err, AF_INTERNAL, "the program's own path is too long");
-    strcpy(slash + 1, "agentfensed");
+    memcpy(slash + 1, "agentfensed", sizeof "agentfensed");
     if (access(out, X_OK) < 0)
-        return af_error_set(err, AF_FAILED_PRECONDITION,
-                            "there is no program %s: it belongs beside this one (or name the socket "
-                            "of a running daemon with --socket)",
-                            out);
+        return af_error_set(
+            err, AF_FAILED_PRECONDITION,
+            "there is no program %s: it belongs beside this one (or name the socket "
+            "of a running daemon with --socket)",
+            out);
     return 0;
 }
 
@@ -245,7 +246,8 @@ static void log_end(const struct keeper *keeper, char out[LOG_EXCERPT + 1])
         len--;
     out[len] = '\0';
     for (char *c = out; *c; c++)
-        *c = *c == '\n' ? ' ' : *c;
+        if (*c == '\n')
+            *c = ' ';
 }
 
 int keeper_start(struct keeper *keeper, struct af_error *err)

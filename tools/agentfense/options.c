@@ -61,8 +61,10 @@ static const struct command_row {
          "private daemon is started for the run (as root) and removed afterwards.\n"
          "\n"
          "  --diff     show changed files as unified diffs, on stderr\n"
-         "  --apply    bring the changes into DIR, all or none: nothing is applied when DIR changed\n"
-         "             meanwhile at a path that CMD changed. Also applied when CMD failed, but not\n"
+         "  --apply    bring the changes into DIR, all or none: nothing is applied when DIR "
+         "changed\n"
+         "             meanwhile at a path that CMD changed. Also applied when CMD failed, but "
+         "not\n"
          "             when it ran out of time or was interrupted\n"
          "  --keep     keep the sandbox and its codebase (with --socket only); prints the id\n"
          "\n"
@@ -87,12 +89,13 @@ static void print_options(unsigned takes, FILE *out)
         fputs("  --preset NAME  the rules to begin with; default " PRESET_DEFAULT "\n", out);
         for (const struct preset_rules *preset = presets_all; preset->name; preset++)
             fprintf(out, "                   %-12s %s\n", preset->name, preset->summary);
-        fputs("  --permission 'PATTERN=LEVEL[@PRIORITY]'\n"
-              "                 one more rule, may be repeated. LEVEL is none, view, read or write.\n"
-              "                 The highest priority that matches a path decides; without one it is\n"
-              "                 20: above a preset's general rules (0 and 10), below what a preset\n"
-              "                 protects (.git 50; .env, secrets and keys 100)\n",
-              out);
+        fputs(
+            "  --permission 'PATTERN=LEVEL[@PRIORITY]'\n"
+            "                 one more rule, may be repeated. LEVEL is none, view, read or write.\n"
+            "                 The highest priority that matches a path decides; without one it is\n"
+            "                 20: above a preset's general rules (0 and 10), below what a preset\n"
+            "                 protects (.git 50; .env, secrets and keys 100)\n",
+            out);
     }
     if (takes & TAKES_COMMAND)
         fputs("  --env K=V      a variable for the command, may be repeated\n"
@@ -102,7 +105,8 @@ static void print_options(unsigned takes, FILE *out)
               "                 when it is not a terminal\n",
               out);
     fputs("  --socket PATH  the daemon's socket; default $" TOOL_SOCKET_ENV, out);
-    fputs(takes & TAKES_RUN ? ", else a private daemon\n" : ", else " TOOL_SOCKET_DEFAULT "\n", out);
+    fputs(takes & TAKES_RUN ? ", else a private daemon\n" : ", else " TOOL_SOCKET_DEFAULT "\n",
+          out);
     fputs("  --help         this text, or a command's\n  --version      the version\n", out);
 }
 
@@ -143,7 +147,7 @@ static bool parse_timeout(const char *text, int64_t *ret)
     errno = 0;
     double seconds = strtod(text, &end);
     if (errno || *end || end == text || !isfinite(seconds) || seconds <= 0 ||
-        seconds > (double)(AF_TIMEOUT_MAX_NS / AF_NS_PER_SEC))
+        seconds > (double)AF_TIMEOUT_MAX_NS / (double)AF_NS_PER_SEC)
         return false;
     *ret = (int64_t)(seconds * (double)AF_NS_PER_SEC);
     return *ret > 0;
@@ -151,8 +155,7 @@ static bool parse_timeout(const char *text, int64_t *ret)
 
 static void add_env(struct options *options, const char *text)
 {
-    options->env =
-        tool_grow(options->env, options->n_env, &options->max_env, sizeof *options->env);
+    options->env = tool_grow(options->env, options->n_env, &options->max_env, sizeof *options->env);
     options->env[options->n_env++] = text;
 }
 
@@ -191,8 +194,9 @@ static int take_option(struct parse *parse, int option, const char *name)
         return options->preset ? -1 : usage_error("there is no preset '%s'", optarg);
     case OPT_PERMISSION:
         parse->used |= TAKES_RULES;
-        return permissions_add(&options->permissions, optarg, &err) < 0 ? usage_error("%s", err.text)
-                                                                        : -1;
+        return permissions_add(&options->permissions, optarg, &err) < 0
+                   ? usage_error("%s", err.text)
+                   : -1;
     case OPT_ENV:
         parse->used |= TAKES_COMMAND;
         if (!strchr(optarg, '=') || *optarg == '=')

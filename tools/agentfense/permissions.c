@@ -17,9 +17,9 @@
 #define WRITE AGENTFENSE__V1__LEVEL__LEVEL_WRITE
 
 static const struct permission agent_safe[] = {
-    {"**/*", READ, 0},           {"/output/**", WRITE, 10},   {"/tmp/**", WRITE, 10},
-    {"**/.env*", NONE, 100},     {"**/secrets/**", NONE, 100}, {"**/*.key", NONE, 100},
-    {"**/*.pem", NONE, 100},     {"**/credentials*", NONE, 100}, {"**/.git/**", NONE, 50},
+    {"**/*", READ, 0},       {"/output/**", WRITE, 10},      {"/tmp/**", WRITE, 10},
+    {"**/.env*", NONE, 100}, {"**/secrets/**", NONE, 100},   {"**/*.key", NONE, 100},
+    {"**/*.pem", NONE, 100}, {"**/credentials*", NONE, 100}, {"**/.git/**", NONE, 50},
 };
 static const struct permission read_only[] = {{"**/*", READ, 0}};
 static const struct permission full_access[] = {{"**/*", WRITE, 0}};
@@ -81,8 +81,7 @@ int permissions_add(struct permissions *permissions, const char *text, struct af
                             at, text);
     size_t len = (size_t)(equals - text);
     if (len > AF_PATTERN_MAX || !af_text_is_utf8(text, len))
-        return af_error_set(err, AF_INVALID_ARGUMENT,
-                            "the pattern of '%s' is %s", text,
+        return af_error_set(err, AF_INVALID_ARGUMENT, "the pattern of '%s' is %s", text,
                             len > AF_PATTERN_MAX ? "too long" : "not UTF-8");
     rule.pattern = tool_copy(text, len);
     permissions->list =

@@ -57,8 +57,8 @@ static void add_take(struct plan *plan, const struct manifest_entry *entry,
                      const struct change *rename)
 {
     plan->takes = tool_grow(plan->takes, plan->n_takes, &plan->max_takes, sizeof *plan->takes);
-    plan->takes[plan->n_takes++] = (struct plan_take){
-        .path = tool_copy_text(entry->path), .entry = entry, .rename = rename};
+    plan->takes[plan->n_takes++] =
+        (struct plan_take){.path = tool_copy_text(entry->path), .entry = entry, .rename = rename};
 }
 
 // What was at a path: by the old names of the directories above it, else by the path as it is.
@@ -150,12 +150,15 @@ static int plan_puts(struct plan *plan, struct af_error *err)
                          BIT(CHANGE_ADDED) | BIT(CHANGE_MODIFIED) | BIT(CHANGE_RENAMED)))
             continue;
         if (change->type == CHANGE_RENAMED) {
+            const struct plan_take *take = plan_find_take(plan, change->old_path);
+            if (!take) // plan_takes made it
+                return contradiction(err, "renamed", change->old_path);
             put.kind = PUT_RENAMED;
-            put.take = (size_t)(plan_find_take(plan, change->old_path) - plan->takes);
-            put.base = plan->takes[put.take].entry;
+            put.take = (size_t)(take - plan->takes);
+            put.base = take->entry;
         } else if (change->type != CHANGE_ADDED) {
-            put.kind = change->type == CHANGE_MODIFIED && S_ISREG(change->mode) ? PUT_CONTENT
-                                                                                 : PUT_META;
+            put.kind =
+                change->type == CHANGE_MODIFIED && !S_ISDIR(change->mode) ? PUT_CONTENT : PUT_META;
             put.base = find_old(plan, change->path, false);
             if (!put.base)
                 return contradiction(err, "changed", change->path);

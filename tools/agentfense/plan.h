@@ -25,7 +25,7 @@ struct plan_take {
 enum plan_put_kind {
     PUT_CREATE,  // a new file of any kind
     PUT_RENAMED, // something taken out
-    PUT_CONTENT, // new content for a regular file
+    PUT_CONTENT, // new content for a file, another target for a link
     PUT_META,    // mode and mtime alone
 };
 

@@ -136,8 +136,7 @@ static int perform(struct run *run, struct af_error *err)
 {
     const struct options *options = run->options;
     const char *dir = options->args[0];
-    if (open_dir(dir, &run->root, err) < 0 ||
-        session_open(&run->session, options->socket, err) < 0)
+    if (open_dir(dir, &run->root, err) < 0 || session_open(&run->session, options->socket, err) < 0)
         return -1;
     char absolute[4096];
     const char *name = realpath(dir, absolute) ? absolute : dir;

@@ -88,7 +88,7 @@ static int create_sandbox(struct session *session, const struct options *options
 {
     size_t count = options->preset->count + options->permissions.count;
     AF_CLEANUP_FREE Sandbox__V1__PermissionRule *rules = tool_alloc(count * sizeof *rules);
-    AF_CLEANUP_FREE Sandbox__V1__PermissionRule **pointers = tool_alloc(count * sizeof *pointers);
+    AF_CLEANUP_FREE Sandbox__V1__PermissionRule **pointers = tool_alloc(count * sizeof(void *));
     for (size_t i = 0; i < count; i++) {
         bool is_preset = i < options->preset->count;
         set_rule(&rules[i], is_preset ? &options->preset->rules[i]
@@ -128,8 +128,8 @@ int session_create(struct session *session, int root, const char *dir,
     struct stat st;
     bool has_own_dir = session->keeper.pid != 0 && stat(session->keeper.dir, &st) == 0;
     if (create_codebase(session, dir, err) < 0 ||
-        import_directory(session->client, session->codebase_id.text, root,
-                         has_own_dir ? &st : NULL, manifest, err) < 0 ||
+        import_directory(session->client, session->codebase_id.text, root, has_own_dir ? &st : NULL,
+                         manifest, err) < 0 ||
         create_sandbox(session, options, err) < 0)
         return -1;
     return start_sandbox(session, err);
@@ -238,7 +238,7 @@ int session_exec(struct session *session, const struct options *options, struct 
     AF_CLEANUP_FREE ProtobufCBinaryData *argv = tool_alloc(argc * sizeof *argv);
     AF_CLEANUP_FREE Agentfense__V1__RunRequest__EnvEntry *env = tool_alloc(n_env * sizeof *env);
     AF_CLEANUP_FREE Agentfense__V1__RunRequest__EnvEntry **entries =
-        tool_alloc(n_env * sizeof *entries);
+        tool_alloc(n_env * sizeof(void *));
     for (size_t i = 0; i < argc; i++)
         argv[i] = af_client_text(options->argv[i]);
     set_env(options, env, entries);

@@ -16,7 +16,7 @@ struct session {
     const char *socket;
     struct keeper keeper; // pid 0: a daemon that was there already
     struct af_client *client;
-    int fd; // the connection's second descriptor, for interrupts
+    int fd;                               // the connection's second descriptor, for interrupts
     struct af_id codebase_id, sandbox_id; // "" until made
     bool keep;
 };

@@ -20,8 +20,6 @@
 
 #define DIFF_BYTES_MAX (32u << 20) // shown of one file
 
-extern char **environ;
-
 static int write_piece(void *arg, const ProtobufCMessage *message, struct af_error *err)
 {
     const Agentfense__V1__ReadFileChunk *chunk = (const void *)message;
@@ -113,8 +111,8 @@ static int run_diff(const char *old_path, int old_fd, const char *new_path, int 
     AF_CLEANUP_FREE char *new_label = tool_alloc(strlen(new_text) + 3);
     sprintf(old_label, "%s%s", old_fd < 0 ? "" : "a/", old_fd < 0 ? "/dev/null" : old_text);
     sprintf(new_label, "%s%s", new_fd < 0 ? "" : "b/", new_fd < 0 ? "/dev/null" : new_text);
-    char *argv[] = {"diff",   "-u", "--label", old_label, "--label", new_label, "--",
-                    old_name, new_name, NULL};
+    char *argv[] = {"diff",    "-u", "--label", old_label, "--label",
+                    new_label, "--", old_name,  new_name,  NULL};
     pid_t pid;
     int rc = spawn_diff(argv, out[1], old_fd < 0 ? null : old_fd, new_fd < 0 ? null : new_fd, &pid);
     close(out[1]);
@@ -128,7 +126,9 @@ static int run_diff(const char *old_path, int old_fd, const char *new_path, int 
     if (isatty(fileno(file)))
         tool_print_text(file, bytes, len);
     else
-        fwrite(bytes, 1, len, file);
+        return fwrite(bytes, 1, len, file) == len
+                   ? 0
+                   : af_error_errno(err, errno, "cannot write the differences");
     return 0;
 }
 

@@ -52,7 +52,7 @@ static int make_stage(struct apply *apply, struct af_error *err)
         char name[APPLY_STAGE_MAX];
         snprintf(name, sizeof name, ".agentfense-apply-%s", suffix);
         if (mkdirat(apply->root, name, 0700) == 0) {
-            strcpy(apply->stage, name);
+            memcpy(apply->stage, name, sizeof name);
             return 0;
         }
         if (errno != EEXIST)
@@ -112,7 +112,8 @@ static int stage_regular(struct apply *apply, const struct plan_put *put, int di
     if (apply->fetch(apply->arg, change->path, fd, err) < 0)
         return -1;
     if (fstat(fd, &st) < 0 || (uint64_t)st.st_size != change->size)
-        return af_error_set(err, AF_ABORTED, "'%s' has %" PRIu64 " bytes, not the %" PRIu64
+        return af_error_set(err, AF_ABORTED,
+                            "'%s' has %" PRIu64 " bytes, not the %" PRIu64
                             " that were listed: something still writes to it",
                             change->path, (uint64_t)st.st_size, change->size);
     int rc = 0;

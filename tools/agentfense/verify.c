@@ -60,10 +60,12 @@ static int check_inside(struct verify *verify, const char *path, struct af_error
         return there;
     const struct manifest_entry *entry = manifest_find(verify->plan->manifest, path);
     if (!entry)
-        lines_add(verify->conflicts, path, "appeared while the command ran, in a directory that it "
-                                           "removed");
+        lines_add(verify->conflicts, path,
+                  "appeared while the command ran, in a directory that it "
+                  "removed");
     else if (entry->skipped)
-        lines_add(verify->conflicts, path, "was left out of the run, in a directory that it removed");
+        lines_add(verify->conflicts, path,
+                  "was left out of the run, in a directory that it removed");
     else if (!manifest_is_same(entry, &st, false))
         lines_add(verify->conflicts, path, "changed while the command ran, which removed it");
     return 0;
@@ -86,8 +88,8 @@ static int check_tree(struct verify *verify, const char *path, struct af_error *
         const struct plan_take *take = plan_find_take(verify->plan, child);
         rc = check_inside(verify, child, err);
         // What is taken out as a whole, or deleted on its own, is not looked into here.
-        if (rc == 0 && !take && beneath_stat(verify->root, child, &st) == 0 && S_ISDIR(st.st_mode) &&
-            manifest_find(verify->plan->manifest, child))
+        if (rc == 0 && !take && beneath_stat(verify->root, child, &st) == 0 &&
+            S_ISDIR(st.st_mode) && manifest_find(verify->plan->manifest, child))
             rc = check_tree(verify, child, err);
     }
     beneath_free_names(names, count);

@@ -44,10 +44,10 @@ static bool is_hostile(uint32_t code)
 static char *put_escaped(char *out, const unsigned char *bytes, size_t size)
 {
     static const char hex[] = "0123456789abcdef";
-    char letter = bytes[0] == '\n' ? 'n' : bytes[0] == '\t' ? 't' : bytes[0] == '\r' ? 'r' : 0;
-    if (letter) {
+    const char *known = bytes[0] ? strchr("\nn\tt\rr", bytes[0]) : NULL;
+    if (known && bytes[0] < 0x20) {
         *out++ = '\\';
-        *out++ = letter;
+        *out++ = known[1];
         return out;
     }
     for (size_t i = 0; i < size; i++) {

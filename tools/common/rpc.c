@@ -23,7 +23,7 @@ static int open_socket(const char *path, struct af_error *err)
         return af_error_set(err, AF_INVALID_ARGUMENT,
                             "the socket path '%s' is %s: a unix socket's path has 1 to %zu bytes",
                             path, *path ? "too long" : "empty", sizeof address.sun_path - 1);
-    strcpy(address.sun_path, path);
+    memcpy(address.sun_path, path, strlen(path) + 1);
     AF_CLEANUP_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return af_error_errno(err, errno, "cannot make a socket");

@@ -33,8 +33,7 @@ int rpc_unary(struct af_client *client, const char *path, const ProtobufCMessage
 // stop.
 typedef int (*rpc_fn)(void *arg, const ProtobufCMessage *reply, struct af_error *err);
 int rpc_stream(struct af_client *client, const char *path, const ProtobufCMessage *request,
-               const ProtobufCMessageDescriptor *reply, rpc_fn fn, void *arg,
-               struct af_error *err);
+               const ProtobufCMessageDescriptor *reply, rpc_fn fn, void *arg, struct af_error *err);
 
 // Frees a reply; NULL is allowed. For cleanup attributes: AF_CLEANUP(rpc_cleanup).
 void rpc_free(void *message);

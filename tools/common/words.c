@@ -35,24 +35,26 @@ const char *tool_change_word(Agentfense__V1__DiffEntry__Change change)
 
 char tool_change_letter(Agentfense__V1__DiffEntry__Change change)
 {
-    static const char letters[] = "?AMDMR";
-    return (int)change >= 0 && (size_t)change < sizeof letters - 1 ? letters[change] : '?';
+    static const char letters[] = {'?', 'A', 'M', 'D', 'M', 'R'};
+    return letters[(int)change >= 0 && (size_t)change < sizeof letters ? change : 0];
 }
 
 void tool_mode_text(Agentfense__V1__FileKind kind, uint32_t mode, char out[TOOL_MODE_MAX])
 {
-    static const char kinds[] = "?-dlps";
-    static const char bits[] = "rwxrwxrwx";
-    out[0] = (int)kind >= 0 && (size_t)kind < sizeof kinds - 1 ? kinds[kind] : '?';
-    for (unsigned i = 0; i < 9; i++)
-        out[1 + i] = mode & (0400u >> i) ? bits[i] : '-';
+    static const char kinds[] = {'?', '-', 'd', 'l', 'p', 's'};
+    memcpy(out, "?rwxrwxrwx", TOOL_MODE_MAX);
+    out[0] = kinds[(int)kind >= 0 && (size_t)kind < sizeof kinds ? kind : 0];
+    for (unsigned i = 0; i < 9; i++) {
+        if (!(mode & (0400u >> i)))
+            out[1 + i] = '-';
+    }
+    static const char special[] = {'S', 's', 'T', 't'};
     if (mode & 04000)
-        out[3] = mode & 0100 ? 's' : 'S';
+        out[3] = special[out[3] == 'x'];
     if (mode & 02000)
-        out[6] = mode & 0010 ? 's' : 'S';
+        out[6] = special[out[6] == 'x'];
     if (mode & 01000)
-        out[9] = mode & 0001 ? 't' : 'T';
-    out[10] = '\0';
+        out[9] = special[2 + (out[9] == 'x')];
 }
 
 void tool_size_text(uint64_t bytes, char out[TOOL_SIZE_MAX])

@@ -48,7 +48,8 @@ static const struct fsctl_command commands[] = {
      "Lists every rule that matches PATH, the deciding one first. PATH need not exist.\n", 2, 2,
      false, fsctl_explain},
     {"diff", "VIEW", "what the sandbox changed",
-     "One line for each change: A added, M modified (or its mode or times), D deleted, R renamed.\n",
+     "One line for each change: A added, M modified (or its mode or times), D deleted, R "
+     "renamed.\n",
      1, 1, false, fsctl_diff},
     {"stats", "", "the daemon's transport, policy and counters",
      "Shows how the daemon talks to the kernel, and its counters since it started.\n", 0, 0, false,
@@ -105,9 +106,9 @@ int fsctl_path(const char *text, char *out, ProtobufCBinaryData *ret, struct af_
 {
     size_t len = strlen(text);
     if (len > AF_PATH_MAX || af_path_normalize(text, len, true, out, &ret->len) < 0)
-        return af_error_set(err, AF_INVALID_ARGUMENT,
-                            "'%s' is no path in a view: give one relative to its root, without '..'",
-                            text);
+        return af_error_set(
+            err, AF_INVALID_ARGUMENT,
+            "'%s' is no path in a view: give one relative to its root, without '..'", text);
     ret->data = (uint8_t *)out;
     return 0;
 }
@@ -223,11 +224,11 @@ int main(int argc, char **argv)
     struct af_error err;
     setlocale(LC_CTYPE, "");
     int code = parse(argc, argv, &ctl, &call);
-    if (code >= 0)
+    if (code >= 0 || !call.command)
         return code;
     const char *no_colour = getenv("NO_COLOR"), *term = getenv("TERM");
-    ctl.colour = isatty(STDOUT_FILENO) && !(no_colour && *no_colour) &&
-                 !(term && strcmp(term, "dumb") == 0);
+    ctl.colour =
+        isatty(STDOUT_FILENO) && !(no_colour && *no_colour) && !(term && strcmp(term, "dumb") == 0);
     ctl.utf8 = strcmp(nl_langinfo(CODESET), "UTF-8") == 0;
     const char *socket = rpc_socket_given(call.socket);
     int rc = rpc_connect(socket ? socket : TOOL_SOCKET_DEFAULT, &ctl.client, NULL, &err);

@@ -11,6 +11,7 @@
 #include "mux/base/limits.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 static void stat_json(struct fsctl *ctl, const Agentfense__V1__StatResponse *reply)
 {
@@ -96,7 +97,7 @@ int fsctl_stat(struct fsctl *ctl, struct af_error *err)
     AF_CLEANUP(rpc_cleanup) Agentfense__V1__StatResponse *reply = NULL;
     if (rpc_unary(ctl->client, "/agentfense.v1.InspectService/Stat", &request.base,
                   &agentfense__v1__stat_response__descriptor, &reply, err) < 0) {
-        if (err->status == AF_NOT_FOUND && !strstr(err->text, "sandbox"))
+        if (err->status == AF_NOT_FOUND && strncmp(err->text, "there is no sandbox", 19) != 0)
             return af_error_set(err, AF_NOT_FOUND, "no such file in the view: '/%s'", path);
         return -1;
     }

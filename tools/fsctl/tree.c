@@ -12,6 +12,7 @@
 #include "mux/base/limits.h"
 
 #include <errno.h>
+#include <string.h>
 
 struct node {
     char *path; // below the directory that was asked for
@@ -98,7 +99,6 @@ static size_t parent_len(const struct node *node)
     const char *slash = memrchr(node->path, '/', node->len);
     return slash ? (size_t)(slash - node->path) + 1 : 0;
 }
-
 
 static size_t depth_of(const struct node *node)
 {

@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -228,6 +228,13 @@ static void ignore_start(void *arg, const struct af_error *err)
     (void)err;
 }
 
+static void ignore_command(void *arg, const struct af_error *err, const struct exec_result *result)
+{
+    (void)arg;
+    (void)err;
+    (void)result;
+}
+
 static void stopping_while_starting_leaves_nothing(void **state)
 {
     struct xt *xt = *state;
@@ -306,6 +313,33 @@ static void a_slow_init_delays_commands_and_loses_none(void **state)
         xt_expect_exit(done[i], i);
     }
     free(line);
+}
+
+static void running_out_of_descriptors_is_said_and_heals(void **state)
+{
+    struct xt *xt = *state;
+    unsigned fds = xt_open_fds();
+    struct rlimit limit, low;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    const struct exec_command_spec spec = {.shell_line = "true"};
+    const struct exec_box_spec box_spec = {
+        .id = "sb_x", .view_path = xt->view, .uid = XT_UID, .gid = XT_UID};
+    for (unsigned more = 0; more < 24; more++) {
+        low = (struct rlimit){fds + more, limit.rlim_max};
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
+        struct af_error err;
+        struct exec_box *box;
+        // Starts of both kinds fail with words, or work: nothing hangs or leaks.
+        if (exec_command_start(xt->box, &spec, ignore_command, NULL, NULL, &err) < 0)
+            assert_int_equal(err.status, AF_RESOURCE_EXHAUSTED);
+        box = xt_box_try(xt, &box_spec);
+        if (xt->start_error.status != AF_OK)
+            assert_true(xt->start_error.text[0]);
+        xt_box_stop(xt, box);
+    }
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    xt_expect_exit(xt_sh(xt, "exit 5"), 5);
+    assert_int_equal(xt_open_fds(), fds);
 }
 
 struct caller {
@@ -514,6 +548,7 @@ int main(int argc, char **argv)
         engine_test(many_boxes_start_at_once),
         xt_test(a_killed_init_is_an_error_and_no_exit_code),
         xt_test(a_slow_init_delays_commands_and_loses_none),
+        xt_test(running_out_of_descriptors_is_said_and_heals),
         xt_test(callers_on_many_threads_do_not_disturb_each_other),
         engine_test(a_given_root_directory_is_used_read_only),
         dirs_test(a_hostile_init_ends_its_box_and_nothing_else),

@@ -395,7 +395,8 @@ char *ops_list(struct view *view, const char *path, size_t batch_size)
                                            batch_size % 2 == 0, add_name, &batch));
         assert_int_equal(rc, 0);
     } while (batch.room < batch_size);
-    qsort(batch.names, batch.count, sizeof *batch.names, compare_names);
+    if (batch.count > 0)
+        qsort(batch.names, batch.count, sizeof *batch.names, compare_names);
     char *text = NULL;
     size_t len;
     FILE *out = open_memstream(&text, &len);

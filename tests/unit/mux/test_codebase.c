@@ -1,6 +1,8 @@
 // Codebases: records, listing, downloads.
 #include "tests/unit/mux/fixture.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -239,6 +241,43 @@ static void test_views_keep_the_tree_they_were_made_on(void **state)
     assert_no_garbage(f, 0, 0, 0);
 }
 
+struct replacing {
+    struct fixture *fixture;
+    struct af_id codebase;
+    atomic_bool done;
+};
+
+static void *replace_all_the_time(void *arg)
+{
+    struct replacing *r = arg;
+    char bytes[5000];
+    for (int i = 0; i < 300; i++) {
+        memset(bytes, 'a' + i % 26, sizeof bytes);
+        upload_bytes(r->fixture, r->codebase, "f", 1, bytes, 3000 + (size_t)(i % 26));
+    }
+    atomic_store(&r->done, true);
+    return NULL;
+}
+
+static void test_a_download_sees_one_version_while_uploads_replace_the_file(void **state)
+{
+    struct fixture *f = *state;
+    struct replacing r = {.fixture = f, .codebase = new_codebase(f)};
+    pthread_t thread;
+    upload(f, r.codebase, "f", "x");
+    assert_int_equal(pthread_create(&thread, NULL, replace_all_the_time, &r), 0);
+    while (!atomic_load(&r.done)) {
+        char *text = download(f, r.codebase, "f");
+        size_t len = strlen(text);
+        char letter[2] = {text[0], '\0'};
+        assert_int_equal(strspn(text, letter), len);
+        assert_true(len == 1 || len == 3000 + (size_t)(text[0] - 'a'));
+        free(text);
+    }
+    pthread_join(thread, NULL);
+    assert_no_garbage(f, 1, 2, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -251,6 +290,7 @@ int main(void)
         fixture_test(test_an_open_file_outlives_its_replacement_and_its_codebase),
         fixture_test(test_opening_what_is_no_file),
         fixture_test(test_views_keep_the_tree_they_were_made_on),
+        fixture_test(test_a_download_sees_one_version_while_uploads_replace_the_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

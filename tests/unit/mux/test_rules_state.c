@@ -74,6 +74,8 @@ static void test_P6_equal_states_mean_equal_subtrees(void **state)
     rules_state a = rules_walk(rules, "/a", 2), b = rules_walk(rules, "/b/c/d", 6);
     assert_int_equal(a, b);
     assert_int_not_equal(a, rules_walk(rules, "/secrets", 8));
+    // A second rule that ends at a name adds nothing to the first, so it makes no state.
+    assert_int_equal(rules_walk(rules, ".env", 4), rules_walk(rules, ".env.key", 8));
     assert_int_equal(rules_walk(rules, "", 0), rules_root(rules));
     assert_int_equal(rules_walk(rules, "/", 1), rules_root(rules));
     rules_unref(rules);

@@ -90,7 +90,7 @@ static void test_reads_what_is_there(void **state)
     struct waiter waiter;
     waiter_init(&waiter);
     char buf[1000];
-    assert_int_equal(af_io_read(io, file, buf, sizeof buf, 5000, on_done, &waiter), 0);
+    assert_int_equal(af_io_read(io, file, buf, sizeof buf, 5000, false, on_done, &waiter), 0);
     assert_int_equal(wait_for(&waiter, 1), sizeof buf);
     for (size_t i = 0; i < sizeof buf; i++)
         assert_int_equal((unsigned char)buf[i], (5000 + i) % 251);
@@ -102,9 +102,9 @@ static void test_the_end_of_the_file_shortens_a_read(void **state)
     struct waiter waiter;
     waiter_init(&waiter);
     char buf[1000];
-    assert_int_equal(af_io_read(io, file, buf, sizeof buf, FILE_SIZE - 10, on_done, &waiter), 0);
+    assert_int_equal(af_io_read(io, file, buf, sizeof buf, FILE_SIZE - 10, false, on_done, &waiter), 0);
     assert_int_equal(wait_for(&waiter, 1), 10);
-    assert_int_equal(af_io_read(io, file, buf, sizeof buf, FILE_SIZE + 10, on_done, &waiter), 0);
+    assert_int_equal(af_io_read(io, file, buf, sizeof buf, FILE_SIZE + 10, false, on_done, &waiter), 0);
     assert_int_equal(wait_for(&waiter, 2), 0);
 }
 
@@ -114,7 +114,7 @@ static void test_errors_arrive_as_negative_errno(void **state)
     struct waiter waiter;
     waiter_init(&waiter);
     char buf[10];
-    assert_int_equal(af_io_read(io, 9999, buf, sizeof buf, 0, on_done, &waiter), 0);
+    assert_int_equal(af_io_read(io, 9999, buf, sizeof buf, 0, false, on_done, &waiter), 0);
     assert_int_equal(wait_for(&waiter, 1), -EBADF);
 }
 
@@ -130,7 +130,7 @@ static void test_short_reads_are_continued(void **state)
     char buf[6];
     assert_int_equal(pipe(pipe_fds), 0);
     assert_int_equal(write(pipe_fds[1], "abc", 3), 3);
-    assert_int_equal(af_io_read(io, pipe_fds[0], buf, sizeof buf, 0, on_done, &waiter), 0);
+    assert_int_equal(af_io_read(io, pipe_fds[0], buf, sizeof buf, 0, true, on_done, &waiter), 0);
     assert_int_equal(write(pipe_fds[1], "def", 3), 3);
     assert_int_equal(wait_for(&waiter, 1), 6);
     assert_memory_equal(buf, "abcdef", 6);
@@ -142,7 +142,7 @@ static void *submit_many(void *arg)
 {
     char *buf = malloc(500 * 256);
     for (long i = 0; i < 500; i++)
-        while (af_io_read(io, file, buf + i * 256, 256, i * 256, on_done, arg) == -EAGAIN)
+        while (af_io_read(io, file, buf + i * 256, 256, i * 256, false, on_done, arg) == -EAGAIN)
             sched_yield(); // full: the caller decides what to do
     return buf;
 }
@@ -197,10 +197,10 @@ static void test_close_finishes_what_was_begun_and_refuses_the_rest(void **state
     waiter_init(&waiter);
     static char buf[8][FILE_SIZE];
     for (int i = 0; i < 8; i++)
-        assert_int_equal(af_io_read(io, file, buf[i], FILE_SIZE, 0, on_done, &waiter), 0);
+        assert_int_equal(af_io_read(io, file, buf[i], FILE_SIZE, 0, false, on_done, &waiter), 0);
     af_io_close(io);
     assert_int_equal(waiter.done, 8);
-    assert_int_equal(af_io_read(io, file, buf[0], 10, 0, on_done, &waiter), -ECANCELED);
+    assert_int_equal(af_io_read(io, file, buf[0], 10, 0, false, on_done, &waiter), -ECANCELED);
     assert_int_equal(af_io_post(io, on_done, &waiter), -ECANCELED);
     assert_int_equal(waiter.done, 8);
 }
