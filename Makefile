@@ -241,7 +241,7 @@ $(B)/tests/unit/$(1)%: $(B)/obj/tests/unit/$(1)%.o $(call lib,test $(2))
 	@echo '  LD      $$@'
 	@$(CC) $(LDFLAGS_ALL) -o $$@ $$< $$(call group,$$(filter %.a,$$^)) $(CMOCKA_LIBS) $(LIBS_ALL)
 endef
-$(eval $(call unit_rule,,client api fs exec mux proto))
+$(eval $(call unit_rule,,cli tools client api fs exec mux proto))
 $(eval $(call unit_rule,mux/base/,base))
 $(eval $(call unit_rule,mux/store/,store base))
 $(eval $(call unit_rule,mux/,mux))

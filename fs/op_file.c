@@ -107,7 +107,8 @@ static int read_async(struct fs_call *call, char *payload, size_t have, bool off
     fs_count(call->session, FS_COUNT_READ_ASYNC, 1);
     // From here on the completion may run, and answer, at any time.
     int rc = af_io_read(call->session->io, call->read.fd, read->buf + read->have,
-                        call->read.size - read->have, call->read.offset + (off_t)read->have, offload, async_read_done, read);
+                        call->read.size - read->have, call->read.offset + (off_t)read->have,
+                        offload, async_read_done, read);
     if (rc != 0) {
         free(read->owned);
         free(read);

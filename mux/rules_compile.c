@@ -145,12 +145,14 @@ static bool number_matchers(struct rules *rules)
         struct rules_part *part = &patterns->parts[i];
         const uint8_t *code = part->len ? code_of(patterns, part) : no_code;
         if (part->kind != RULES_PART_DOUBLESTAR)
-            refs[n++] = (struct part_ref){part, {code, part->len, part->kind}};
+            refs[n++] = (struct part_ref){part, {code, 0, part->len, part->kind}};
     }
     qsort(refs, n, sizeof *refs, order_refs);
     for (size_t i = 0; i < n; i++) {
-        if (i == 0 || order_refs(&refs[i - 1], &refs[i]) != 0)
-            rules->matchers[rules->n_matchers++] = refs[i].matcher;
+        if (i == 0 || order_refs(&refs[i - 1], &refs[i]) != 0) {
+            rules->matchers[rules->n_matchers] = refs[i].matcher;
+            rules_matcher_prepare(&rules->matchers[rules->n_matchers++]);
+        }
         refs[i].part->matcher = (uint16_t)(rules->n_matchers - 1);
         if (refs[i].matcher.kind == RULES_PART_ANY)
             rules->any = refs[i].part->matcher;

@@ -71,6 +71,22 @@ bool rules_matcher_test(const struct rules_matcher *matcher, const void *name, s
     }
 }
 
+void rules_matcher_prepare(struct rules_matcher *matcher)
+{
+    const uint8_t *code = matcher->code, *end = code + matcher->len;
+    matcher->needs = 0;
+    for (; matcher->kind == RULES_PART_WILD && code < end; code += op_size(*code))
+        matcher->needs |= *code == RULES_OP_BYTE ? rules_byte_bit(code[1]) : 0;
+}
+
+static uint64_t bits_of(const uint8_t *name, size_t len)
+{
+    uint64_t bits = 0;
+    for (size_t i = 0; i < len; i++)
+        bits |= rules_byte_bit(name[i]);
+    return bits;
+}
+
 // The matcher of a group of equal-length codes that equals the bytes, or -1.
 static int find_code(const struct rules_matcher *matchers, const uint16_t *active,
                      const struct rules_group *group, const uint8_t *bytes)
@@ -99,8 +115,10 @@ size_t rules_find_hits(const struct rules_matcher *matchers, const struct rules_
     for (size_t g = 0; g < rec->n_groups && n < max; g++) {
         const struct rules_group *group = &rec->groups[g];
         if (group->kind == RULES_PART_WILD) {
+            uint64_t bits = bits_of(name, len);
             for (size_t i = group->first; i < (size_t)group->first + group->n && n < max; i++) {
-                if (rules_matcher_test(&matchers[rec->active[i]], name, len))
+                const struct rules_matcher *m = &matchers[rec->active[i]];
+                if ((m->needs & ~bits) == 0 && rules_matcher_test(m, name, len))
                     hits[n++] = (uint16_t)i;
             }
             continue;

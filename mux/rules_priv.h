@@ -92,10 +92,19 @@ bool rules_grow(void **array, size_t *cap, size_t need, size_t element_size);
 
 struct rules_matcher {
     const uint8_t *code;
+    uint64_t
+        needs; // of WILD: rules_byte_bit of every literal byte; a name without one cannot match
     uint16_t len;
     uint8_t kind;
 };
 
+static inline uint64_t rules_byte_bit(uint8_t byte)
+{
+    return UINT64_C(1) << (byte & 63);
+}
+
+// Sets matcher->needs.
+void rules_matcher_prepare(struct rules_matcher *matcher);
 // Whether a name matches. At most name length times code length steps.
 bool rules_matcher_test(const struct rules_matcher *matcher, const void *name, size_t len);
 // The indices in active of the matchers that accept a name, in increasing order; stops at `max`.

@@ -204,7 +204,8 @@ static bool grow_overflow(struct rules_states *states)
     if (old_n > states->n_overflow)
         return true;
     size_t n = old_n ? old_n * 2 : 1024;
-    struct rules_state_rec **old = states->overflow, **grown = calloc(n, sizeof(*grown));
+    struct rules_state_rec **old = states->overflow,
+                           **grown = calloc(n, sizeof(struct rules_state_rec *));
     if (!grown)
         return old_n > 0;
     states->overflow = grown;

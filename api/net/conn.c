@@ -148,16 +148,24 @@ void net_conn_close(struct net_conn *conn)
     free(conn);
 }
 
+void net_conn_count_cut(struct net_conn *conn, const char *why)
+{
+    struct net_server *server = conn->server;
+    if (conn->counted)
+        return;
+    conn->counted = true;
+    atomic_fetch_add(&server->conns_cut, 1);
+    if (server->now_ns - server->cut_logged_ns < AF_NS_PER_SEC)
+        return;
+    server->cut_logged_ns = server->now_ns;
+    af_log(AF_LOG_WARN, "net", "connection cut", "why=\"%s\" uid=%d pid=%d", why,
+           (int)conn->peer.uid, (int)conn->peer.pid);
+}
+
 // Closes for a reason of ours, telling the client as far as its socket takes it now.
 static void cut(struct net_conn *conn, uint32_t error_code, const char *why)
 {
-    struct net_server *server = conn->server;
-    atomic_fetch_add(&server->conns_cut, 1);
-    if (server->now_ns - server->cut_logged_ns >= AF_NS_PER_SEC) {
-        server->cut_logged_ns = server->now_ns;
-        af_log(AF_LOG_WARN, "net", "connection cut", "why=\"%s\" uid=%d pid=%d", why,
-               (int)conn->peer.uid, (int)conn->peer.pid);
-    }
+    net_conn_count_cut(conn, why);
     nghttp2_session_terminate_session(conn->session, error_code);
     const uint8_t *bytes;
     ssize_t len;

@@ -172,6 +172,7 @@ struct net_conn {
     bool settled;    // the client's SETTINGS came
     bool ending;     // GOAWAY is sent or queued
     bool touched;    // in loop's list of connections to flush
+    bool counted;    // in conns_cut
     const char *cut; // why it is to be closed at once, or NULL
     struct net_conn *touched_next;
     size_t held_in;   // bytes of requests held for its calls
@@ -189,9 +190,10 @@ void net_conn_readable(struct net_conn *conn);
 void net_conn_flush(struct net_conn *conn); // may free the connection
 void net_conn_close(struct net_conn *conn); // frees it
 void net_conn_goaway(struct net_conn *conn);
-void net_conn_sweep(struct net_conn *conn, int64_t now_ns);   // timeouts; may free it
-void net_conn_touch(struct net_conn *conn);                   // flush it at the end of this turn
-void net_conn_strike(struct net_conn *conn, const char *why); // cut it unless the bucket allows
+void net_conn_sweep(struct net_conn *conn, int64_t now_ns);      // timeouts; may free it
+void net_conn_touch(struct net_conn *conn);                      // flush it at the end of this turn
+void net_conn_strike(struct net_conn *conn, const char *why);    // cut it unless the bucket allows
+void net_conn_count_cut(struct net_conn *conn, const char *why); // and log it, once
 void net_conn_release_window(struct net_conn *conn);
 
 // session.c

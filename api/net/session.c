@@ -306,6 +306,9 @@ static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, v
     if (frame->hd.type == NGHTTP2_RST_STREAM && frame->rst_stream.error_code != NGHTTP2_NO_ERROR &&
         frame->rst_stream.error_code != NGHTTP2_REFUSED_STREAM)
         net_conn_strike(conn, "provoked resets");
+    // nghttp2 found an error of the connection by itself; it closes when this has gone out.
+    if (frame->hd.type == NGHTTP2_GOAWAY && frame->goaway.error_code != NGHTTP2_NO_ERROR)
+        net_conn_count_cut(conn, nghttp2_http2_strerror(frame->goaway.error_code));
     return 0;
 }
 

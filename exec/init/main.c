@@ -26,6 +26,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -113,8 +114,12 @@ static void name_set(void)
 // Undoes what a daemon may have set for itself: handlers, mask, umask, limits, OOM score.
 static void process_reset(void)
 {
-    for (int sig = 1; sig < NSIG; sig++)
-        signal(sig, SIG_DFL); // refused for SIGKILL, SIGSTOP and glibc's own
+    // Not signal(): it refuses the two that libc uses itself, which may be ignored as well.
+    static const struct kernel_sigaction {
+        unsigned long handler, flags, restorer, mask;
+    } by_default;
+    for (int sig = 1; sig < NSIG; sig++) // refused for SIGKILL and SIGSTOP
+        syscall(SYS_rt_sigaction, sig, &by_default, NULL, sizeof(by_default.mask));
     umask(022);
     const struct rlimit no_core = {0, 0};
     setrlimit(RLIMIT_CORE, &no_core);

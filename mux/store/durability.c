@@ -3,11 +3,11 @@
 // LMDB runs with MDB_NOSYNC: pages of later transactions may reach the disk in any order, so after
 // a power cut the newest meta page may point at pages that never arrived. At each sync point
 // therefore (1) a reader is begun at the last committed transaction T, so that no page of T is
-// reused, (2) the meta page of T is copied while the writer lock is held, (3) the file is synced,
-// (4) the copy is written to DIR/store/synced.meta and synced. When the boot id has changed and the
-// last close was not clean, the copy is put back over both meta pages before LMDB opens the file:
-// the store is then exactly T. The boot id and whether the store is open stand in DIR/store/state.
-// Read next: background.c, which makes the sync points.
+// reused, (2) the meta page of T is copied while the writer lock is held, (3) the blobs and the
+// file are synced, (4) the copy is written to DIR/store/synced.meta and synced. When the boot id
+// has changed and the last close was not clean, the copy is put back over both meta pages before
+// LMDB opens the file: the store is then exactly T. The boot id and whether the store is open stand
+// in DIR/store/state. Read next: background.c, which makes the sync points.
 #include "mux/store/siphash.h"
 #include "mux/store/store_priv.h"
 
@@ -221,7 +221,9 @@ int store_sync_point(struct store *store)
     int rc = copy_meta(store, &reader, &page, &size);
     if (rc < 0)
         return rc;
-    rc = store_errno(mdb_env_sync(store->env, 1));
+    // The whole file system of the state directory: the blobs that T's records refer to have to be
+    // on the disk before T may be what a power cut goes back to.
+    rc = syncfs(store->dir_fd) < 0 ? -errno : store_errno(mdb_env_sync(store->env, 1));
     AF_CLEANUP_FD int dir = store_dir(store);
     if (rc == 0)
         rc = dir < 0 ? dir : write_slot(dir, mdb_txn_id(reader), page, size);

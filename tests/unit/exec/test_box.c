@@ -318,7 +318,9 @@ static void a_slow_init_delays_commands_and_loses_none(void **state)
 static void running_out_of_descriptors_is_said_and_heals(void **state)
 {
     struct xt *xt = *state;
-    unsigned fds = xt_open_fds();
+    const unsigned before = xt_open_fds();
+    xt->box = xt_box_start(xt, "sb_full", XT_UID);
+    const unsigned fds = xt_open_fds();
     struct rlimit limit, low;
     assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
     const struct exec_command_spec spec = {.shell_line = "true"};
@@ -339,7 +341,9 @@ static void running_out_of_descriptors_is_said_and_heals(void **state)
     }
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
     xt_expect_exit(xt_sh(xt, "exit 5"), 5);
-    assert_int_equal(xt_open_fds(), fds);
+    xt_box_stop(xt, xt->box); // every command is over then
+    assert_int_equal(xt_open_fds(), before);
+    assert_int_equal(xt_processes_of(XT_UID), 0);
 }
 
 struct caller {
@@ -548,7 +552,7 @@ int main(int argc, char **argv)
         engine_test(many_boxes_start_at_once),
         xt_test(a_killed_init_is_an_error_and_no_exit_code),
         xt_test(a_slow_init_delays_commands_and_loses_none),
-        xt_test(running_out_of_descriptors_is_said_and_heals),
+        engine_test(running_out_of_descriptors_is_said_and_heals),
         xt_test(callers_on_many_threads_do_not_disturb_each_other),
         engine_test(a_given_root_directory_is_used_read_only),
         dirs_test(a_hostile_init_ends_its_box_and_nothing_else),

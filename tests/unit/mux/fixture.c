@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <ftw.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 
 #define UID_BASE 700000
@@ -58,6 +59,7 @@ int fixture_teardown(void **state)
     struct fixture *fixture = *state;
     if (fixture->mux)
         fixture_close(fixture);
+    umount2(fixture->dir, MNT_DETACH); // a test may have mounted a small file system there
     nftw(fixture->dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
     free(fixture);
     return 0;

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -388,6 +389,53 @@ static void test_B9_a_crash_during_an_upload_leaves_nothing_and_loses_nothing(vo
     assert_no_garbage(f, 1, 4, 1);
 }
 
+// Uploads files of 300,000 bytes until one fails; the number that were acknowledged.
+static int upload_until_full(struct fixture *f, struct af_id id, struct af_error *err)
+{
+    static char bytes[300000];
+    for (int i = 0; i < 200; i++) {
+        struct mux_upload *upload;
+        struct mux_upload_result result;
+        char path[16];
+        snprintf(path, sizeof path, "f%d", i);
+        fill(bytes, sizeof bytes, (uint64_t)i);
+        if (mux_upload_begin(f->mux, id.text, path, strlen(path), -1, &upload, err) < 0)
+            return i;
+        if (mux_upload_write(upload, bytes, sizeof bytes, err) < 0) {
+            mux_upload_abort(upload);
+            return i;
+        }
+        if (mux_upload_commit(upload, &result, err) < 0)
+            return i;
+    }
+    return -1;
+}
+
+static void test_a_full_disk_is_told_and_changes_nothing(void **state)
+{
+    struct fixture *f = *state;
+    struct af_error err;
+    uint64_t removed;
+    fixture_close(f);
+    if (mount("tmpfs", f->dir, "tmpfs", 0, "size=24m") < 0) {
+        print_message("needs root to make a small file system\n");
+        skip();
+    }
+    fixture_open(f);
+    struct af_id id = new_codebase(f);
+    int uploaded = upload_until_full(f, id, &err);
+    assert_true(uploaded > 3);
+    expect_error(-1, &err, AF_RESOURCE_EXHAUSTED, "full");
+    assert_int_equal(get_codebase(f, id).files, uploaded);
+    assert_counters(f, id);
+    assert_int_equal(store_gc_drain(mux_store(f->mux), &removed), 0);
+    assert_int_equal(count_blob_files(f), uploaded);
+    // Deleting works on a full disk, and makes room.
+    assert_int_equal(mux_codebase_delete(f->mux, id.text, &err), 0);
+    assert_no_garbage(f, 0, 0, 0);
+    assert_true(upload_until_full(f, new_codebase(f), &err) >= uploaded - 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -401,6 +449,7 @@ int main(void)
         fixture_test(test_equal_content_is_stored_once_and_goes_with_its_last_file),
         fixture_test(test_B3_counters_equal_a_recount_after_random_histories),
         fixture_test(test_uploads_at_once_are_all_whole_and_the_last_one_wins),
+        fixture_test(test_a_full_disk_is_told_and_changes_nothing),
         fixture_test(test_B9_a_crash_during_an_upload_leaves_nothing_and_loses_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -102,9 +102,11 @@ static void test_the_end_of_the_file_shortens_a_read(void **state)
     struct waiter waiter;
     waiter_init(&waiter);
     char buf[1000];
-    assert_int_equal(af_io_read(io, file, buf, sizeof buf, FILE_SIZE - 10, false, on_done, &waiter), 0);
+    assert_int_equal(af_io_read(io, file, buf, sizeof buf, FILE_SIZE - 10, false, on_done, &waiter),
+                     0);
     assert_int_equal(wait_for(&waiter, 1), 10);
-    assert_int_equal(af_io_read(io, file, buf, sizeof buf, FILE_SIZE + 10, false, on_done, &waiter), 0);
+    assert_int_equal(af_io_read(io, file, buf, sizeof buf, FILE_SIZE + 10, false, on_done, &waiter),
+                     0);
     assert_int_equal(wait_for(&waiter, 2), 0);
 }
 
