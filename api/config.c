@@ -181,7 +181,8 @@ static int walk_flags(int argc, char *const argv[], struct af_config *config,
     return 0;
 }
 
-static int read_file(struct af_config *config, const char *path, struct af_error *err)
+// Reads at most FILE_BYTES_MAX into *ret_text, to be freed.
+static int read_text(const char *path, char **ret_text, size_t *ret_len, struct af_error *err)
 {
     AF_CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
     struct stat st;
@@ -191,17 +192,33 @@ static int read_file(struct af_config *config, const char *path, struct af_error
     if (!S_ISREG(st.st_mode) || st.st_size > FILE_BYTES_MAX)
         return af_error_set(err, AF_FAILED_PRECONDITION,
                             "the configuration %s is not a regular file of at most 1 MiB", path);
-    AF_CLEANUP_FREE char *text = malloc((size_t)st.st_size + 1);
+    char *text = malloc((size_t)st.st_size + 1);
     size_t len = 0;
-    ssize_t n = 1;
-    while (text && len < (size_t)st.st_size &&
+    ssize_t n = text ? 1 : -1;
+    while (n > 0 && len < (size_t)st.st_size &&
            (n = read(fd, text + len, (size_t)st.st_size - len)) > 0)
         len += (size_t)n;
-    if (!text || n < 0)
-        return af_error_set(err, AF_FAILED_PRECONDITION, "cannot read the configuration %s: %s",
-                            path, strerror(errno));
+    if (n < 0) {
+        af_error_set(err, AF_FAILED_PRECONDITION, "cannot read the configuration %s: %s", path,
+                     strerror(errno));
+        free(text);
+        return -1;
+    }
+    *ret_text = text;
+    *ret_len = len;
+    return 0;
+}
+
+static int read_file(struct af_config *config, const char *path, struct af_error *err)
+{
+    char *text = NULL;
+    size_t len = 0;
+    if (read_text(path, &text, &len, err))
+        return -1;
     config->config_file = must_dup(path);
-    return af_config_parse_yaml(config, path, text, len, err);
+    int rc = af_config_parse_yaml(config, path, text, len, err);
+    free(text);
+    return rc;
 }
 
 int af_config_load(int argc, char *const argv[], struct af_config *config,

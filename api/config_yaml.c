@@ -6,8 +6,6 @@
 // Read next: config_priv.h.
 #include "api/config_priv.h"
 
-#include "mux/base/cleanup.h"
-
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -126,10 +124,11 @@ int af_config_parse_yaml(struct af_config *config, const char *name, const char 
         yaml_parser_delete(&parser);
         return -1;
     }
-    AF_CLEANUP_FREE bool *seen = calloc(config_option_count, sizeof *seen);
+    bool *seen = calloc(config_option_count, sizeof *seen);
     struct file file = {config, name, &document, seen, err};
     int rc = seen ? apply_document(&file)
                   : af_error_set(err, AF_RESOURCE_EXHAUSTED, "%s: out of memory", name);
+    free(seen);
     yaml_document_delete(&document);
     yaml_parser_delete(&parser);
     return rc;

@@ -84,8 +84,8 @@ static int record(struct mux_op *op, const struct mux_node *dir, const struct mu
     return 0;
 }
 
-static int make(struct mux *mux, uint64_t parent, const char *text, struct maker *maker,
-                struct mux_entry *ret)
+static int make_once(struct mux *mux, uint64_t parent, const char *text, struct maker *maker,
+                     struct mux_entry *ret)
 {
     struct mux_op op;
     struct mux_node dir;
@@ -115,43 +115,51 @@ static int make(struct mux *mux, uint64_t parent, const char *text, struct maker
     return mux_op_leave(&op, rc);
 }
 
+static int make(struct mux *mux, const struct mux_ctx *ctx, uint64_t parent, const char *text,
+                struct maker maker, struct mux_entry *ret)
+{
+    bool tried = false;
+    int rc;
+    do {
+        struct maker fresh = maker;
+        rc = make_once(mux, parent, text, &fresh, ret);
+    } while (mux_freed_space(mux, ctx, &rc, &tried));
+    return rc;
+}
+
 int mux_create(struct mux *mux, const struct mux_ctx *ctx, uint64_t parent, const char *name,
                mode_t mode, struct mux_entry *ret)
 {
-    (void)ctx;
     struct maker maker = {.mode = S_IFREG | (mode & 07777)};
-    return make(mux, parent, name, &maker, ret);
+    return make(mux, ctx, parent, name, maker, ret);
 }
 
 int mux_mknod(struct mux *mux, const struct mux_ctx *ctx, uint64_t parent, const char *name,
               mode_t mode, struct mux_entry *ret)
 {
-    (void)ctx;
     if ((mode & S_IFMT) == 0)
         mode |= S_IFREG;
     if (!S_ISREG(mode) && !S_ISFIFO(mode) && !S_ISSOCK(mode))
         return S_ISCHR(mode) || S_ISBLK(mode) ? -EPERM : -EINVAL;
     struct maker maker = {.mode = mode & (S_IFMT | 07777)};
-    return make(mux, parent, name, &maker, ret);
+    return make(mux, ctx, parent, name, maker, ret);
 }
 
 int mux_mkdir(struct mux *mux, const struct mux_ctx *ctx, uint64_t parent, const char *name,
               mode_t mode, struct mux_entry *ret)
 {
-    (void)ctx;
     struct maker maker = {.mode = S_IFDIR | (mode & 07777)};
-    return make(mux, parent, name, &maker, ret);
+    return make(mux, ctx, parent, name, maker, ret);
 }
 
 int mux_symlink(struct mux *mux, const struct mux_ctx *ctx, uint64_t parent, const char *name,
                 const char *target, struct mux_entry *ret)
 {
-    (void)ctx;
     size_t len = strlen(target);
     if (len == 0)
         return -ENOENT;
     if (len > AF_SYMLINK_MAX)
         return -ENAMETOOLONG;
     struct maker maker = {.mode = S_IFLNK | 0777, .target = target};
-    return make(mux, parent, name, &maker, ret);
+    return make(mux, ctx, parent, name, maker, ret);
 }

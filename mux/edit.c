@@ -93,16 +93,12 @@ static int refuse_shared(struct mux *mux, uint64_t nodeid, const struct mux_edit
     return -EACCES;
 }
 
-int mux_edit(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid,
-             const struct mux_edit *edit, struct stat *ret)
+static int edit_once(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid,
+                     const struct mux_edit *edit, struct stat *ret)
 {
     struct mux_copy copy = {0}, need = {0};
     struct outcome outcome;
     int rc = MUX_BODY_COPY;
-    if (mux_top_owns(nodeid))
-        return -EPERM;
-    if (mux_nodeid_is_shared(nodeid))
-        return refuse_shared(mux, nodeid, edit);
     for (unsigned tries = 0; rc == MUX_BODY_COPY; tries++) {
         struct mux_op op;
         rc = mux_op_enter_exclusive(mux, nodeid, &op);
@@ -130,4 +126,19 @@ int mux_edit(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid,
     if (ret)
         *ret = outcome.st;
     return 0;
+}
+
+int mux_edit(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid,
+             const struct mux_edit *edit, struct stat *ret)
+{
+    bool tried = false;
+    int rc;
+    if (mux_top_owns(nodeid))
+        return -EPERM;
+    if (mux_nodeid_is_shared(nodeid))
+        return refuse_shared(mux, nodeid, edit);
+    do {
+        rc = edit_once(mux, ctx, nodeid, edit, ret);
+    } while (mux_freed_space(mux, ctx, &rc, &tried));
+    return rc;
 }

@@ -3,6 +3,8 @@
 
 #include "mux/base/clock.h"
 #include "mux/mux_priv.h"
+
+#include <errno.h>
 #include "mux/node.h"
 #include "mux/sandbox.h"
 #include "mux/view.h"
@@ -105,4 +107,17 @@ struct store *mux_store(struct mux *mux)
 {
     AF_CHECK_MAGIC(mux, MUX_MAGIC);
     return mux->store;
+}
+
+bool mux_freed_space(struct mux *mux, const struct mux_ctx *ctx, int *rc, bool *tried)
+{
+    if (*rc != -ENOSPC || *tried || !store_has_garbage(mux->store))
+        return false;
+    if (!ctx->may_block) {
+        *rc = MUX_SLOW;
+        return false;
+    }
+    *tried = true;
+    uint64_t removed;
+    return store_gc_drain(mux->store, &removed) == 0;
 }

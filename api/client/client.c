@@ -294,7 +294,7 @@ int af_client_unary(struct af_client *client, const char *path, const ProtobufCM
                     const ProtobufCMessageDescriptor *reply, int64_t timeout_ns,
                     ProtobufCMessage **ret_reply, struct af_error *err)
 {
-    struct af_client_call *call;
+    struct af_client_call *call = NULL;
     ProtobufCMessage *first = NULL, *second = NULL;
     if (af_client_call_start(client, path, reply, timeout_ns, &call, err))
         return -1;

@@ -168,7 +168,7 @@ static int listen_localhost(struct net_server *server, uint16_t port, const char
     parse_host("127.0.0.1", port, &address);
     if (listen_one(server, &address, text, ret_port, err))
         return -1;
-    unsigned same;
+    unsigned same = 0;
     AF_CLEANUP_FD int probe = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (probe < 0)
         return 0;
@@ -185,7 +185,7 @@ int net_server_listen_tcp(struct net_server *server, const char *text, bool anyw
                           unsigned *ret_port, struct af_error *err)
 {
     char host[64];
-    uint16_t port;
+    uint16_t port = 0;
     const char *colon = strrchr(text, ':');
     size_t len = colon ? (size_t)(colon - text) : 0;
     if (!colon || len == 0 || len >= sizeof host || parse_port(colon + 1, &port))
@@ -197,7 +197,7 @@ int net_server_listen_tcp(struct net_server *server, const char *text, bool anyw
         memmove(host, host + 1, len - 2);
         host[len - 2] = '\0';
     }
-    unsigned bound;
+    unsigned bound = 0;
     struct tcp_address address;
     if (strcmp(host, "localhost") == 0) {
         if (listen_localhost(server, port, text, &bound, err))

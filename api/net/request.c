@@ -104,13 +104,12 @@ void net_request_header(struct net_request *request, size_t bytes_max, const uin
         request->too_large = true;
     if (request->malformed || request->too_large)
         return;
-    if (!value_is_clean(value, value_len)) {
+    bool pseudo = name_len > 0 && name[0] == ':';
+    if (!value_is_clean(value, value_len) || (!pseudo && !name_is_token(name, name_len))) {
         request->malformed = true;
-    } else if (name_len > 0 && name[0] == ':') {
+    } else if (pseudo) {
         if (!take_pseudo(request, name, name_len, value, value_len))
             request->malformed = true;
-    } else if (!name_is_token(name, name_len)) {
-        request->malformed = true;
     } else {
         request->regular = true;
         take_regular(request, name, name_len, value, value_len);

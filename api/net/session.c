@@ -133,7 +133,7 @@ static void take_output(struct grpc_call *call, size_t *ret_bytes, size_t *ret_f
         call->out_bytes -= taken.bytes;
         grpc_chunks_free(call->server, &taken);
         free(call->end.text);
-        call->end.text = NULL;
+        call->end.text = strdup("the replies of this connection are not read");
         call->over = true;
         call->end.status = AF_RESOURCE_EXHAUSTED;
         if (call->handled && call->method->on_cancel) {

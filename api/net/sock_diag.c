@@ -72,7 +72,7 @@ static int read_answer(int netlink, uid_t *ret_uid)
 
 int net_sock_diag_uid(int fd, uid_t *ret_uid)
 {
-    struct sockaddr_storage peer, own;
+    struct sockaddr_storage peer = {0}, own = {0};
     socklen_t peer_len = sizeof peer, own_len = sizeof own;
     if (getpeername(fd, (struct sockaddr *)&peer, &peer_len) != 0 ||
         getsockname(fd, (struct sockaddr *)&own, &own_len) != 0)

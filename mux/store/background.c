@@ -50,7 +50,8 @@ static void *background(void *arg)
         uint64_t ticket = store->sync.wanted;
         uint64_t dirty = atomic_load(&store->dirty_commits);
         bool due = dirty > 0 && af_monotonic_ns() >= next_sync_ns;
-        bool sync = ticket > store->sync.finished || due || dirty > SYNC_EVERY_COMMITS;
+        bool sync = ticket > store->sync.finished || due || dirty > SYNC_EVERY_COMMITS ||
+                    (dirty > 0 && store_has_outgrown(store));
         if (!sync && !store->sync.gc_wanted) {
             int64_t now = af_monotonic_ns();
             wait_until(store, dirty > 0 ? now + POLL_NS : now + store->sync.interval_ns);
@@ -88,6 +89,13 @@ int store_sync(struct store *store)
     int rc = store->sync.last_rc;
     pthread_mutex_unlock(&store->sync.lock);
     return rc;
+}
+
+void store_background_wake(struct store *store)
+{
+    pthread_mutex_lock(&store->sync.lock);
+    pthread_cond_signal(&store->sync.wake);
+    pthread_mutex_unlock(&store->sync.lock);
 }
 
 void store_gc_wake(struct store *store)

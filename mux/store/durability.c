@@ -235,6 +235,7 @@ int store_sync_point(struct store *store)
     if (store->sync.pinned)
         mdb_txn_abort(store->sync.pinned);
     store->sync.pinned = reader;
+    store_limit_growth(store);
     atomic_fetch_add(&store->syncs, 1);
     return 0;
 }

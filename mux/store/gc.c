@@ -164,3 +164,15 @@ int store_gc_unlink(struct store *store)
     rc = store_commit(txn);
     return rc < 0 ? rc : (int)count;
 }
+
+bool store_has_garbage(struct store *store)
+{
+    struct store_txn *txn;
+    uint64_t id;
+    if (store_read_begin(store, &txn) < 0)
+        return false;
+    bool has =
+        first_id(txn, STORE_DBI_UNLINK, &id) > 0 || first_id(txn, STORE_DBI_GARBAGE, &id) > 0;
+    store_read_end(txn);
+    return has;
+}

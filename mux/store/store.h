@@ -285,6 +285,9 @@ int store_get_stats(struct store *store, struct store_stats *ret);
 // Blocks until the collector has nothing left to do (tests, fsctl gc). Returns records removed.
 int store_gc_drain(struct store *store, uint64_t *ret_records);
 
+// Whether anything deleted still holds space: store_gc_drain would free it.
+bool store_has_garbage(struct store *store);
+
 // The filesystem id and free space of the state directory, for statfs.
 int store_statfs(struct store *store, uint64_t *ret_total_bytes, uint64_t *ret_free_bytes);
 

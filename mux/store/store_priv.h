@@ -81,6 +81,7 @@ struct store {
     _Atomic uint64_t commits, syncs, dirty_commits;
 
     _Atomic uint64_t reserved_end; // data.mdb has blocks up to here (space.c)
+    _Atomic uint64_t growth_end;   // a sync point is due when the file passes this
     _Atomic bool full;             // and no more are to be had: nothing new is taken in
 };
 
@@ -106,6 +107,7 @@ int store_sync_point(struct store *store);
 // background.c
 int store_background_start(struct store *store);
 void store_background_stop(struct store *store);
+void store_background_wake(struct store *store);
 void store_gc_wake(struct store *store);
 // gc.c: removes at most `max` records of garbage; *ret_removed 0 when there is none.
 int store_gc_step(struct store *store, unsigned max, uint64_t *ret_removed);
@@ -120,6 +122,8 @@ void store_blobs_aborted(struct store_txn *txn);
 int store_blob_unlink(struct store *store, uint64_t id);
 // space.c
 void store_reserve_space(struct store *store);
+void store_limit_growth(struct store *store); // at a sync point
+bool store_has_outgrown(struct store *store);
 // layer.c
 int store_layer_count(struct store_txn *txn, uint64_t id, int64_t bytes, int64_t inodes);
 

@@ -137,6 +137,8 @@ int store_commit(struct store_txn *txn)
         atomic_fetch_add(&store->commits, 1);
         atomic_fetch_add(&store->dirty_commits, 1);
         store_reserve_space(store);
+        if (store_has_outgrown(store))
+            store_background_wake(store);
         store_blobs_committed(txn);
     } else {
         store_blobs_aborted(txn);

@@ -47,7 +47,12 @@ static pid_t start_daemon(enum fs_transport transport, int ready)
     struct fs_options options = {.mux = &fake, .mountpoint = mountpoint, .transport = transport};
     if (fs_session_new(&options, &session, &err) != 0 || fs_session_start(session, &err) != 0)
         _exit(1);
-    if (write(ready, "m", 1) != 1)
+    // Somebody else may still hold the device, so that the connection does not end by itself.
+    pid_t keeper = fork();
+    if (keeper == 0)
+        for (;;)
+            pause();
+    if (write(ready, &keeper, sizeof keeper) != sizeof keeper)
         _exit(1);
     fake_wait_at_latch(1); // somebody reads "slow"
     if (write(ready, "r", 1) != 1)
@@ -73,9 +78,10 @@ static void kill_and_recover(enum fs_transport transport)
     char byte, path[128];
     struct af_error err = {0};
     unsigned count = 99;
+    pid_t keeper;
     assert_int_equal(pipe(ready), 0);
     pid_t daemon = start_daemon(transport, ready[1]);
-    assert_int_equal(read(ready[0], &byte, 1), 1);
+    assert_int_equal(read(ready[0], &keeper, sizeof keeper), sizeof keeper);
     snprintf(path, sizeof path, "%s/v/f", mountpoint);
     int fd = open(path, O_RDWR);
     assert_true(fd >= 0);
@@ -91,6 +97,7 @@ static void kill_and_recover(enum fs_transport transport)
     assert_int_equal(count, 1);
     int status;
     assert_int_equal(waitpid(reader, &status, 0), reader);
+    kill(keeper, SIGKILL);
     assert_int_equal(WEXITSTATUS(status), 7);
     assert_int_equal(fs_mount_find(mountpoint, &mount), 0);
     assert_int_equal(write(fd, "x", 1), -1);

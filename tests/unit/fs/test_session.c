@@ -79,6 +79,44 @@ static void test_slow_arguments_survive(void **state)
     close(fd);
 }
 
+static void *rename_slowly(void *arg)
+{
+    char from[512], to[512];
+    snprintf(from, sizeof from, "%s", path("d/a-name-to-move"));
+    snprintf(to, sizeof to, "%s", path("d/its-new-name"));
+    *(int *)arg = rename(from, to);
+    return NULL;
+}
+
+// The names of a request live in a buffer that the next request overwrites.
+static void test_slow_names_survive_later_requests(void **state)
+{
+    (void)state;
+    struct stat st;
+    char name[32];
+    int result = -2;
+    uint64_t dir = fake_add(view, "d", S_IFDIR | 0755, NULL);
+    fake_add(dir, "a-name-to-move", S_IFREG | 0644, NULL);
+    assert_int_equal(stat(path("d/a-name-to-move"), &st), 0);
+    assert_int_equal(stat(path("d/its-new-name"), &st), -1);
+    FAKE_WITH(node, dir, node->slow = true);
+    fake_close_latch();
+    pthread_t thread;
+    pthread_create(&thread, NULL, rename_slowly, &result);
+    fake_wait_at_latch(1);
+    for (int i = 0; i < 100; i++) {
+        snprintf(name, sizeof name, "some-other-name-%d", i);
+        assert_int_equal(stat(path(name), &st), -1);
+    }
+    fake_open_latch();
+    pthread_join(thread, NULL);
+    assert_int_equal(result, 0);
+    pthread_mutex_lock(&fake.lock);
+    bool moved = fake_child(dir, "its-new-name") && !fake_child(dir, "a-name-to-move");
+    pthread_mutex_unlock(&fake.lock);
+    assert_true(moved);
+}
+
 // ---- reads from backing files ------------------------------------------------------------
 
 static int backing_file(size_t size)
@@ -294,6 +332,7 @@ static int run(const char *group)
     const struct CMUnitTest tests[] = {
         MOUNTED(test_slow_operations_do_not_block_others),
         MOUNTED(test_slow_arguments_survive),
+        MOUNTED(test_slow_names_survive_later_requests),
         MOUNTED(test_cold_backing_file_is_read_asynchronously),
         MOUNTED(test_reads_that_wait_for_a_disk_do_not_block_others),
         MOUNTED(test_invalidations_are_delivered),

@@ -363,6 +363,27 @@ static void a_slow_reader_holds_little_and_is_cut(void **state)
     echo_server_stop(echo);
 }
 
+static void replies_that_nobody_reads_are_bounded_per_connection(void **state)
+{
+    (void)state;
+    struct net_limits limits = {.conn_buffer_bytes = 100000};
+    struct echo_server *echo = echo_server_start(&limits);
+    struct raw_client *raw = raw_open(echo->path);
+    // Replies of 60,000 bytes into a window of 65,535 that is never opened again.
+    for (int32_t i = 0; i < 3; i++) {
+        raw_call(raw, 2 * i + 1, EXEC, 0);
+        raw_frame(raw, DATA, END_STREAM, 2 * i + 1,
+                  "\0\0\0\0\x0c\x12\3big\x2a\5"
+                  "60000",
+                  17);
+        echo_server_wait(echo, &echo->messages, (unsigned)i + 1);
+    }
+    raw_read(raw, 5);
+    assert_int_equal(raw->grpc_status, 8);
+    raw_close(raw);
+    echo_server_stop(echo);
+}
+
 static void connections_are_capped_per_uid(void **state)
 {
     (void)state;
@@ -404,6 +425,7 @@ int main(void)
         cmocka_unit_test(half_a_message_and_no_more_is_cut),
         cmocka_unit_test(half_messages_are_bounded_per_connection),
         cmocka_unit_test(a_slow_reader_holds_little_and_is_cut),
+        cmocka_unit_test(replies_that_nobody_reads_are_bounded_per_connection),
         cmocka_unit_test(connections_are_capped_per_uid),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
