@@ -33,7 +33,7 @@ int fs_recover(const char *mountpoint, unsigned *ret_count, struct af_error *err
                                 "%s is a mount of type %s: unmount it or choose another mount "
                                 "directory",
                                 path, mount.type);
-        rc = 0;
+        rc = fs_mount_abort(mount.minor);
         if (rc != 0 && rc != -ENOENT) // gone already: what was wanted
             return af_error_errno(err, rc, "aborting the FUSE connection %u on %s", mount.minor,
                                   path);

@@ -27,9 +27,21 @@ static struct mux_fid_slot *probe(const struct mux_fid_map *map, uint64_t fid)
     return &map->slots[i];
 }
 
+static size_t count_present(const struct mux_fid_map *map)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < map->capacity; i++)
+        count += map->slots[i].present;
+    return count;
+}
+
+// Makes room: twice the table, or the same size without the marks where those filled it.
 static int grow(struct mux_fid_map *map)
 {
-    struct mux_fid_map bigger = {.capacity = map->capacity ? map->capacity * 2 : CAPACITY_FIRST};
+    bool crowded = count_present(map) * 2 >= map->capacity;
+    struct mux_fid_map bigger = {.capacity = crowded ? map->capacity * 2 : map->capacity};
+    if (map->capacity == 0)
+        bigger.capacity = CAPACITY_FIRST;
     bigger.slots = calloc(bigger.capacity, sizeof *bigger.slots);
     if (!bigger.slots)
         return -ENOMEM;
@@ -52,7 +64,8 @@ void mux_fid_map_fini(struct mux_fid_map *map)
 
 int mux_fid_map_put(struct mux_fid_map *map, uint64_t fid, uint64_t value)
 {
-    if (map->used * 4 >= map->capacity * 3) {
+    bool known = map->capacity > 0 && probe(map, fid)->fid == fid;
+    if (!known && map->used * 4 >= map->capacity * 3) {
         int rc = grow(map);
         if (rc < 0)
             return rc;

@@ -1,6 +1,6 @@
 // A map from fids (never 0) to 64-bit values, for work that must remember what it has met.
 //
-// Internal to mux. Owns its table; grows by doubling, never shrinks, no single removal of memory.
+// Internal to mux. Owns its table; grows by doubling, never shrinks; what is removed makes room again when it fills up.
 // Errors: -ENOMEM. Thread: one at a time. Read next: diff.c and import.c, who use it.
 #ifndef AF_MUX_FID_MAP_H
 #define AF_MUX_FID_MAP_H
@@ -20,7 +20,7 @@ struct mux_fid_map {
 #define AF_CLEANUP_FID_MAP AF_CLEANUP(mux_fid_map_fini)
 
 void mux_fid_map_fini(struct mux_fid_map *map);
-// Inserts or replaces.
+// Inserts or replaces; replacing cannot fail.
 int mux_fid_map_put(struct mux_fid_map *map, uint64_t fid, uint64_t value);
 // Whether the fid is there; *ret_value (may be NULL) is its value.
 bool mux_fid_map_get(const struct mux_fid_map *map, uint64_t fid, uint64_t *ret_value);

@@ -3,12 +3,11 @@
 
 #include "mux/base/clock.h"
 #include "mux/mux_priv.h"
-
-#include <errno.h>
 #include "mux/node.h"
 #include "mux/sandbox.h"
 #include "mux/view.h"
 
+#include <errno.h>
 #include <inttypes.h>
 
 static int check_options(const struct mux_options *options, struct af_error *err)

@@ -77,11 +77,11 @@ int mux_rename(struct mux *mux, const struct mux_ctx *ctx, uint64_t parent, cons
 
 // Where the bytes of a read are: either in memory, or in a blob at the same offset.
 struct mux_read {
-    size_t size;             // bytes to answer with; 0 at the end of the file
-    const void *data;        // in memory until mux_read_done, or NULL
-    int fd;                  // else: read `size` bytes at `offset` from this fd, zero-filling
-    off_t offset;            //       what the file does not have
-    void *opaque[2];         // mux's own
+    size_t size;      // bytes to answer with; 0 at the end of the file
+    const void *data; // in memory until mux_read_done, or NULL
+    int fd;           // else: read `size` bytes at `offset` from this fd, zero-filling
+    off_t offset;     //       what the file does not have
+    void *opaque[2];  // mux's own
 };
 int mux_read(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, size_t size, off_t offset,
              struct mux_read *ret);

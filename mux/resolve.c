@@ -5,8 +5,7 @@
 #include <sys/stat.h>
 
 int mux_resolve_entry(struct store_txn *txn, struct mux_layers layers, uint64_t parent,
-                      const char *name, size_t name_len, struct store_entry *ret,
-                      size_t *ret_index)
+                      const char *name, size_t name_len, struct store_entry *ret, size_t *ret_index)
 {
     for (size_t i = 0; i < layers.count; i++) {
         struct store_entry found;

@@ -3,8 +3,8 @@
 // A name that a frozen layer has leaves a whiteout; a base directory made again has another fid,
 // hence is empty (D4). What loses its last name stays in the delta with nlink 0, marked as an
 // orphan, readable and writable by who has it open, until the kernel forgets its nodeid: then no
-// lookup can be under way that would find it, since it has no name. Forgetting anything else is
-// free: no store access, and mostly no more than one lock.
+// lookup can be under way that would find it, since it has no name. Small ones are then deleted
+// some together. Forgetting anything else is free: no store access, and no more than one lock.
 // Exclusive in the view, one transaction. Read next: names.h, record.h, docs/VIEWS.md (orphans).
 #include "mux/names.h"
 #include "mux/record.h"
@@ -15,6 +15,8 @@
 
 #include <dirent.h>
 #include <errno.h>
+
+#define DEAD_BYTES_MAX (64u << 10)
 
 int mux_remove_name(struct mux_op *op, uint64_t dir, const struct mux_name *name)
 {
@@ -97,21 +99,58 @@ int mux_rmdir(struct mux *mux, const struct mux_ctx *ctx, uint64_t parent, const
     return remove_one(mux, parent, name, true);
 }
 
-static bool is_orphan(const struct mux_op *op, uint64_t nodeid)
+static bool is_held_orphan(const struct mux_op *op, uint64_t nodeid)
 {
+    uint64_t value;
     return op->view->n_orphans > 0 &&
-           mux_fid_map_get(&op->view->orphans, mux_nodeid_fid(nodeid), NULL);
+           mux_fid_map_get(&op->view->orphans, mux_nodeid_fid(nodeid), &value) &&
+           value == MUX_ORPHAN_HELD;
 }
 
-// Deletes an orphan for good. The caller holds the view exclusively.
-static int reap(struct mux_op *op, uint64_t fid)
+// Deletes what nobody can reach any more. Whatever happens, the list is empty afterwards: what
+// could not be deleted stays marked and goes when the view is detached.
+static int delete_dead(struct mux_op *op)
 {
+    struct mux_view *view = op->view;
+    size_t count = view->n_dead;
+    view->n_dead = 0;
     int rc = mux_op_write(op);
+    for (size_t i = 0; rc == 0 && i < count; i++) {
+        rc = store_orphan_del(op->txn, mux_op_delta(op), view->dead[i]);
+        if (rc == 0)
+            rc = store_inode_del(op->txn, mux_op_delta(op), view->dead[i]);
+    }
     if (rc == 0)
-        rc = store_orphan_del(op->txn, mux_op_delta(op), fid);
-    if (rc == 0)
-        rc = store_inode_del(op->txn, mux_op_delta(op), fid);
+        rc = mux_op_commit(op);
+    for (size_t i = 0; rc == 0 && i < count; i++) {
+        mux_fid_map_del(&view->orphans, view->dead[i]);
+        view->n_orphans--;
+        mux_node_cache_drop(op->mux->nodes, mux_view_nodeid(view, view->dead[i]));
+    }
     return rc;
+}
+
+// Small ones wait for each other, unless somebody counts them.
+static bool may_wait(struct mux_op *op, uint64_t fid)
+{
+    struct mux_view *view = op->view;
+    struct mux_node node;
+    if (view->n_dead == MUX_DEAD_MAX || view->quota_bytes != 0 || view->quota_inodes != 0 ||
+        mux_node_load(op, fid, &node) < 0)
+        return false;
+    bool small = node.size <= DEAD_BYTES_MAX;
+    mux_node_fini(op, &node);
+    return small;
+}
+
+bool mux_reap_dead(struct mux *mux, uint64_t nodeid)
+{
+    struct mux_op op;
+    if (mux_op_enter_exclusive(mux, nodeid, &op) < 0)
+        return false;
+    bool any = op.view->n_dead > 0;
+    int rc = any ? delete_dead(&op) : 0;
+    return mux_op_leave(&op, rc) == 0 && any;
 }
 
 void mux_forget(struct mux *mux, uint64_t nodeid)
@@ -119,23 +158,19 @@ void mux_forget(struct mux *mux, uint64_t nodeid)
     struct mux_op op;
     if (mux_top_owns(nodeid) || mux_nodeid_is_shared(nodeid) || mux_op_enter(mux, nodeid, &op) < 0)
         return;
-    bool orphan = is_orphan(&op, nodeid);
+    bool orphan = is_held_orphan(&op, nodeid);
     mux_op_leave(&op, 0);
     if (!orphan || mux_op_enter_exclusive(mux, nodeid, &op) < 0)
         return;
     int rc = 0;
     uint64_t fid = mux_nodeid_fid(nodeid);
-    if (is_orphan(&op, nodeid)) {
-        rc = reap(&op, fid);
-        if (rc == 0)
-            rc = mux_op_commit(&op);
-        if (rc == 0) {
-            mux_fid_map_del(&op.view->orphans, fid);
-            op.view->n_orphans--;
-            mux_node_cache_drop(mux->nodes, nodeid);
-        }
+    if (is_held_orphan(&op, nodeid)) {
+        mux_fid_map_put(&op.view->orphans, fid, MUX_ORPHAN_DEAD); // in place: cannot fail
+        op.view->dead[op.view->n_dead++] = fid;
+        if (!may_wait(&op, fid))
+            rc = delete_dead(&op);
     }
     rc = mux_op_leave(&op, rc);
-    if (rc < 0) // it stays marked until the view is detached
-        af_log(AF_LOG_WARN, "mux", "an unlinked file could not be freed", "errno=%d", -rc);
+    if (rc < 0)
+        af_log(AF_LOG_WARN, "mux", "unlinked files could not be freed yet", "errno=%d", -rc);
 }

@@ -84,7 +84,7 @@ static void publish(struct mux_op *op)
         mux_node_cache_put(op->mux->nodes, view->rules, op->created);
     for (unsigned i = 0; i < op->n_orphans; i++) {
         // For want of memory the orphan stays until the view is detached.
-        if (mux_fid_map_put(&view->orphans, op->orphans[i], 1) == 0)
+        if (mux_fid_map_put(&view->orphans, op->orphans[i], MUX_ORPHAN_HELD) == 0)
             view->n_orphans++;
         // As an orphan it has another level and no state.
         mux_node_cache_drop(op->mux->nodes, mux_view_nodeid(view, op->orphans[i]));

@@ -27,6 +27,10 @@
 
 #define MUX_VIEW_MAGIC 0x6d767731u
 
+// Small forgotten orphans are deleted this many in one transaction.
+#define MUX_DEAD_MAX 32
+enum mux_orphan { MUX_ORPHAN_HELD = 1, MUX_ORPHAN_DEAD = 2 };
+
 struct mux_slot;
 
 struct mux_view {
@@ -44,8 +48,10 @@ struct mux_view {
     // ---- changes, under the lock held exclusively
     uint64_t stamp;             // cached nodes with another stamp are out of date (node.h)
     uint64_t names_seq;         // counts changes of names: whether a walk is still true
-    struct mux_fid_map orphans; // unlinked, and the kernel may still hold them
+    struct mux_fid_map orphans; // unlinked; the value says whether the kernel may still hold them
     size_t n_orphans;
+    uint64_t dead[MUX_DEAD_MAX]; // forgotten orphans that will be deleted together
+    size_t n_dead;
 };
 
 struct mux_slot {

@@ -18,7 +18,8 @@ CONTENT = "shared content " * 300
 @pytest.fixture(scope="module")
 def codebase(client):
     """A small codebase."""
-    return client.codebase({"f": CONTENT, "big": CONTENT * 300, "d/g": "g", "run.sh": "#!/bin/sh\n"})
+    files = {"f": CONTENT, "big": CONTENT * 300, "d/g": "g", "run.sh": "#!/bin/sh\n"}
+    return client.codebase(files)
 
 
 @pytest.fixture

@@ -145,7 +145,9 @@ static int check_place(struct verify *verify, const char *path, struct af_error 
     there = look(verify, place, &st, err);
     if (there < 0)
         return -1;
-    if (!there || !parent || parent->ino != st.st_ino || parent->dev != st.st_dev)
+    // The kind, too: an inode number is used again at once.
+    if (!there || !parent || !S_ISDIR(st.st_mode) || parent->ino != st.st_ino ||
+        parent->dev != st.st_dev)
         lines_add(verify->conflicts, place,
                   "was removed or replaced while the command ran, which put something into it");
     return 0;

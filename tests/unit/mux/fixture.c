@@ -1,7 +1,9 @@
 // The fixture of mux's unit tests. Read next: fixture.h.
 #include "tests/unit/mux/fixture.h"
 
+#include <errno.h>
 #include <dirent.h>
+#include <errno.h>
 #include <ftw.h>
 #include <string.h>
 #include <sys/mount.h>
@@ -39,8 +41,11 @@ int fixture_setup(void **state)
     struct fixture *fixture = calloc(1, sizeof *fixture);
     const char *tmp = getenv("TMPDIR");
     snprintf(fixture->dir, sizeof fixture->dir, "%s/af-mux-XXXXXX", tmp ? tmp : "/tmp");
-    if (!mkdtemp(fixture->dir))
+    if (!mkdtemp(fixture->dir)) {
+        print_error("mkdtemp %s: %s\n", fixture->dir, strerror(errno));
+        free(fixture);
         return -1;
+    }
     fixture_open(fixture);
     *state = fixture;
     return 0;
@@ -240,7 +245,7 @@ static int count_one(const char *path, const struct stat *st, int type, struct F
 
 size_t count_blob_files(struct fixture *fixture)
 {
-    char path[96];
+    char path[600];
     snprintf(path, sizeof path, "%s/blobs", fixture->dir);
     blob_files = 0;
     nftw(path, count_one, 16, FTW_PHYS);

@@ -20,7 +20,7 @@
 #define UNKNOWN_SANDBOX  "sb_00000000000000000000000000"
 
 struct fixture {
-    char dir[64];
+    char dir[512];
     struct mux *mux;
 };
 

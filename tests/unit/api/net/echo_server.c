@@ -30,8 +30,13 @@ static void *finish_late(void *arg)
     struct grpc_call *call = arg;
     Sandbox__V1__ExecResult reply = SANDBOX__V1__EXEC_RESULT__INIT;
     reply.stdout = grpc_text("late");
+    struct echo_server *echo = grpc_call_context(call);
     grpc_call_reply(call, &reply.base);
     grpc_call_unref(call);
+    pthread_mutex_lock(&echo->lock);
+    echo->late_over++;
+    pthread_cond_broadcast(&echo->changed);
+    pthread_mutex_unlock(&echo->lock);
     return NULL;
 }
 
@@ -48,6 +53,7 @@ static void on_exec(struct grpc_call *call, const ProtobufCMessage *message)
     }
     if (grpc_text_equals(request->command, "late")) {
         pthread_t thread;
+        COUNT(call, late_begun);
         if (pthread_create(&thread, NULL, finish_late, grpc_call_ref(call)) == 0)
             pthread_detach(thread);
         return;
@@ -231,6 +237,9 @@ struct echo_server *echo_server_start(const struct net_limits *limits)
 
 void echo_server_stop(struct echo_server *echo)
 {
+    net_server_stop(echo->server, 0);
+    // A server may be freed only when nobody holds a call.
+    echo_server_wait(echo, &echo->late_over, echo->late_begun);
     net_server_free(echo->server);
     rmdir(echo->dir);
     pthread_cond_destroy(&echo->changed);

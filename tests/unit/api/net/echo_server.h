@@ -23,6 +23,7 @@ struct echo_server {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     unsigned messages, waiting, cancels, frees, ends; // under lock
+    unsigned late_begun, late_over;                   // threads of "late"
     uint64_t sent_bytes;                              // by DownloadFile
 };
 

@@ -152,6 +152,9 @@ static void take_headers(struct raw_client *raw, bool wanted, uint8_t *block, si
             abort();
         block += n;
         len -= (size_t)n;
+        if ((flags & NGHTTP2_HD_INFLATE_EMIT) && nv.namelen == 11 &&
+            memcmp(nv.name, "grpc-status", 11) == 0)
+            raw->statuses[atoi((const char *)nv.value) % 17]++;
         if ((flags & NGHTTP2_HD_INFLATE_EMIT) && wanted) {
             if (nv.namelen == 7 && memcmp(nv.name, ":status", 7) == 0)
                 raw->http_status = atoi((const char *)nv.value);
@@ -210,6 +213,12 @@ void raw_read(struct raw_client *raw, int32_t stream)
     raw->grpc_status = raw->http_status = raw->reset = RAW_NONE;
     while (!raw->closed && raw->grpc_status == RAW_NONE && raw->reset == RAW_NONE &&
            (raw->http_status == RAW_NONE || raw->http_status == 200))
+        read_more(raw);
+}
+
+void raw_read_status(struct raw_client *raw, int status)
+{
+    while (!raw->closed && raw->statuses[status] == 0)
         read_more(raw);
 }
 

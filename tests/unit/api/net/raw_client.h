@@ -17,6 +17,7 @@ struct raw_client {
     int goaway;                          // error code, or RAW_NONE
     int32_t stream;                      // the stream that the next three are about
     int grpc_status, http_status, reset; // or RAW_NONE
+    int statuses[17];                    // how many calls ended with each gRPC status
     uint8_t buffer[1 << 20];
     size_t len;
 };
@@ -51,6 +52,8 @@ bool raw_call(struct raw_client *raw, int32_t stream, const char *path, int flag
 
 // Reads until the stream has a status or is reset, or the connection is closed.
 void raw_read(struct raw_client *raw, int32_t stream);
+// Reads until some call has ended with this gRPC status.
+void raw_read_status(struct raw_client *raw, int status);
 // Reads until the connection is closed. False when that does not happen in 20 s.
 bool raw_read_to_end(struct raw_client *raw);
 

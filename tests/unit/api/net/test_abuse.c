@@ -376,10 +376,9 @@ static void replies_that_nobody_reads_are_bounded_per_connection(void **state)
                   "\0\0\0\0\x0c\x12\3big\x2a\5"
                   "60000",
                   17);
-        echo_server_wait(echo, &echo->messages, (unsigned)i + 1);
     }
-    raw_read(raw, 5);
-    assert_int_equal(raw->grpc_status, 8);
+    raw_read_status(raw, 8); // which of them it hits is up to the workers
+    assert_int_not_equal(raw->statuses[8], 0);
     raw_close(raw);
     echo_server_stop(echo);
 }

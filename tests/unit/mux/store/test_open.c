@@ -1,5 +1,5 @@
 // Opening: one instance, schema versions, ids, and what a power cut leaves.
-#include "store_fixture.h"
+#include "tests/unit/mux/store/store_fixture.h"
 
 #include <dirent.h>
 #include <fcntl.h>

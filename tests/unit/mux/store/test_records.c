@@ -1,5 +1,5 @@
 // Records: entries merged over layers, inodes and their counts, blobs, garbage.
-#include "store_fixture.h"
+#include "tests/unit/mux/store/store_fixture.h"
 
 #include <dirent.h>
 #include <fcntl.h>

@@ -23,6 +23,7 @@
 struct origin {
     ino_t ino;
     const struct manifest_entry *entry;
+    char *content; // of a regular file, as it was imported
 };
 
 typedef void (*visit)(void *arg, int root, const char *path, const struct stat *st);
@@ -75,6 +76,8 @@ void pair_free(struct pair *pair)
     close(pair->base);
     close(pair->view);
     manifest_fini(&pair->manifest);
+    for (size_t i = 0; i < pair->n_origins; i++)
+        free(pair->origins[i].content);
     free(pair->origins);
     free(pair);
 }
@@ -132,14 +135,23 @@ static void import_one(void *arg, int root, const char *path, const struct stat 
     copy_times(pair->view, path, st);
 }
 
+static char *read_text(int root, const char *path)
+{
+    char content[4096];
+    AF_CLEANUP_FD int fd = beneath_open(root, path, O_RDONLY, 0);
+    ssize_t len = read(fd, content, sizeof content);
+    assert_true(len >= 0);
+    return tool_copy(content, (size_t)len);
+}
+
 static void note_origin(void *arg, int root, const char *path, const struct stat *st)
 {
     struct pair *pair = arg;
-    (void)root;
     pair->origins =
         tool_grow(pair->origins, pair->n_origins, &pair->max_origins, sizeof *pair->origins);
     pair->origins[pair->n_origins++] =
-        (struct origin){st->st_ino, manifest_find(&pair->manifest, path)};
+        (struct origin){st->st_ino, manifest_find(&pair->manifest, path),
+                        S_ISREG(st->st_mode) ? read_text(root, path) : NULL};
 }
 
 void pair_import(struct pair *pair)
@@ -164,11 +176,11 @@ void pair_rename(struct pair *pair, const char *from, const char *to)
 
 // ---- what changed
 
-static const struct manifest_entry *origin_of(const struct pair *pair, ino_t ino)
+static const struct origin *origin_of(const struct pair *pair, ino_t ino)
 {
     for (size_t i = 0; i < pair->n_origins; i++) {
         if (pair->origins[i].ino == ino)
-            return pair->origins[i].entry;
+            return &pair->origins[i];
     }
     return NULL;
 }
@@ -185,7 +197,8 @@ static void match_origin(void *arg, int root, const char *path, const struct sta
 {
     struct search *search = arg;
     (void)root;
-    if (!search->found && origin_of(search->pair, st->st_ino) == search->entry) {
+    const struct origin *origin = origin_of(search->pair, st->st_ino);
+    if (!search->found && origin && origin->entry == search->entry) {
         search->found = true;
         snprintf(search->path, sizeof search->path, "%s", path);
     }
@@ -233,20 +246,18 @@ struct comparison {
     struct changes *changes;
 };
 
-static bool same_bytes(struct pair *pair, const char *base_path, const char *view_path)
+static bool same_bytes(struct pair *pair, const struct origin *origin, const char *path)
 {
-    char a[4096], b[4096];
-    AF_CLEANUP_FD int left = beneath_open(pair->base, base_path, O_RDONLY, 0);
-    AF_CLEANUP_FD int right = beneath_open(pair->view, view_path, O_RDONLY, 0);
-    ssize_t len = read(left, a, sizeof a);
-    return len == read(right, b, sizeof b) && memcmp(a, b, (size_t)len) == 0;
+    AF_CLEANUP_FREE char *content = read_text(pair->view, path);
+    return strcmp(content, origin->content) == 0;
 }
 
 static void compare_one(void *arg, int root, const char *path, const struct stat *st)
 {
     struct comparison *comparison = arg;
     struct pair *pair = comparison->pair;
-    const struct manifest_entry *entry = origin_of(pair, st->st_ino);
+    const struct origin *origin = origin_of(pair, st->st_ino);
+    const struct manifest_entry *entry = origin ? origin->entry : NULL;
     if (!entry) {
         // A new file in the place of one of the same kind that is gone counts as modified.
         for (size_t i = 0; i < pair->manifest.count; i++) {
@@ -269,7 +280,7 @@ static void compare_one(void *arg, int root, const char *path, const struct stat
     if (!name_in_view(pair, entry->path, name) || strcmp(name, path) != 0)
         add(comparison->changes, CHANGE_RENAMED, path, entry->path, root, st);
     bool same_times = S_ISDIR(st->st_mode) || entry->mtime_ns == af_ns_of_timespec(st->st_mtim);
-    if (S_ISREG(st->st_mode) && !same_bytes(pair, entry->path, path))
+    if (S_ISREG(st->st_mode) && !same_bytes(pair, origin, path))
         add(comparison->changes, CHANGE_MODIFIED, path, NULL, root, st);
     else if (entry->mode != st->st_mode || !same_times)
         add(comparison->changes, CHANGE_METADATA, path, NULL, root, st);

@@ -1,0 +1,296 @@
+// Names that go: whiteouts, directories made again, files that are open without a name.
+#include "tests/unit/mux/ops_fixture.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define BIG 200000
+
+static const struct base_file tree[] = {
+    {.path = "dir/a", .text = "alpha"},
+    {.path = "dir/b", .text = "beta"},
+    {.path = "run", .mode = S_IFREG | 06755, .text = "#!"},
+    {.path = "link", .mode = S_IFLNK | 0777, .text = "dir/a"},
+    {0},
+};
+
+static struct view start(void **state)
+{
+    struct af_id codebase = ops_codebase(*state, tree);
+    ops_upload_big(*state, codebase, "big", BIG, 3);
+    return ops_view(*state, codebase, "**/*=write");
+}
+
+static void assert_base_untouched(struct view *v)
+{
+    struct view other = ops_view(v->fixture, v->codebase, "**/*=read");
+    assert_text(&other, "dir/a", "alpha");
+    assert_names(&other, "", "big dir link run");
+    ops_detach(&other);
+}
+
+static void test_D3_a_base_directory_goes_when_it_is_empty(void **state)
+{
+    struct view v = start(state);
+    assert_int_equal(ops_rmdir(&v, "dir"), -ENOTEMPTY);
+    assert_int_equal(ops_unlink(&v, "dir"), -EISDIR);
+    assert_int_equal(ops_rmdir(&v, "dir/a"), -ENOTDIR);
+    assert_int_equal(ops_unlink(&v, "dir/a"), 0);
+    assert_int_equal(ops_unlink(&v, "dir/b"), 0);
+    assert_int_equal(ops_unlink(&v, "dir/b"), -ENOENT);
+    assert_names(&v, "dir", "");
+    assert_int_equal(ops_rmdir(&v, "dir"), 0);
+    assert_false(ops_exists(&v, "dir"));
+    assert_names(&v, "", "big link run");
+    assert_base_untouched(&v);
+}
+
+static void test_D4_a_directory_made_again_is_empty(void **state)
+{
+    struct view v = start(state);
+    uint64_t old = ops_stat(&v, "dir").st_ino;
+    assert_int_equal(ops_unlink(&v, "dir/a"), 0);
+    assert_int_equal(ops_unlink(&v, "dir/b"), 0);
+    assert_int_equal(ops_rmdir(&v, "dir"), 0);
+    assert_int_equal(ops_mkdir(&v, "dir", 0755), 0);
+    assert_names(&v, "dir", "");
+    assert_int_not_equal(ops_stat(&v, "dir").st_ino, old);
+    ops_put(&v, "dir/a", "new");
+    assert_text(&v, "dir/a", "new");
+    assert_int_equal(ops_lookup(&v, "dir/b", &(struct mux_entry){0}), -ENOENT);
+}
+
+static void test_B5_B6_a_deleted_name_can_be_anything_else(void **state)
+{
+    struct view v = start(state);
+    assert_int_equal(ops_unlink(&v, "run"), 0);
+    assert_names(&v, "", "big dir link");
+    assert_int_equal(ops_mkdir(&v, "run", 0755), 0);
+    ops_put(&v, "run/a", "hi");
+    assert_names(&v, "run", "a");
+    assert_int_equal(ops_unlink(&v, "link"), 0);
+    ops_put(&v, "link", "a file now");
+    assert_text(&v, "link", "a file now");
+    assert_int_equal(ops_unlink(&v, "big"), 0);
+    assert_int_equal(ops_symlink(&v, "run", "big"), 0);
+    assert_int_equal(ops_mkdir(&v, "big", 0755), -EEXIST);
+    assert_int_equal(ops_unlink(&v, "big"), 0);
+    assert_int_equal(ops_mkfifo(&v, "big", 0600), 0);
+    assert_int_equal(ops_stat(&v, "big").st_mode, S_IFIFO | 0600);
+    struct mux_entry entry;
+    assert_int_equal(mux_mknod(v.fixture->mux, &v.ctx, v.root, "dev", S_IFCHR | 0666, &entry),
+                     -EPERM);
+}
+
+static void test_B4_removing_while_listing_removes_all(void **state)
+{
+    struct view v = start(state);
+    char path[64];
+    for (int i = 0; i < 1000; i++) {
+        snprintf(path, sizeof path, "dir/file-%d", i);
+        assert_int_equal(ops_create(&v, path, 0644), 0);
+    }
+    for (;;) { // always from the position that the last batch ended at would be S2; here from 0
+        char *names = ops_list(&v, "dir", 7), *save = NULL;
+        if (!*names) {
+            free(names);
+            break;
+        }
+        for (char *name = strtok_r(names, " ", &save); name; name = strtok_r(NULL, " ", &save)) {
+            snprintf(path, sizeof path, "dir/%s", name);
+            assert_int_equal(ops_unlink(&v, path), 0);
+        }
+        free(names);
+    }
+    assert_int_equal(ops_rmdir(&v, "dir"), 0);
+}
+
+struct remover {
+    struct view *view;
+    uint64_t cookie;
+    char name[256];
+};
+
+static bool take_one(void *arg, const char *name, size_t len, uint64_t cookie,
+                     const struct mux_entry *entry)
+{
+    struct remover *remover = arg;
+    (void)entry;
+    if (remover->name[0])
+        return false;
+    remover->cookie = cookie;
+    if (name[0] != '.')
+        snprintf(remover->name, sizeof remover->name, "dir/%.*s", (int)len, name);
+    return true;
+}
+
+static void test_B4_S2_positions_hold_while_names_go(void **state)
+{
+    struct view v = start(state);
+    char path[64];
+    for (int i = 0; i < 500; i++) {
+        snprintf(path, sizeof path, "dir/file-%d", i);
+        assert_int_equal(ops_create(&v, path, 0644), 0);
+    }
+    struct remover remover = {.view = &v};
+    int removed = 0;
+    uint64_t dir = ops_nodeid(&v, "dir");
+    for (;;) {
+        remover.name[0] = '\0';
+        assert_int_equal(
+            mux_readdir(v.fixture->mux, &v.ctx, dir, remover.cookie, false, take_one, &remover), 0);
+        if (!remover.name[0])
+            break;
+        assert_int_equal(ops_unlink(&v, remover.name), 0);
+        removed++;
+    }
+    assert_int_equal(removed, 502);
+    assert_int_equal(ops_rmdir(&v, "dir"), 0);
+}
+
+static void test_an_unlinked_file_lives_until_it_is_forgotten(void **state)
+{
+    struct view v = start(state);
+    struct mux *mux = v.fixture->mux;
+    struct stat st;
+    int64_t ttl;
+    char buf[16] = "";
+    uint64_t base = ops_nodeid(&v, "dir/a"), big = ops_nodeid(&v, "big");
+    ops_put(&v, "own", "mine");
+    uint64_t own = ops_nodeid(&v, "own");
+    assert_int_equal(ops_unlink(&v, "dir/a"), 0);
+    assert_int_equal(ops_unlink(&v, "big"), 0);
+    assert_int_equal(ops_unlink(&v, "own"), 0);
+    assert_int_equal(mux_getattr(mux, &v.ctx, base, &st, &ttl), 0);
+    assert_int_equal(st.st_nlink, 0);
+    assert_int_equal(ops_read_node(&v, base, buf, 16, 0), 5);
+    assert_int_equal(ops_write_node(&v, base, "ALPHABET", 8, 0), 0);
+    assert_int_equal(ops_read_node(&v, base, buf, 16, 0), 8);
+    assert_memory_equal(buf, "ALPHABET", 8);
+    assert_int_equal(ops_write_node(&v, big, "tail", 4, BIG), 0);
+    assert_int_equal(ops_read_node(&v, big, buf, 16, BIG - 1), 5);
+    assert_int_equal(ops_read_node(&v, own, buf, 16, 0), 4);
+    assert_int_equal(stats_of(*state).orphans, 3);
+    mux_forget(mux, base);
+    mux_forget(mux, own);
+    mux_forget(mux, own);
+    mux_forget(mux, ops_nodeid(&v, "run"));        // not an orphan: nothing happens
+    assert_int_equal(stats_of(*state).orphans, 3); // the small ones wait for more
+    mux_forget(mux, big);                          // but a large one does not, and takes them along
+    assert_int_equal(stats_of(*state).orphans, 0);
+    assert_int_equal(mux_getattr(mux, &v.ctx, own, &st, &ttl), -ESTALE);
+    assert_int_equal(ops_read(&v, "run", buf, 16, 0), 2);
+    ops_put(&v, "own", "again");
+    own = ops_nodeid(&v, "own");
+    assert_int_equal(ops_unlink(&v, "own"), 0);
+    mux_forget(mux, own);
+    ops_detach(&v);
+    assert_int_equal(stats_of(*state).orphans, 0);
+    assert_accounting(&v);
+}
+
+static void test_B3_removing_many_files_costs_memory_for_none(void **state)
+{
+    struct view v = start(state);
+    struct mux *mux = v.fixture->mux;
+    struct mux_entry entry;
+    uint64_t commits = 0;
+    for (int i = 0; i < 200; i++) {
+        assert_int_equal(mux_create(mux, &v.ctx, v.root, "tmp", 0644, &entry), 0);
+        commits = stats_of(*state).commits;
+        assert_int_equal(mux_unlink(mux, &v.ctx, v.root, "tmp"), 0);
+        mux_forget(mux, entry.nodeid);
+        assert_true(stats_of(*state).orphans <= 32);
+        assert_true(stats_of(*state).commits <= commits + 2);
+    }
+    commits = stats_of(*state).commits;
+    for (int i = 0; i < 200; i++) {
+        assert_int_equal(mux_create(mux, &v.ctx, v.root, "tmp", 0644, &entry), 0);
+        assert_int_equal(mux_unlink(mux, &v.ctx, v.root, "tmp"), 0);
+        mux_forget(mux, entry.nodeid);
+    }
+    assert_true(stats_of(*state).commits < commits + 2 * 200 + 10);
+    // Where a quota counts them, they go at once.
+    struct view counted = ops_view_quota(*state, v.codebase, "**/*=write", 0, 3);
+    for (int i = 0; i < 20; i++) {
+        assert_int_equal(mux_create(mux, &counted.ctx, counted.root, "tmp", 0644, &entry), 0);
+        assert_int_equal(mux_unlink(mux, &counted.ctx, counted.root, "tmp"), 0);
+        mux_forget(mux, entry.nodeid);
+    }
+    ops_detach(&v);
+    ops_detach(&counted);
+    assert_int_equal(stats_of(*state).orphans, 0);
+    assert_accounting(&v);
+}
+
+static void test_a_late_forget_of_a_former_attachment_does_no_harm(void **state)
+{
+    struct af_id codebase = ops_codebase(*state, tree);
+    struct view v = ops_view_quota(*state, codebase, "**/*=write", 0, 1000); // deletes at once
+    struct mux *mux = v.fixture->mux;
+    uint64_t before = ops_nodeid(&v, "dir/a");
+    uint32_t slot = v.at.slot;
+    do { // until the slot is ours again
+        ops_detach(&v);
+        ops_attach(&v);
+    } while (v.at.slot != slot);
+    uint64_t now = ops_nodeid(&v, "dir/a");
+    char buf[8];
+    assert_int_equal(ops_write(&v, "dir/a", "A", 1, 0), 0);
+    assert_int_equal(ops_unlink(&v, "dir/a"), 0);
+    mux_forget(mux, before);
+    assert_int_equal(ops_read_node(&v, now, buf, 8, 0), 5);
+    assert_int_equal(stats_of(*state).orphans, 1);
+    mux_forget(mux, now);
+    assert_int_equal(stats_of(*state).orphans, 0);
+}
+
+static void test_an_open_file_outlives_its_directory(void **state)
+{
+    ops_reopen_sized(*state, 1);
+    struct view v = start(state);
+    char buf[8];
+    assert_int_equal(ops_mkdir(&v, "d", 0755), 0);
+    ops_put(&v, "d/f", "text");
+    uint64_t file = ops_nodeid(&v, "d/f");
+    assert_int_equal(ops_unlink(&v, "d/f"), 0);
+    assert_int_equal(ops_rmdir(&v, "d"), 0);
+    assert_true(ops_exists(&v, "run")); // the cache has forgotten it
+    assert_int_equal(ops_write_node(&v, file, "T", 1, 0), 0);
+    assert_int_equal(ops_read_node(&v, file, buf, 8, 0), 4);
+    assert_memory_equal(buf, "Text", 4);
+}
+
+static void test_nothing_can_be_made_in_a_removed_directory(void **state)
+{
+    struct view v = start(state);
+    struct mux *mux = v.fixture->mux;
+    struct mux_entry entry;
+    assert_int_equal(ops_mkdir(&v, "gone", 0755), 0);
+    uint64_t gone = ops_nodeid(&v, "gone");
+    assert_int_equal(ops_rmdir(&v, "gone"), 0);
+    assert_int_equal(mux_create(mux, &v.ctx, gone, "x", 0644, &entry), -ENOENT);
+    assert_int_equal(mux_rename(mux, &v.ctx, v.root, "run", gone, "run", 0), -ENOENT);
+    assert_int_equal(mux_lookup(mux, &v.ctx, gone, "x", &entry), 0);
+    assert_int_equal(entry.nodeid, 0);
+    mux_forget(mux, gone);
+    assert_int_equal(mux_create(mux, &v.ctx, gone, "x", 0644, &entry), -ENOENT);
+    assert_accounting(&v);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        fixture_test(test_D3_a_base_directory_goes_when_it_is_empty),
+        fixture_test(test_D4_a_directory_made_again_is_empty),
+        fixture_test(test_B5_B6_a_deleted_name_can_be_anything_else),
+        fixture_test(test_B4_removing_while_listing_removes_all),
+        fixture_test(test_B4_S2_positions_hold_while_names_go),
+        fixture_test(test_an_unlinked_file_lives_until_it_is_forgotten),
+        fixture_test(test_B3_removing_many_files_costs_memory_for_none),
+        fixture_test(test_a_late_forget_of_a_former_attachment_does_no_harm),
+        fixture_test(test_an_open_file_outlives_its_directory),
+        fixture_test(test_nothing_can_be_made_in_a_removed_directory),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
