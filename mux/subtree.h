@@ -25,7 +25,7 @@ struct mux_move {
 // 0: may move. -EACCES: something below may not. In any transaction of the operation.
 int mux_subtree_check(struct mux_op *op, const struct mux_move *move, unsigned limit);
 
-// Whether `dir` is `ancestor` or lies below it.
+// Whether `dir` is `ancestor` or lies below it. -ENAMETOOLONG more than 65,536 levels down.
 int mux_subtree_contains(struct mux_op *op, uint64_t ancestor, uint64_t dir, bool *ret);
 
 #endif
