@@ -92,7 +92,7 @@ FLAGS_release := -O2 -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
 SANITISED  := -O1 -fno-omit-frame-pointer -fno-optimize-sibling-calls -Wno-error=maybe-uninitialized
 FLAGS_asan := $(SANITISED) -fsanitize=address,undefined -fno-sanitize-recover=undefined
 FLAGS_tsan := $(SANITISED) -fsanitize=thread -Wno-error=tsan
-FLAGS_fuzz := -O1 -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined \
+FLAGS_fuzz := -O1 -Wno-missing-field-initializers -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined \
               -fno-sanitize-recover=undefined
 FLAGS      := $(FLAGS_$(VARIANT))
 ifeq ($(FLAGS),)

@@ -73,9 +73,11 @@ static void fill_result(struct exec_command *command, struct exec_result *result
 
 static void finish(struct exec_command *command)
 {
-    for (int i = 0; i < FINAL_READS_MAX; i++)
-        if (!exec_stream_read(&command->out) & !exec_stream_read(&command->err))
+    for (int i = 0; i < FINAL_READS_MAX; i++) {
+        bool more_out = exec_stream_read(&command->out), more_err = exec_stream_read(&command->err);
+        if (!more_out && !more_err)
             break;
+    }
     bool with_code = command->exited && !command->timed_out && command->error.status == AF_OK;
     if (!with_code && !command->timed_out && command->error.status == AF_OK)
         af_error_set(&command->error, AF_ABORTED,

@@ -42,6 +42,7 @@ static bool switch_on(struct fs_transport_state *state)
     if (now == -ENOENT) {
         // Opening the device loads the module, where it is one.
         AF_CLEANUP_FD int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+        (void)fd;
         now = read_parameter();
     }
     if (now < 0) {

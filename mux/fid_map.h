@@ -1,7 +1,8 @@
 // A map from fids (never 0) to 64-bit values, for work that must remember what it has met.
 //
-// Internal to mux. Owns its table; grows by doubling, never shrinks; what is removed makes room again when it fills up.
-// Errors: -ENOMEM. Thread: one at a time. Read next: diff.c and import.c, who use it.
+// Internal to mux. Owns its table; grows by doubling, never shrinks; what is removed makes room
+// again when it fills up. Errors: -ENOMEM. Thread: one at a time. Read next: diff.c and import.c,
+// who use it.
 #ifndef AF_MUX_FID_MAP_H
 #define AF_MUX_FID_MAP_H
 

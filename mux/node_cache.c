@@ -60,7 +60,7 @@ int mux_node_cache_new(size_t nodes_max, struct mux_node_cache **ret)
     if (posix_memalign((void **)&cache, 64, sizeof *cache) != 0)
         return -ENOMEM;
     memset(cache, 0, sizeof *cache);
-    cache->n_shards = nodes_max >= SHARDS_MAX * NODES_PER_SHARD ? SHARDS_MAX : 1;
+    cache->n_shards = nodes_max >= (size_t)SHARDS_MAX * NODES_PER_SHARD ? SHARDS_MAX : 1;
     uint32_t each = (uint32_t)(nodes_max / cache->n_shards);
     int rc = 0;
     for (uint32_t i = 0; rc == 0 && i < cache->n_shards; i++)

@@ -3,9 +3,9 @@
 // The moved inode's own record follows with its new name and parent; what is below a directory is
 // keyed by the directory's fid and is not touched. A base name leaves a whiteout. Both paths and
 // every descendant need level write (P6, subtree.h); a tree with too many names to check at once is
-// checked outside of the lock, on a thread that may block, and the check is used only if no name
-// of the view has changed meanwhile: -EBUSY when that keeps failing, -EACCES for a tree larger
-// than MUX_SUBTREE_MAX whose rules do not answer for all of it.
+// checked outside of the lock, on a thread that may block, and the check is used only if it still
+// holds (is_cleared): -EBUSY when that keeps failing, -EACCES for a tree larger than
+// MUX_SUBTREE_MAX whose rules do not answer for all of it.
 // Exclusive in the view, one transaction. Read next: subtree.h, names.h, unlink.c.
 #include "mux/record.h"
 #include "mux/remove.h"
@@ -29,8 +29,9 @@ struct side {
 struct rename {
     struct side from, to;
     unsigned flags;
-    uint64_t checked_seq; // names_seq for which the trees were walked
-    bool checked;
+    // The trees were walked outside of the lock, when the view's names_seq was this.
+    bool walked;
+    uint64_t walked_seq, walked_from, walked_to; // fids
 };
 
 static int load_side(struct mux_op *op, struct side *side)
@@ -157,6 +158,17 @@ static int apply(struct mux_op *op, const struct rename *rename)
     return rc;
 }
 
+// Whether the walk's answer still holds. Where the rules' states are equal on both sides it holds
+// whatever happened meanwhile: every name that came since needed write where it is, and has the
+// same level where it would be. Else only if no name changed.
+static bool is_cleared(const struct mux_op *op, const struct rename *rename)
+{
+    const struct mux_name *from = &rename->from.name, *to = &rename->to.name;
+    if (!rename->walked || rename->walked_from != from->fid || rename->walked_to != to->fid)
+        return false;
+    return from->state == to->state || rename->walked_seq == op->view->names_seq;
+}
+
 // MUX_SUBTREE_UNKNOWN: the trees have to be walked first.
 static int rename_in(struct mux_op *op, struct rename *rename)
 {
@@ -165,7 +177,7 @@ static int rename_in(struct mux_op *op, struct rename *rename)
         return rc;
     rc = check(op, rename);
     if (rc == 0 && !is_same(rename)) {
-        if (!rename->checked || rename->checked_seq != op->view->names_seq)
+        if (!is_cleared(op, rename))
             rc = check_trees(op, rename, MUX_SUBTREE_FAST);
         if (rc == 0)
             rc = apply(op, rename);
@@ -194,7 +206,9 @@ static int walk_unlocked(struct mux *mux, struct rename *rename)
     if (loaded) {
         memcpy(ids, op.view->layers.ids, op.view->layers.count * sizeof *ids);
         shadow.layers = (struct mux_layer_list){ids, op.view->layers.count};
-        rename->checked_seq = op.view->names_seq;
+        rename->walked_seq = op.view->names_seq;
+        rename->walked_from = rename->from.name.fid;
+        rename->walked_to = rename->to.name.fid;
         rc = mux_op_read(&op);
     }
     struct mux_op walk = {.mux = mux, .view = &shadow, .txn = op.txn};
@@ -202,7 +216,7 @@ static int walk_unlocked(struct mux *mux, struct rename *rename)
     mux_op_leave(&op, 0);
     if (rc == 0) {
         rc = check_trees(&walk, rename, MUX_SUBTREE_MAX);
-        rename->checked = rc == 0;
+        rename->walked = rc == 0;
     }
     if (loaded) {
         unload_side(&walk, &rename->to);

@@ -4,7 +4,7 @@
 // since all of them must have level write on both sides, "unchanged" is "write and write". The
 // rules alone often answer (nothing below can be less than write). Otherwise what is really there
 // is walked: a bounded number of names on the spot, more outside of the lock on one consistent
-// state, to be used only if no name of the view has changed since (mux_view.names_seq).
+// state; rename.c says when such an answer still holds.
 // Errors: -errno. Read next: subtree.c, rename.c.
 #ifndef AF_MUX_SUBTREE_H
 #define AF_MUX_SUBTREE_H

@@ -205,7 +205,7 @@ static int attach(struct mux *mux, const char *id, struct mux_attachment *ret, s
     if (find_id(table, id)) // only changed under `change`
         return af_error_set(err, AF_FAILED_PRECONDITION, "the sandbox %s is attached already", id);
     struct attached *entry = calloc(1, sizeof *entry);
-    struct mux_view *view;
+    struct mux_view *view = NULL;
     if (!entry)
         return mux_fail(err, -ENOMEM, "attaching the sandbox");
     if (load_view(mux, id, &view, err) < 0) {

@@ -12,7 +12,7 @@
 
 #define SYNC_EVERY_COMMITS  5000
 #define GC_RECORDS_PER_STEP 512
-#define POLL_NS             (50 * 1000000)
+#define POLL_NS             (INT64_C(50) * 1000000)
 
 static void wait_until(struct store *store, int64_t until_ns)
 {

@@ -55,7 +55,8 @@ static int delete_keys(struct store_txn *txn, enum store_dbi dbi, uint64_t layer
     while (rc == 0 && *count < max) {
         MDB_val key = store_val(&prefix, sizeof prefix), value;
         int mdb_rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
-        if (mdb_rc == MDB_NOTFOUND || (mdb_rc == 0 && memcmp(key.mv_data, &prefix, sizeof prefix)))
+        if (mdb_rc == MDB_NOTFOUND ||
+            (mdb_rc == 0 && memcmp(key.mv_data, &prefix, sizeof prefix) != 0))
             break;
         rc = store_errno(mdb_rc != 0 ? mdb_rc : mdb_cursor_del(cursor, 0));
         if (rc == 0)

@@ -14,7 +14,7 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-#define KEEPER_DIR_MAX 80 // so that DIR/socket fits into a sockaddr_un
+#define KEEPER_DIR_MAX 96 // so that DIR/socket fits into a sockaddr_un
 
 struct keeper {
     char dir[KEEPER_DIR_MAX];

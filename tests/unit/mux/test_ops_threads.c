@@ -2,6 +2,8 @@
 // (B2 under load), and ThreadSanitizer has nothing to say.
 #include "tests/unit/mux/ops_fixture.h"
 
+#include "mux/subtree.h"
+
 #include <errno.h>
 #include <linux/fs.h>
 #include <pthread.h>
@@ -93,8 +95,20 @@ static void *look(void *arg)
         MUST(w, ops_lookup(v, "base", &entry), 0);
         MUST(w, mux_readdir(v->fixture->mux, &v->ctx, entry.nodeid, 0, true, count_name, &names),
              0);
-        MUST(w, names, 4); // ".", "..", a, deep
+        MUST(w, names == 4 || names == 5, 1); // ".", "..", a, deep, and perhaps many
     }
+    return NULL;
+}
+
+// A tree too large to check on the spot moves to and fro while names come and go around it.
+static void *move_many(void *arg)
+{
+    struct worker *w = arg;
+    while (!atomic_load(w->stop)) {
+        MUST(w, ops_rename(&w->view, "base/many", "base/deep/many", 0), 0);
+        MUST(w, ops_rename(&w->view, "base/deep/many", "base/many", RENAME_NOREPLACE), 0);
+    }
+    MUST(w, w->view.slow > 0, 1);
     return NULL;
 }
 
@@ -118,6 +132,16 @@ static void *come_and_go(void *arg)
     return NULL;
 }
 
+static void make_many(struct view *v)
+{
+    char path[32];
+    assert_int_equal(ops_mkdir(v, "base/many", 0755), 0);
+    for (unsigned i = 0; i < MUX_SUBTREE_FAST + 50; i++) {
+        snprintf(path, sizeof path, "base/many/%u", i);
+        assert_int_equal(ops_create(v, path, 0644), 0);
+    }
+}
+
 static void test_B2_threads_on_three_views(void **state)
 {
     struct fixture *f = *state;
@@ -127,22 +151,26 @@ static void test_B2_threads_on_three_views(void **state)
     static const char rules[] = "**/*=write **/.env=none@9";
     for (int i = 0; i < 3; i++)
         views[i] = ops_view(f, codebase, rules);
+    make_many(&views[1]);
     _Atomic bool stop = false;
-    struct worker workers[THREADS + 3] = {0};
-    pthread_t threads[THREADS + 3];
-    for (unsigned i = 0; i < THREADS + 3; i++) {
+    struct worker workers[THREADS + 4] = {0};
+    pthread_t threads[THREADS + 4];
+    for (unsigned i = 0; i < THREADS + 4; i++) {
         workers[i].view = views[i == THREADS + 2 ? 2 : i % 2];
         workers[i].number = i;
         workers[i].stop = &stop;
-        void *(*body)(void *) = i < THREADS ? change : i < THREADS + 2 ? look : come_and_go;
+        void *(*body)(void *) = i < THREADS        ? change
+                                : i < THREADS + 2  ? look
+                                : i == THREADS + 2 ? come_and_go
+                                                   : move_many;
         assert_int_equal(pthread_create(&threads[i], NULL, body, &workers[i]), 0);
     }
     for (unsigned i = 0; i < THREADS; i++)
         pthread_join(threads[i], NULL);
     stop = true;
-    for (unsigned i = THREADS; i < THREADS + 3; i++)
+    for (unsigned i = THREADS; i < THREADS + 4; i++)
         pthread_join(threads[i], NULL);
-    for (unsigned i = 0; i < THREADS + 3; i++)
+    for (unsigned i = 0; i < THREADS + 4; i++)
         if (workers[i].failed)
             fail_msg("thread %u: %s is %d", i, workers[i].failed, workers[i].rc);
     static char content[5 + THREADS * ROUNDS + 1];

@@ -1,0 +1,327 @@
+"""agentfense run and its sister commands when things go wrong: kills, conflicts, hostile names."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+
+import pytest
+
+from harness import BIN, FULL, ROOT, eventually
+
+TOOL = str(BIN / "agentfense")
+FSCTL = str(BIN / "agentfense-fsctl")
+
+
+def run(*argv, **kwargs):
+    """Runs a program to its end, output as bytes."""
+    kwargs.setdefault("stdin", subprocess.DEVNULL)
+    return subprocess.run(
+        [os.fspath(a) for a in argv], capture_output=True, timeout=120, check=False, **kwargs
+    )
+
+
+def full(project, script, *flags, **kwargs):
+    """agentfense run with full access; script is a shell line."""
+    return run(TOOL, "run", *flags, "--preset", "full-access", project, "--", "sh", "-c", script,
+               **kwargs)
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A small directory."""
+    made = tmp_path / "project"
+    (made / "src").mkdir(parents=True)
+    (made / "README").write_text("readme\n")
+    (made / "src/a").write_text("a\n")
+    (made / ".env").write_text("SECRET\n")
+    return made
+
+
+@pytest.fixture
+def private():
+    """An environment whose TMPDIR is of this test alone and short, as a socket's path must be."""
+    made = pathlib.Path(tempfile.mkdtemp(prefix="af-"))
+    yield dict(os.environ, TMPDIR=str(made)), made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+def left_behind(directory):
+    """What a run left of its private daemon: files, mounts, processes."""
+    found = [str(p) for p in directory.iterdir()]
+    with open("/proc/self/mountinfo", encoding="utf-8") as mounts:
+        found += [line for line in mounts if str(directory) in line]
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                command = file.read()
+        except OSError:
+            continue
+        if str(directory).encode() in command:
+            found.append(f"process {pid}: {command!r}")
+    return found
+
+
+class Paused:
+    """A run whose command waits until its stdin, and with it this object, is closed.
+
+    The tool reads stdin to its end after the import and before it starts the command, so that
+    changes made meanwhile are changes during the run.
+    """
+
+    def __init__(self, private, *argv):
+        self.env, self.tmp = private
+        self.process = subprocess.Popen(
+            [TOOL, *map(os.fspath, argv)], env=self.env, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        try:
+            eventually(self.is_running)
+        except BaseException:
+            self.process.terminate()
+            self.finish()
+            raise
+
+    def is_running(self):
+        """Whether the sandbox has been started, which is after the import."""
+        assert self.process.poll() is None, self.process.communicate()
+        for found in self.tmp.glob("agentfense-*/socket"):
+            done = run(FSCTL, "--socket", found, "--json", "views")
+            return done.returncode == 0 and b'"running"' in done.stdout
+        return False
+
+    def finish(self):
+        """Lets the command run. Returns (exit code, stdout, stderr)."""
+        out, err = self.process.communicate(timeout=120)
+        return self.process.returncode, out, err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_run_leaves_nothing_behind_and_applies_nothing(project, private, number):
+    paused = Paused(private, "run", "--apply", "--preset", "full-access", project, "--", "rm",
+                    "README")
+    paused.process.send_signal(number)
+    code, _, err = paused.finish()
+    assert code == 128 + number and b"nothing was applied" in err
+    assert left_behind(private[1]) == [] and (project / "README").exists()
+
+
+def test_a_killed_run_leaves_nothing_behind(project, private):
+    paused = Paused(private, "run", project, "--", "sleep", "1000")
+    assert left_behind(private[1])
+    paused.process.kill()
+    paused.finish()
+    eventually(lambda: left_behind(private[1]) == [])
+
+
+def test_a_killed_keeper_leaves_no_daemon_and_no_mount(project, private):
+    paused = Paused(private, "run", project, "--", "true")
+    with open(f"/proc/{paused.process.pid}/task/{paused.process.pid}/children",
+              encoding="utf-8") as children:
+        keeper = int(children.read().split()[0])
+    os.kill(keeper, signal.SIGKILL)
+    code, _, _ = paused.finish()
+    assert code == 125
+    # The directory stays, for nobody is left to remove it; daemon and mount go.
+    eventually(lambda: [f for f in left_behind(private[1]) if "agentfense-" not in f[-18:]] == [])
+
+
+def test_apply_refuses_when_the_directory_changed_at_the_same_path(project, private):
+    paused = Paused(private, "run", "--apply", "--preset", "full-access", project, "--", "sh", "-c",
+                    "echo agent > README; echo new > made")
+    (project / "README").write_text("mine\n")
+    code, _, err = paused.finish()
+    assert code == 125 and b"README" in err and b"Nothing was applied" in err
+    assert (project / "README").read_text() == "mine\n" and not (project / "made").exists()
+    assert sorted(p.name for p in project.iterdir()) == [".env", "README", "src"]
+
+
+def test_apply_keeps_changes_of_the_directory_at_other_paths(project, private):
+    paused = Paused(private, "run", "--apply", "--preset", "full-access", project, "--", "sh", "-c",
+                    "echo agent > README")
+    (project / "src/a").write_text("mine\n")
+    code, _, err = paused.finish()
+    assert code == 0, err
+    assert (project / "README").read_text() == "agent\n"
+    assert (project / "src/a").read_text() == "mine\n"
+
+
+def test_apply_takes_over_what_a_failed_command_changed_and_says_so(project):
+    done = full(project, "echo x > made; exit 3", "--apply")
+    assert done.returncode == 3 and b"although the command failed" in done.stderr
+    assert (project / "made").read_text() == "x\n"
+
+
+def test_a_timeout_ends_with_124_and_applies_nothing(project):
+    done = full(project, "echo x > made; sleep 1000", "--apply", "--timeout", "0.5")
+    assert done.returncode == 124 and b"NOT applied" in done.stderr and b"made" in done.stderr
+    assert not (project / "made").exists()
+
+
+def test_apply_of_moves_and_replacements_in_one_go(project):
+    (project / "d1").mkdir()
+    (project / "d1/f").write_text("one")
+    (project / "d2").mkdir()
+    (project / "d2/f").write_text("two")
+    os.symlink("README", project / "link")
+    script = (
+        "mv d1 t && mv d2 d1 && mv t d2; echo more >> d2/f; rm link; ln -s src link; "
+        "rm -r src; echo file > src; mv README d1/README; mkdir README; touch README/x"
+    )
+    done = full(project, script, "--apply")
+    assert done.returncode == 0, done.stderr
+    assert (project / "d1/f").read_text() == "two" and (project / "d2/f").read_text() == "onemore\n"
+    assert os.readlink(project / "link") == "src" and (project / "src").read_text() == "file\n"
+    assert (project / "d1/README").read_text() == "readme\n" and (project / "README/x").is_file()
+
+
+def test_E1_links_that_the_agent_made_are_applied_as_links(project, tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    done = full(project, f"rm README; ln -s {victim} README; ln -s {tmp_path} src/up", "--apply")
+    assert done.returncode == 0, done.stderr
+    assert victim.read_text() == "precious" and os.readlink(project / "README") == str(victim)
+
+
+def test_B8_hostile_names_come_back_as_they_are_and_print_harmlessly(project):
+    name = b"evil\x1b[2J\nA  fake\xff"
+    done = full(project, r"""printf x > "$(printf 'evil\033[2J\nA  fake\377')" """, "--apply",
+                "--diff")
+    assert done.returncode == 0, done.stderr
+    assert b"\x1b" not in done.stderr and rb"evil\x1b[2J\nA  fake\xff" in done.stderr
+    assert name in os.listdir(os.fsencode(project))
+
+
+def test_set_id_bits_do_not_reach_the_directory(project):
+    done = full(project, "cp /bin/true t; chmod 6755 t", "--apply")
+    assert done.returncode == 0, done.stderr
+    assert os.stat(project / "t").st_mode & 0o7777 == 0o755 and b"set-user-id" in done.stderr
+
+
+def test_sockets_of_the_directory_are_left_out_with_a_note(project):
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(project / "sock"))
+        done = full(project, "ls; rm -r src")
+    assert done.returncode == 0 and b"sock" not in done.stdout
+    assert b"left out: sock" in done.stderr and (project / "src/a").exists()
+
+
+def test_the_git_directory_is_imported_but_hidden_by_the_preset(project):
+    (project / ".git").mkdir()
+    (project / ".git/config").write_text("[core]\n")
+    hidden = run(TOOL, "run", project, "--", "ls", "-A")
+    assert hidden.returncode == 0 and b".git" not in hidden.stdout
+    assert b"[core]" in full(project, "cat .git/config").stdout
+
+
+def test_a_permission_without_priority_opens_but_does_not_uncover(project):
+    (project / "src/.env").write_text("SECRET")
+    flags = ("--permission", "/src/**=write")
+    opened = run(TOOL, "run", *flags, project, "--", "sh", "-c", "echo x > src/a; ls -A src")
+    assert opened.returncode == 0 and opened.stdout == b"a\n", opened.stderr
+    flags = ("--permission", "/src/.env=read@200")
+    assert b"SECRET" in run(TOOL, "run", *flags, project, "--", "cat", "src/.env").stdout
+
+
+def test_output_and_stdin_are_raw_bytes(project):
+    data = bytes(range(256)) * 1000
+    done = subprocess.run([TOOL, "run", str(project), "--", "cat"], input=data,
+                          capture_output=True, timeout=120, check=False)
+    assert done.returncode == 0 and done.stdout == data
+    done = full(project, "echo err >&2")
+    assert done.stdout == b"" and done.stderr.startswith(b"err\n")
+
+
+def test_too_much_stdin_is_refused_and_too_much_output_is_said_to_be_cut(project):
+    done = subprocess.run([TOOL, "run", str(project), "--", "wc", "-c"], input=bytes(4 << 20),
+                          capture_output=True, timeout=120, check=False)
+    assert done.returncode == 125 and b"stdin" in done.stderr
+    done = full(project, "head -c 3000000 /dev/zero")
+    assert done.returncode == 0 and len(done.stdout) == 1 << 20 and b"cut" in done.stderr
+
+
+def test_environment_and_workdir_reach_the_command_and_the_tools_own_do_not(project):
+    env = dict(os.environ, LEAK="leaked")
+    done = run(TOOL, "run", "--env", "A=b c", "--workdir", "/workspace/src", project, "--", "sh",
+               "-c", 'echo "$A $LEAK"; pwd', env=env)
+    assert done.stdout == b"b c \n/workspace/src\n", done.stderr
+
+
+def test_a_program_that_is_not_there_is_named(project):
+    done = run(TOOL, "run", project, "--", "no-such-program")
+    assert done.returncode == 125 and b"no-such-program" in done.stderr
+
+
+def test_a_shared_daemon_keeps_nothing_unless_told_to(project, daemon, client):
+    def count():
+        return len(json.loads(run(FSCTL, "--socket", daemon.socket, "--json", "views").stdout))
+
+    before = count()
+    env = dict(os.environ, AGENTFENSE_SOCKET=str(daemon.socket))
+    assert full(project, "exit 5", env=env).returncode == 5
+    assert run(TOOL, "run", project, "--", "no-such-program", env=env).returncode == 125
+    assert count() == before
+    done = full(project, "echo x > made", "--keep", env=env)
+    assert count() == before + 1
+    kept = done.stderr.decode().split("kept: ")[1].strip()
+    assert "made" in run(FSCTL, "diff", kept, env=env).stdout.decode()
+    assert run(TOOL, "rm", kept, env=env).returncode == 0 and count() == before
+
+
+def test_create_exec_ls_and_rm(project, daemon):
+    def call(*args):
+        return run(TOOL, "--socket", daemon.socket, *args)
+
+    made = call("create", project, "--preset", "read-only").stdout.decode().strip()
+    assert made.startswith("sb_") and made in call("ls").stdout.decode()
+    assert call("exec", made[:12], "--", "cat", "README").stdout == b"readme\n"
+    assert call("exec", made, "--", "sh", "-c", "exit 9").returncode == 9
+    assert call("exec", made, "--", "touch", "x").returncode == 1
+    assert call("rm", made).returncode == 0 and made not in call("ls").stdout.decode()
+    gone = call("rm", made)
+    assert gone.returncode == 1 and gone.stderr
+
+
+def test_fsctl_json_is_valid_for_names_of_any_bytes(project, daemon, client):
+    made = client.sandbox(client.codebase({}), FULL)
+    try:
+        client.out(made, r"""printf x > "$(printf 'a\377\033b')"; mkdir 'q"\'""")
+        for command in ("tree", "diff"):
+            out = run(FSCTL, "--socket", daemon.socket, command, "--json", made).stdout
+            nodes = {n.get("path_hex", n["path"]): n for n in json.loads(out.decode("utf-8"))}
+            assert nodes["61ff1b62"]["path"] == "a\ufffd\x1bb" and 'q"\\' in nodes
+            text = run(FSCTL, "--socket", daemon.socket, command, made).stdout
+            assert b"\x1b" not in text and rb"a\xff\x1bb" in text
+    finally:
+        client.destroy(made)
+
+
+def test_fsctl_takes_the_beginning_of_an_id_and_a_depth(project, daemon, client):
+    made = client.sandbox(client.codebase({"a/b/c": "x", "a.txt": "y"}), FULL)
+    try:
+        def tree(*args):
+            out = run(FSCTL, "--socket", daemon.socket, "--json", "tree", *args).stdout
+            return [n["path"] for n in json.loads(out)]
+
+        assert tree(made[3:15]) == ["a", "a/b", "a/b/c", "a.txt"]
+        assert tree("--depth", "1", made[:14]) == ["a", "a.txt"]
+        assert tree(made, "/a/") == ["a/b", "a/b/c"]
+        for bad in (("tree", ""), ("tree", made, "../x"), ("stat", made, "no")):
+            done = run(FSCTL, "--socket", daemon.socket, *bad)
+            assert done.returncode == 1 and done.stderr.count(b"\n") == 1
+        for bad in (("tree", "--depth", "0", made), ("views", "x"), ("views", "--all"), ("stat",)):
+            assert run(FSCTL, "--socket", daemon.socket, *bad).returncode == 2
+    finally:
+        client.destroy(made)
+
+
+def test_the_demonstration_works_and_leaves_nothing_behind(private):
+    env = dict(private[0], AGENTFENSE_BIN=str(BIN))
+    done = run(ROOT / "tools/demo.sh", env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert b"No such file or directory" in done.stdout and b"Permission denied" in done.stdout
+    assert left_behind(private[1]) == []
