@@ -1,18 +1,21 @@
 // Blob files: content too large for its record.
 //
-// A blob is made in DIR/new and moves to DIR/blobs/xx once the transaction that first refers to it
-// has committed; what DIR/new holds at start is moved or removed by what the records say. A file is
-// unlinked only after the transaction that dropped its last reference is synced (gc.c). Host access
-// is by directory fd and id alone. Lock: blobs.lock (a leaf) over the table of open blobs.
+// A blob is made in DIR/new. It moves to DIR/blobs/xx after a sync point that covers the
+// transaction which first refers to it: so after a kill -9 or a power cut every file that no
+// record refers to is either in DIR/new, which is swept at start, or queued for the collector, and
+// no commit waits for a rename. Host access is by directory fd and id alone. Open files are kept,
+// at most blobs.max of them beside those in use. Lock: blobs.lock (a leaf) over the table, the
+// flags of handles and the two sets; never held across a system call on a file.
+// Read next: blob_record.c, durability.c.
 #include "mux/store/store_priv.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include <utlist.h>
 
@@ -28,27 +31,7 @@ static void blob_name(uint64_t id, char name[BLOB_NAME_MAX])
     snprintf(name, BLOB_NAME_MAX, "%02x/%016" PRIx64, (unsigned)(id & 0xff), id);
 }
 
-// ---- records
-
-static int get_record(struct store_txn *txn, uint64_t id, struct value_blob *ret)
-{
-    struct key_id key = key_of_id(id);
-    MDB_val value;
-    int rc = store_get(txn, STORE_DBI_BLOB, store_val(&key, sizeof key), &value);
-    if (rc < 0)
-        return rc;
-    if (value.mv_size != sizeof *ret)
-        return -EUCLEAN;
-    memcpy(ret, value.mv_data, sizeof *ret);
-    return 0;
-}
-
-static int put_record(struct store_txn *txn, uint64_t id, const struct value_blob *value)
-{
-    struct key_id key = key_of_id(id);
-    return store_put(txn, STORE_DBI_BLOB, store_val(&key, sizeof key),
-                     store_val(value, sizeof *value));
-}
+// ---- the table of open blobs, under blobs.lock
 
 static struct store_blob *find_open(struct store *store, uint64_t id)
 {
@@ -58,87 +41,13 @@ static struct store_blob *find_open(struct store *store, uint64_t id)
     return blob;
 }
 
-int store_blob_take(struct store_txn *txn, uint64_t id)
-{
-    struct value_blob value;
-    int rc = get_record(txn, id, &value);
-    if (rc == -ENOENT) {
-        struct store *store = txn->store;
-        pthread_mutex_lock(&store->blobs.lock);
-        struct store_blob *blob = find_open(store, id);
-        bool fresh = blob && blob->fresh;
-        if (fresh && !blob->adopted) {
-            blob->adopted = true;
-            blob->refs++;
-            blob->next_adopted = txn->adopted;
-            txn->adopted = blob;
-        }
-        pthread_mutex_unlock(&store->blobs.lock);
-        if (!fresh)
-            return -EUCLEAN; // neither recorded nor just made
-        value = (struct value_blob){.format = STORE_FORMAT};
-        rc = 0;
-    }
-    if (rc < 0)
-        return rc;
-    value.refs++;
-    return put_record(txn, id, &value);
-}
-
-int store_blob_drop(struct store_txn *txn, uint64_t id)
-{
-    struct value_blob value;
-    int rc = get_record(txn, id, &value);
-    if (rc < 0)
-        return rc == -ENOENT ? -EUCLEAN : rc;
-    if (value.refs > 1) {
-        value.refs--;
-        return put_record(txn, id, &value);
-    }
-    struct key_id key = key_of_id(id);
-    uint8_t format = STORE_FORMAT;
-    rc = store_del(txn, STORE_DBI_BLOB, store_val(&key, sizeof key));
-    if (rc == 0 && value.has_digest)
-        rc = store_del(txn, STORE_DBI_DIGEST, store_val(value.sha256, sizeof value.sha256));
-    if (rc == 0)
-        rc = store_put(txn, STORE_DBI_UNLINK, store_val(&key, sizeof key), store_val(&format, 1));
-    return rc;
-}
-
-int store_digest_find(struct store_txn *txn, const uint8_t sha256[32], uint64_t *ret_blob)
-{
-    MDB_val value;
-    int rc = store_get(txn, STORE_DBI_DIGEST, store_val(sha256, 32), &value);
-    if (rc < 0)
-        return rc;
-    if (value.mv_size != sizeof *ret_blob)
-        return -EUCLEAN;
-    memcpy(ret_blob, value.mv_data, sizeof *ret_blob);
-    return 0;
-}
-
-int store_digest_put(struct store_txn *txn, const uint8_t sha256[32], uint64_t blob)
-{
-    struct value_blob value;
-    int rc = get_record(txn, blob, &value);
-    if (rc < 0)
-        return rc;
-    value.has_digest = 1;
-    memcpy(value.sha256, sha256, sizeof value.sha256);
-    rc = put_record(txn, blob, &value);
-    if (rc == 0)
-        rc = store_put(txn, STORE_DBI_DIGEST, store_val(sha256, 32), store_val(&blob, sizeof blob));
-    return rc;
-}
-
-// ---- the table of open blobs, under blobs.lock
-
 static void unhash(struct store *store, struct store_blob *blob)
 {
     struct store_blob **place = &store->blobs.buckets[blob->id % STORE_BLOB_BUCKETS];
     while (*place != blob)
         place = &(*place)->hash_next;
     *place = blob->hash_next;
+    blob->gone = true;
     store->blobs.open--;
 }
 
@@ -150,21 +59,47 @@ static void hash(struct store *store, struct store_blob *blob)
     store->blobs.open++;
 }
 
+// Whether an unused handle stands in the list of those that may be closed: a fresh one is what
+// says that its blob may be recorded, and stays.
+static bool is_listed(const struct store_blob *blob)
+{
+    return blob->refs == 0 && !blob->fresh && !blob->gone;
+}
+
+static void reuse(struct store *store, struct store_blob *blob)
+{
+    if (is_listed(blob))
+        DL_DELETE2(store->blobs.lru, blob, lru_prev, lru_next);
+    blob->refs++;
+}
+
 static void free_blob(struct store_blob *blob)
 {
     close(blob->fd);
     free(blob);
 }
 
-// Closes the unused blob that was used longest ago when there are too many.
-static struct store_blob *evict(struct store *store)
+// Takes out the unused blob that was used longest ago when more than `max` are open.
+static struct store_blob *evict(struct store *store, unsigned max)
 {
     struct store_blob *oldest = store->blobs.lru;
-    if (store->blobs.open <= store->blobs.max || !oldest)
+    if (store->blobs.open <= max || !oldest)
         return NULL;
     DL_DELETE2(store->blobs.lru, oldest, lru_prev, lru_next);
     unhash(store, oldest);
     return oldest;
+}
+
+static void close_unused(struct store *store, unsigned max)
+{
+    for (;;) {
+        pthread_mutex_lock(&store->blobs.lock);
+        struct store_blob *victim = evict(store, max);
+        pthread_mutex_unlock(&store->blobs.lock);
+        if (!victim)
+            return;
+        free_blob(victim);
+    }
 }
 
 static int add_open(struct store *store, uint64_t id, int fd, bool fresh, struct store_blob **ret)
@@ -176,21 +111,46 @@ static int add_open(struct store *store, uint64_t id, int fd, bool fresh, struct
     }
     *blob = (struct store_blob){.id = id, .fd = fd, .refs = 1, .fresh = fresh, .store = store};
     pthread_mutex_lock(&store->blobs.lock);
-    struct store_blob *other = find_open(store, id), *victim = NULL;
+    struct store_blob *other = find_open(store, id), *victim;
     if (other) { // opened by another thread meanwhile
-        if (other->refs++ == 0)
-            DL_DELETE2(store->blobs.lru, other, lru_prev, lru_next);
+        reuse(store, other);
         victim = blob;
         blob = other;
     } else {
         hash(store, blob);
-        victim = evict(store);
+        victim = evict(store, store->blobs.max);
     }
     pthread_mutex_unlock(&store->blobs.lock);
     if (victim)
         free_blob(victim);
     *ret = blob;
     return 0;
+}
+
+// ---- files
+
+// Opens below a folder, through no symlink.
+static int open_once(int dir_fd, const char *name, int flags)
+{
+    struct open_how how = {
+        .flags = (uint64_t)(flags | O_CLOEXEC | O_NOFOLLOW),
+        .mode = flags & O_CREAT ? 0600 : 0,
+        .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
+    };
+    long fd = syscall(SYS_openat2, dir_fd, name, &how, sizeof how);
+    if (fd < 0 && (errno == ENOSYS || errno == EPERM)) // an old kernel, or a filter before us
+        fd = openat(dir_fd, name, flags | O_CLOEXEC | O_NOFOLLOW, 0600);
+    return fd < 0 ? -errno : (int)fd;
+}
+
+static int open_file(struct store *store, int dir_fd, const char *name, int flags)
+{
+    int fd = open_once(dir_fd, name, flags);
+    if (fd == -EMFILE || fd == -ENFILE) {
+        close_unused(store, 0);
+        fd = open_once(dir_fd, name, flags);
+    }
+    return fd;
 }
 
 int store_blob_new(struct store *store, struct store_blob **ret)
@@ -201,25 +161,42 @@ int store_blob_new(struct store *store, struct store_blob **ret)
         return rc;
     char name[BLOB_NAME_MAX];
     new_name(id, name);
-    int fd = openat(store->new_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-    return fd < 0 ? -errno : add_open(store, id, fd, true, ret);
+    int fd = open_file(store, store->new_fd, name, O_RDWR | O_CREAT | O_EXCL);
+    if (fd < 0)
+        return fd;
+    rc = add_open(store, id, fd, true, ret);
+    if (rc < 0)
+        unlinkat(store->new_fd, name, 0);
+    return rc;
+}
+
+// It may move from new/ to blobs/ between two looks.
+static int open_existing(struct store *store, uint64_t id)
+{
+    char settled[BLOB_NAME_MAX], fresh[BLOB_NAME_MAX];
+    blob_name(id, settled);
+    new_name(id, fresh);
+    int fd = open_file(store, store->blobs_fd, settled, O_RDWR);
+    if (fd == -ENOENT)
+        fd = open_file(store, store->new_fd, fresh, O_RDWR);
+    if (fd == -ENOENT)
+        fd = open_file(store, store->blobs_fd, settled, O_RDWR);
+    return fd;
 }
 
 int store_blob_open(struct store *store, uint64_t id, struct store_blob **ret)
 {
     pthread_mutex_lock(&store->blobs.lock);
     struct store_blob *blob = find_open(store, id);
-    if (blob && blob->refs++ == 0)
-        DL_DELETE2(store->blobs.lru, blob, lru_prev, lru_next);
+    if (blob)
+        reuse(store, blob);
     pthread_mutex_unlock(&store->blobs.lock);
     if (blob) {
         *ret = blob;
         return 0;
     }
-    char name[BLOB_NAME_MAX];
-    blob_name(id, name);
-    int fd = openat(store->blobs_fd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-    return fd < 0 ? -errno : add_open(store, id, fd, false, ret);
+    int fd = open_existing(store, id);
+    return fd < 0 ? fd : add_open(store, id, fd, false, ret);
 }
 
 void store_blob_release(struct store_blob *blob)
@@ -228,8 +205,12 @@ void store_blob_release(struct store_blob *blob)
     struct store_blob *victim = NULL;
     pthread_mutex_lock(&store->blobs.lock);
     if (--blob->refs == 0) {
-        DL_APPEND2(store->blobs.lru, blob, lru_prev, lru_next);
-        victim = evict(store);
+        if (blob->gone) {
+            victim = blob;
+        } else if (!blob->fresh) {
+            DL_APPEND2(store->blobs.lru, blob, lru_prev, lru_next);
+            victim = evict(store, store->blobs.max);
+        }
     }
     pthread_mutex_unlock(&store->blobs.lock);
     if (victim)
@@ -239,7 +220,12 @@ void store_blob_release(struct store_blob *blob)
 void store_blob_discard(struct store_blob *blob)
 {
     struct store *store = blob->store;
-    if (blob->fresh) {
+    pthread_mutex_lock(&store->blobs.lock);
+    bool unlinks = blob->fresh && !blob->adopted && !blob->gone;
+    if (unlinks)
+        unhash(store, blob); // nobody can open or record it from now on
+    pthread_mutex_unlock(&store->blobs.lock);
+    if (unlinks) {
         char name[BLOB_NAME_MAX];
         new_name(blob->id, name);
         unlinkat(store->new_fd, name, 0);
@@ -257,26 +243,76 @@ uint64_t store_blob_id(const struct store_blob *blob)
     return blob->id;
 }
 
-// ---- new -> blobs
-
-static int move_in(struct store *store, uint64_t id)
+int store_blob_unlink(struct store *store, uint64_t id)
 {
-    char from[BLOB_NAME_MAX], to[BLOB_NAME_MAX];
-    new_name(id, from);
-    blob_name(id, to);
-    return renameat(store->new_fd, from, store->blobs_fd, to) < 0 ? -errno : 0;
+    char settled[BLOB_NAME_MAX], fresh[BLOB_NAME_MAX];
+    blob_name(id, settled);
+    new_name(id, fresh);
+    struct store_blob *victim = NULL;
+    pthread_mutex_lock(&store->blobs.lock);
+    struct store_blob *blob = find_open(store, id);
+    if (blob) { // one in use keeps its data until the last handle goes
+        if (is_listed(blob)) {
+            DL_DELETE2(store->blobs.lru, blob, lru_prev, lru_next);
+            victim = blob;
+        }
+        unhash(store, blob);
+    }
+    pthread_mutex_unlock(&store->blobs.lock);
+    if (victim)
+        free_blob(victim);
+    // As in open_existing, it may be moving.
+    if (unlinkat(store->blobs_fd, settled, 0) == 0 || unlinkat(store->new_fd, fresh, 0) == 0 ||
+        unlinkat(store->blobs_fd, settled, 0) == 0 || errno == ENOENT)
+        return 0;
+    return -errno;
 }
 
-static void settle_adopted(struct store_txn *txn, bool committed)
+// ---- what transactions refer to
+
+int store_blob_adopt(struct store_txn *txn, uint64_t id)
+{
+    struct store *store = txn->store;
+    pthread_mutex_lock(&store->blobs.lock);
+    struct store_blob *blob = find_open(store, id);
+    bool fresh = blob && blob->fresh;
+    if (fresh && !blob->adopted) {
+        blob->adopted = true;
+        reuse(store, blob);
+        blob->next_adopted = txn->adopted;
+        txn->adopted = blob;
+    }
+    pthread_mutex_unlock(&store->blobs.lock);
+    return fresh ? 0 : -ENOENT;
+}
+
+int store_blob_touch(struct store_txn *txn, uint64_t id)
+{
+    pthread_mutex_lock(&txn->store->blobs.lock);
+    int rc = idset_add(&txn->store->blobs.dirty, id);
+    pthread_mutex_unlock(&txn->store->blobs.lock);
+    return store_keep_error(txn, rc);
+}
+
+// Before the commit, so that no sync point has the records without the blobs.
+int store_blobs_prepare(struct store_txn *txn)
+{
+    int rc = 0;
+    pthread_mutex_lock(&txn->store->blobs.lock);
+    for (struct store_blob *blob = txn->adopted; rc == 0 && blob; blob = blob->next_adopted)
+        rc = idset_add(&txn->store->blobs.fresh, blob->id);
+    pthread_mutex_unlock(&txn->store->blobs.lock);
+    return rc;
+}
+
+static void end_adoption(struct store_txn *txn, bool committed)
 {
     struct store_blob *blob = txn->adopted, *next;
     for (; blob; blob = next) {
         next = blob->next_adopted;
-        // A failed rename is mended at the next start; the open handle works meanwhile.
-        bool moved = committed && move_in(txn->store, blob->id) == 0;
         pthread_mutex_lock(&txn->store->blobs.lock);
         blob->adopted = false;
-        if (moved)
+        if (committed)
             blob->fresh = false;
         pthread_mutex_unlock(&txn->store->blobs.lock);
         store_blob_release(blob);
@@ -285,89 +321,10 @@ static void settle_adopted(struct store_txn *txn, bool committed)
 
 void store_blobs_committed(struct store_txn *txn)
 {
-    settle_adopted(txn, true);
+    end_adoption(txn, true);
 }
 
 void store_blobs_aborted(struct store_txn *txn)
 {
-    settle_adopted(txn, false);
-}
-
-int store_blob_unlink(struct store *store, uint64_t id)
-{
-    char name[BLOB_NAME_MAX];
-    blob_name(id, name);
-    pthread_mutex_lock(&store->blobs.lock);
-    struct store_blob *blob = find_open(store, id);
-    if (blob && blob->refs == 0) {
-        DL_DELETE2(store->blobs.lru, blob, lru_prev, lru_next);
-        unhash(store, blob);
-    } else {
-        blob = NULL; // still in use: the file's data lives until its last handle goes
-    }
-    pthread_mutex_unlock(&store->blobs.lock);
-    if (blob)
-        free_blob(blob);
-    return unlinkat(store->blobs_fd, name, 0) < 0 && errno != ENOENT ? -errno : 0;
-}
-
-// Moves what a committed record refers to, removes the rest.
-static int sweep_new(struct store *store)
-{
-    int fd = dup(store->new_fd);
-    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-    if (!dir) {
-        if (fd >= 0)
-            close(fd);
-        return -errno;
-    }
-    struct store_txn *txn;
-    int rc = store_read_begin(store, &txn);
-    struct dirent *entry;
-    while (rc == 0 && (entry = readdir(dir))) {
-        char *end;
-        uint64_t id = strtoull(entry->d_name, &end, 16);
-        struct value_blob value;
-        if (*end != '\0' || entry->d_name[0] == '.')
-            continue;
-        if (get_record(txn, id, &value) == 0)
-            rc = move_in(store, id);
-        else if (unlinkat(store->new_fd, entry->d_name, 0) < 0)
-            rc = -errno;
-    }
-    if (rc == 0)
-        store_read_end(txn);
-    closedir(dir);
-    return rc;
-}
-
-int store_blobs_open(struct store *store, struct af_error *err)
-{
-    int rc = 0;
-    if ((mkdirat(store->dir_fd, "blobs", 0700) < 0 && errno != EEXIST) ||
-        (mkdirat(store->dir_fd, "new", 0700) < 0 && errno != EEXIST))
-        rc = -errno;
-    int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW;
-    if (rc == 0 && ((store->blobs_fd = openat(store->dir_fd, "blobs", flags)) < 0 ||
-                    (store->new_fd = openat(store->dir_fd, "new", flags)) < 0))
-        rc = -errno;
-    for (unsigned i = 0; rc == 0 && i < 256; i++) {
-        char name[4];
-        snprintf(name, sizeof name, "%02x", i);
-        if (mkdirat(store->blobs_fd, name, 0700) < 0 && errno != EEXIST)
-            rc = -errno;
-    }
-    if (rc == 0)
-        rc = sweep_new(store);
-    return rc < 0 ? af_error_errno(err, rc, "cannot use the blobs in %s", store->dir) : 0;
-}
-
-void store_blobs_close(struct store *store)
-{
-    for (size_t i = 0; i < STORE_BLOB_BUCKETS; i++)
-        while (store->blobs.buckets[i]) {
-            struct store_blob *blob = store->blobs.buckets[i];
-            store->blobs.buckets[i] = blob->hash_next;
-            free_blob(blob);
-        }
+    end_adoption(txn, false);
 }

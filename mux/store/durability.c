@@ -2,24 +2,33 @@
 //
 // LMDB runs with MDB_NOSYNC: pages of later transactions may reach the disk in any order, so after
 // a power cut the newest meta page may point at pages that never arrived. At each sync point
-// therefore (1) a reader is begun at the last committed transaction T, so that no page of T is
-// reused, (2) the meta page of T is copied while the writer lock is held, (3) the blobs and the
-// file are synced, (4) the copy is written to DIR/store/synced.meta and synced. When the boot id
-// has changed and the last close was not clean, the copy is put back over both meta pages before
-// LMDB opens the file: the store is then exactly T. The boot id and whether the store is open stand
-// in DIR/store/state. Read next: background.c, which makes the sync points.
-#include "mux/store/siphash.h"
+// therefore, in this order: (1) with the writer lock held, a reader is begun at the last committed
+// transaction T, so that no page of T is reused, and T's meta page is copied; (2) the data of blobs
+// that T's records were the first to refer to is synced; (3) the database is synced; (4) the copy
+// goes to DIR/store/synced.meta, with the boot id, and is synced; (5) the reader of the sync point
+// before is let go. When the boot id has changed, the copy is put back over both meta pages before
+// LMDB opens the file: the store is then exactly T. There is no "closed cleanly" flag to be wrong:
+// the last sync point of a clean close is the newest transaction.
+// No transaction may commit before this run's first sync point: the reader that kept T's pages
+// died with the last process. Locks: sync.point. A failed sync of the database is final
+// (sync.error): the kernel has dropped what it could not write, and a second sync would say all is
+// well; the store then refuses writes. Read next: background.c, which makes the sync points.
 #include "mux/store/store_priv.h"
+
+#include "mux/base/log.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-#define BOOT_ID_LEN       36
-#define META_OFFSET_FLAGS 10   // mp_flags of LMDB's MDB_page: 8 bytes page number, 2 bytes padding
-#define META_FLAG         0x08 // P_META
+// LMDB's meta page: a page header of 16 bytes, then magic 4, version 4, address 8, map size 8, two
+// database records of 48, last page 8, transaction id 8.
+#define META_AT_MAGIC 16
+#define META_AT_TXNID 144
+#define META_MAGIC    0xBEEFC0DEu
+
+#define SYNC_EVERY_COMMITS 5000
+#define BEHIND_FACTOR      8 // times the growth that makes a sync point due: then writers wait
 
 static int read_boot_id(char ret[BOOT_ID_LEN])
 {
@@ -32,210 +41,207 @@ static int read_boot_id(char ret[BOOT_ID_LEN])
     return fd >= 0 && read(fd, ret, BOOT_ID_LEN) == BOOT_ID_LEN ? 0 : -EIO;
 }
 
-// synced.meta holds two slots that are written in turn, so that one is whole at any moment; both
-// are allocated at open, so that a full disk cannot keep a sync point, and with it the files of
-// deleted blobs, from going through.
-struct slot {
-    uint64_t magic, sequence, checksum;
-    uint8_t page[];
-};
+// ---- at open
 
-#define SLOT_MAGIC    0x6174656d636e7973ULL // "syncmeta"
-#define PAGE_SIZE_MAX 65536
-
-static uint64_t slot_checksum(const struct slot *slot, size_t page_size)
+static bool copy_is_sound(const struct synced_copy *copy)
 {
-    const uint64_t key[2] = {slot->magic, slot->sequence};
-    return store_siphash(key, slot->page, page_size);
+    uint32_t magic;
+    uint64_t txnid;
+    memcpy(&magic, copy->page + META_AT_MAGIC, sizeof magic);
+    memcpy(&txnid, copy->page + META_AT_TXNID, sizeof txnid);
+    return magic == META_MAGIC && txnid == copy->txnid && copy->page_bytes >= META_BYTES &&
+           copy->page_bytes <= 65536;
 }
 
-static off_t slot_offset(uint64_t sequence, size_t page_size)
+static int put_back(int dir_fd, struct synced_copy *copy)
 {
-    return (off_t)(sequence % 2) * (off_t)(sizeof(struct slot) + page_size);
-}
-
-static int write_slot(int dir_fd, uint64_t sequence, const uint8_t *page, size_t page_size)
-{
-    size_t len = sizeof(struct slot) + page_size;
-    AF_CLEANUP_FREE struct slot *slot = malloc(len);
-    AF_CLEANUP_FD int fd =
-        openat(dir_fd, "synced.meta", O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (!slot || fd < 0)
-        return slot ? -errno : -ENOMEM;
-    *slot = (struct slot){.magic = SLOT_MAGIC, .sequence = sequence};
-    memcpy(slot->page, page, page_size);
-    slot->checksum = slot_checksum(slot, page_size);
-    int rc = posix_fallocate(fd, 0, (off_t)(2 * len)); // nothing to do after the first time
-    if (rc != 0)
-        return -rc;
-    ssize_t n = pwrite(fd, slot, len, slot_offset(sequence, page_size));
-    if (n != (ssize_t)len)
-        return n < 0 ? -errno : -ENOSPC;
-    return fdatasync(fd) < 0 ? -errno : 0;
-}
-
-// The newest whole slot, or NULL. *ret_page_size is that of its page.
-static struct slot *read_slots(int dir_fd, size_t *ret_page_size)
-{
-    AF_CLEANUP_FD int fd = openat(dir_fd, "synced.meta", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    struct stat st;
-    if (fd < 0 || fstat(fd, &st) < 0)
-        return NULL;
-    size_t len = (size_t)st.st_size / 2, page_size = len - sizeof(struct slot);
-    if (len <= sizeof(struct slot) || page_size > PAGE_SIZE_MAX)
-        return NULL;
-    struct slot *best = NULL;
-    for (off_t at = 0; at < 2; at++) {
-        struct slot *slot = malloc(len);
-        if (slot && pread(fd, slot, len, at * (off_t)len) == (ssize_t)len &&
-            slot->magic == SLOT_MAGIC && slot->checksum == slot_checksum(slot, page_size) &&
-            (!best || slot->sequence > best->sequence)) {
-            free(best);
-            best = slot;
-        } else {
-            free(slot);
-        }
-    }
-    *ret_page_size = page_size;
-    return best;
-}
-
-static int store_dir(struct store *store)
-{
-    int fd = openat(store->dir_fd, "store", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    return fd < 0 ? -errno : fd;
-}
-
-static int mark(struct store *store, char word)
-{
-    char state[BOOT_ID_LEN + 2];
-    int rc = read_boot_id(state);
-    AF_CLEANUP_FD int dir = store_dir(store);
-    if (rc < 0 || dir < 0)
-        return rc < 0 ? rc : dir;
-    AF_CLEANUP_FD int fd = openat(dir, "state", O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0)
-        return -errno;
-    state[BOOT_ID_LEN] = word;
-    state[BOOT_ID_LEN + 1] = '\n';
-    // 38 bytes of one sector: they change as one.
-    if (pwrite(fd, state, sizeof state, 0) != (ssize_t)sizeof state || fsync(fd) < 0 ||
-        fsync(dir) < 0)
-        return -EIO;
-    return 0;
-}
-
-int store_mark_open(struct store *store)
-{
-    int rc = store_sync_point(store); // the copy must exist before the first unsynced commit
-    return rc < 0 ? rc : mark(store, 'o');
-}
-
-int store_mark_clean(struct store *store)
-{
-    return mark(store, 'c');
-}
-
-static int put_back(const char *dir_path, int dir_fd, struct af_error *err)
-{
-    size_t page_size;
-    AF_CLEANUP_FREE struct slot *slot = read_slots(dir_fd, &page_size);
-    if (!slot)
-        return af_error_set(err, AF_DATA_LOSS,
-                            "%s was not closed cleanly before the machine restarted, and its "
-                            "synced.meta is damaged: restore the directory from a backup",
-                            dir_path);
-    uint16_t flags;
-    memcpy(&flags, slot->page + META_OFFSET_FLAGS, sizeof flags);
     AF_CLEANUP_FD int data = openat(dir_fd, "data.mdb", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-    if (data < 0 || !(flags & META_FLAG))
-        return af_error_set(err, AF_DATA_LOSS, "%s/data.mdb cannot be restored", dir_path);
+    if (data < 0)
+        return -errno;
     for (uint64_t number = 0; number < 2; number++) {
-        memcpy(slot->page, &number, sizeof number);
-        if (pwrite(data, slot->page, page_size, (off_t)number * (off_t)page_size) !=
-            (ssize_t)page_size)
-            return af_error_errno(err, errno, "cannot restore the database in %s", dir_path);
+        memcpy(copy->page, &number, sizeof number); // the page's own number
+        off_t at = (off_t)(number * copy->page_bytes);
+        if (pwrite(data, copy->page, META_BYTES, at) != META_BYTES)
+            return errno ? -errno : -EIO;
     }
-    if (fsync(data) < 0)
-        return af_error_errno(err, errno, "cannot restore the database in %s", dir_path);
-    return 0;
+    return fsync(data) < 0 ? -errno : 0;
 }
 
-int store_restore_synced_meta(const char *dir_path, int dir_fd, struct af_error *err)
+int store_synced_open(struct store *store, int dir_fd, struct af_error *err)
 {
-    char state[BOOT_ID_LEN + 2], boot[BOOT_ID_LEN];
-    AF_CLEANUP_FD int fd = openat(dir_fd, "state", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0)
-        return 0; // never opened before
-    if (read(fd, state, sizeof state) != (ssize_t)sizeof state)
-        return af_error_set(err, AF_DATA_LOSS, "%s/state is damaged", dir_path);
+    struct synced_copy copy;
+    char boot[BOOT_ID_LEN];
+    int rc = sidefile_open(dir_fd, "synced.meta", &store->sync.file, &copy, sizeof copy);
+    if (rc == -ENOENT)
+        return af_error_set(err, AF_FAILED_PRECONDITION,
+                            "%s is no state directory of this program (no store/synced.meta in "
+                            "it); it was left untouched",
+                            store->dir);
+    if (rc == -EUCLEAN || (rc == 0 && !copy_is_sound(&copy)))
+        return af_error_set(err, AF_DATA_LOSS,
+                            "%s/store/synced.meta is damaged: restore the directory from a backup",
+                            store->dir);
+    if (rc < 0)
+        return af_error_errno(err, rc, "cannot read %s/store/synced.meta", store->dir);
+    if (copy.schema != STORE_SCHEMA_VERSION)
+        return store_refuse_schema(store, copy.schema, err);
     if (read_boot_id(boot) < 0)
         return af_error_set(err, AF_INTERNAL, "this kernel shows no boot id");
-    if (state[BOOT_ID_LEN] == 'c' || memcmp(state, boot, BOOT_ID_LEN) == 0)
+    if (memcmp(copy.boot_id, boot, BOOT_ID_LEN) == 0)
         return 0;
-    return put_back(dir_path, dir_fd, err);
+    rc = put_back(dir_fd, &copy);
+    return rc < 0 ? af_error_errno(err, rc, "cannot restore the database in %s", store->dir) : 0;
 }
 
-// The meta page of the newest transaction, copied while no other can commit.
-static int copy_meta(struct store *store, MDB_txn **ret_reader, uint8_t **ret_page,
-                     size_t *ret_size)
+// ---- sync points
+
+// With the writer lock held: nothing commits between the reader and its meta page, nor between
+// either and the lists of blobs.
+static int take_snapshot(struct store *store, bool with_data, struct sync_snapshot *ret)
 {
     MDB_stat stat;
-    mdb_env_stat(store->env, &stat);
+    MDB_envinfo info;
     mdb_filehandle_t data;
+    MDB_txn *writer;
+    mdb_env_stat(store->env, &stat);
     mdb_env_get_fd(store->env, &data);
-    uint8_t *page = malloc(stat.ms_psize);
-    if (!page)
-        return -ENOMEM;
-    MDB_txn *writer, *reader = NULL;
-    int rc = store_errno(mdb_txn_begin(store->env, NULL, 0, &writer));
-    if (rc < 0) {
-        free(page);
-        return rc;
-    }
-    rc = store_errno(mdb_txn_begin(store->env, NULL, MDB_RDONLY, &reader));
-    if (rc == 0) {
-        off_t offset = (off_t)(mdb_txn_id(reader) & 1) * (off_t)stat.ms_psize;
-        if (pread(data, page, stat.ms_psize, offset) != (ssize_t)stat.ms_psize)
-            rc = -EIO;
-    }
-    mdb_txn_abort(writer);
-    if (rc < 0) {
-        if (reader)
-            mdb_txn_abort(reader);
-        free(page);
-        return rc;
-    }
-    *ret_reader = reader;
-    *ret_page = page;
-    *ret_size = stat.ms_psize;
-    return 0;
-}
-
-int store_sync_point(struct store *store)
-{
-    MDB_txn *reader;
-    uint8_t *page;
-    size_t size;
-    atomic_store(&store->dirty_commits, 0);
-    int rc = copy_meta(store, &reader, &page, &size);
+    *ret = (struct sync_snapshot){.copy = {.schema = STORE_SCHEMA_VERSION}};
+    int rc = read_boot_id(ret->copy.boot_id);
+    if (rc == 0)
+        rc = store_errno(mdb_txn_begin(store->env, NULL, 0, &writer));
     if (rc < 0)
         return rc;
-    // The whole file system of the state directory: the blobs that T's records refer to have to be
-    // on the disk before T may be what a power cut goes back to.
-    rc = syncfs(store->dir_fd) < 0 ? -errno : store_errno(mdb_env_sync(store->env, 1));
-    AF_CLEANUP_FD int dir = store_dir(store);
+    rc = store_errno(mdb_txn_begin(store->env, NULL, MDB_RDONLY, &ret->reader));
+    if (rc == 0) {
+        mdb_env_info(store->env, &info);
+        ret->pages = info.me_last_pgno + 1;
+        ret->copy.txnid = mdb_txn_id(ret->reader);
+        ret->copy.page_bytes = stat.ms_psize;
+        off_t at = (off_t)(ret->copy.txnid & 1) * (off_t)stat.ms_psize;
+        if (pread(data, ret->copy.page, META_BYTES, at) != META_BYTES)
+            rc = -EIO;
+        else if (!copy_is_sound(&ret->copy))
+            rc = -EUCLEAN;
+    }
+    if (rc == 0) {
+        pthread_mutex_lock(&store->blobs.lock);
+        ret->fresh = store->blobs.fresh;
+        store->blobs.fresh = (struct idset){0};
+        if (with_data) {
+            ret->dirty = store->blobs.dirty;
+            store->blobs.dirty = (struct idset){0};
+        }
+        pthread_mutex_unlock(&store->blobs.lock);
+        ret->commits = atomic_exchange(&store->dirty_commits, 0);
+    } else if (ret->reader) {
+        mdb_txn_abort(ret->reader);
+    }
+    mdb_txn_abort(writer);
+    return rc;
+}
+
+static int write_copy(struct store *store, const struct synced_copy *copy)
+{
+    if (store->sync.file.fd >= 0)
+        return sidefile_write(&store->sync.file, copy, sizeof *copy);
+    struct synced_copy check;
+    int rc = sidefile_create(store->store_fd, "synced.meta", copy, sizeof *copy);
     if (rc == 0)
-        rc = dir < 0 ? dir : write_slot(dir, mdb_txn_id(reader), page, size);
-    free(page);
+        rc = sidefile_open(store->store_fd, "synced.meta", &store->sync.file, &check, sizeof check);
+    return rc;
+}
+
+// The blobs could not be synced: they are to be tried again with the next sync point.
+static void give_back(struct store *store, struct sync_snapshot *snapshot)
+{
+    pthread_mutex_lock(&store->blobs.lock);
+    idset_merge(&store->blobs.fresh, &snapshot->fresh);
+    idset_merge(&store->blobs.dirty, &snapshot->dirty);
+    pthread_mutex_unlock(&store->blobs.lock);
+    atomic_fetch_add(&store->dirty_commits, snapshot->commits + 1);
+    mdb_txn_abort(snapshot->reader);
+}
+
+static int make_durable(struct store *store, struct sync_snapshot *snapshot)
+{
+    int rc = store_blobs_sync(store, &snapshot->fresh, &snapshot->dirty);
     if (rc < 0) {
-        mdb_txn_abort(reader);
+        give_back(store, snapshot);
+        return rc;
+    }
+    rc = store_errno(mdb_env_sync(store->env, 1));
+    if (rc == 0)
+        rc = write_copy(store, &snapshot->copy);
+    if (rc < 0) {
+        // Either copy may be found after a power cut: both readers stay, and nothing is written.
+        store->sync.pinned_too = snapshot->reader;
+        atomic_store(&store->sync.error, rc);
+        af_log(AF_LOG_ERROR, "store", "cannot sync; the store takes no more writes", "errno=%d",
+               -rc);
         return rc;
     }
     if (store->sync.pinned)
         mdb_txn_abort(store->sync.pinned);
-    store->sync.pinned = reader;
+    store->sync.pinned = snapshot->reader;
+    atomic_store(&store->sync.pinned_pages, snapshot->pages);
     store_limit_growth(store);
+    atomic_store(&store->sync.synced, snapshot->copy.txnid);
     atomic_fetch_add(&store->syncs, 1);
+    store_blobs_settle(store, &snapshot->fresh);
     return 0;
+}
+
+int store_sync_point(struct store *store, uint64_t at_least, bool with_data)
+{
+    pthread_mutex_lock(&store->sync.point);
+    int rc = atomic_load(&store->sync.error);
+    bool covered = store->sync.pinned && atomic_load(&store->sync.synced) >= at_least;
+    if (rc == 0 && (!covered || with_data)) {
+        struct sync_snapshot snapshot;
+        rc = take_snapshot(store, with_data, &snapshot);
+        if (rc == 0) {
+            rc = make_durable(store, &snapshot);
+            idset_clear(&snapshot.fresh);
+            idset_clear(&snapshot.dirty);
+        }
+    }
+    pthread_mutex_unlock(&store->sync.point);
+    return rc;
+}
+
+int store_sync(struct store *store)
+{
+    AF_CHECK_MAGIC(store, STORE_MAGIC);
+    return store_sync_point(store, atomic_load(&store->last_txn), false);
+}
+
+void store_unpin(struct store *store)
+{
+    MDB_txn **pins[] = {&store->sync.pinned, &store->sync.pinned_too};
+    for (size_t i = 0; i < AF_ARRAY_LEN(pins); i++) {
+        if (*pins[i])
+            mdb_txn_abort(*pins[i]);
+        *pins[i] = NULL;
+    }
+}
+
+// ---- when
+
+static uint64_t growth_bytes(struct store *store)
+{
+    MDB_envinfo info;
+    mdb_env_info(store->env, &info);
+    uint64_t pages = info.me_last_pgno + 1, pinned = atomic_load(&store->sync.pinned_pages);
+    return pages > pinned ? (pages - pinned) * store->page_bytes : 0;
+}
+
+bool store_sync_is_due(struct store *store)
+{
+    return atomic_load(&store->dirty_commits) > SYNC_EVERY_COMMITS ||
+           growth_bytes(store) > atomic_load(&store->growth_max);
+}
+
+bool store_sync_is_behind(struct store *store)
+{
+    return growth_bytes(store) > BEHIND_FACTOR * atomic_load(&store->growth_max);
 }

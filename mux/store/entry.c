@@ -34,6 +34,8 @@ static int decode(MDB_val key, MDB_val value, struct store_entry *ret, uint64_t 
     uint64_t prefix[3];
     memcpy(prefix, key.mv_data, sizeof prefix);
     memcpy(&entry, value.mv_data, sizeof entry);
+    if (entry.format != STORE_FORMAT || (entry.fid == 0 && entry.type != 0))
+        return -EUCLEAN;
     *ret = (struct store_entry){
         .cookie = be64toh(prefix[2]),
         .fid = entry.fid,
@@ -69,6 +71,10 @@ static int put_entry(struct store_txn *txn, uint64_t layer, uint64_t parent, con
     if (name_len == 0 || name_len > sizeof key.name)
         return -EINVAL;
     size_t len = make_key(&key, txn->store, layer, parent, name, name_len);
+    // A whiteout is part of a deletion, and so may use the headroom of a full disk.
+    int rc = fid == 0 ? 0 : store_space_for_growth(txn);
+    if (rc < 0)
+        return rc;
     struct value_entry value = {.format = STORE_FORMAT, .type = type, .fid = fid};
     return store_put(txn, STORE_DBI_ENTRY, store_val(&key, len), store_val(&value, sizeof value));
 }
@@ -125,7 +131,9 @@ static int settle(struct store_dir_iter *iter, struct source *source, int mdb_rc
 static int start_source(struct store_dir_iter *iter, struct source *source, uint64_t after_cookie)
 {
     struct store_txn *txn = iter->txn;
-    int rc = mdb_cursor_open(txn->mdb, txn->store->dbi[STORE_DBI_ENTRY], &source->cursor);
+    int rc = source->cursor
+                 ? 0
+                 : mdb_cursor_open(txn->mdb, txn->store->dbi[STORE_DBI_ENTRY], &source->cursor);
     if (rc != 0)
         return store_errno(rc);
     uint64_t prefix[3] = {htobe64(source->layer), htobe64(iter->parent), htobe64(after_cookie + 1)};
@@ -142,17 +150,20 @@ int store_dir_open(struct store_txn *txn, const uint64_t *layers, size_t count, 
         return -ENOMEM;
     iter->txn = txn;
     iter->parent = parent;
-    for (; iter->count < count; iter->count++) {
+    for (size_t i = 0; i < count; i++) {
         struct source *source = &iter->sources[iter->count];
-        source->layer = layers[iter->count];
+        *source = (struct source){.layer = layers[i], .cursor = source->cursor};
         int rc = start_source(iter, source, after_cookie);
         if (rc < 0) {
-            if (source->cursor)
-                iter->count++;
+            iter->count += source->cursor != NULL;
             store_dir_close(iter);
             return rc;
         }
+        if (!source->ended) // most layers have nothing here: the next one takes the cursor
+            iter->count++;
     }
+    if (iter->count < count && iter->sources[iter->count].cursor)
+        mdb_cursor_close(iter->sources[iter->count].cursor);
     *ret = iter;
     return 0;
 }

@@ -1,7 +1,8 @@
 // Opening and closing the store: directory, lock, schema, ids.
 //
-// Order at open: lock, restore after a power cut (durability.c), LMDB, schema check, background
-// thread. A directory of another schema version is left as it is. Errors: an af_error.
+// Order at open: lock, schema version, restore after a power cut (durability.c), LMDB, the first
+// sync point, and only then the first write. A directory of another schema version, or of another
+// program, is left as it is: the lock file made for it is removed again. Errors: an af_error.
 // Read next: txn.c.
 #include "mux/store/store_priv.h"
 
@@ -58,22 +59,34 @@ static int open_subdir(int dir_fd, const char *name)
     return fd < 0 ? -errno : fd;
 }
 
-// One instance per directory: flock, with the holder's pid in the file for the message.
-static int take_lock(struct store *store, struct af_error *err)
+// One instance per directory: flock. The holder's pid in the file is for the message alone, and
+// written last, so that a directory that is refused is left as it was.
+static int take_lock(struct store *store, bool *ret_made, struct af_error *err)
 {
-    store->lock_fd = openat(store->dir_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW;
+    store->lock_fd = openat(store->dir_fd, "lock", flags);
+    *ret_made = store->lock_fd < 0 && errno == ENOENT;
+    if (*ret_made)
+        store->lock_fd = openat(store->dir_fd, "lock", flags | O_CREAT, 0600);
     if (store->lock_fd < 0)
         return af_error_errno(err, errno, "cannot open %s/lock", store->dir);
-    if (flock(store->lock_fd, LOCK_EX | LOCK_NB) < 0) {
-        char pid[16] = "";
-        ssize_t n = pread(store->lock_fd, pid, sizeof pid - 1, 0);
-        return af_error_set(err, AF_FAILED_PRECONDITION,
-                            "the state directory %s is in use by process %.*s", store->dir,
-                            n > 0 ? (int)strcspn(pid, "\n") : 1, n > 0 ? pid : "?");
-    }
+    if (flock(store->lock_fd, LOCK_EX | LOCK_NB) == 0)
+        return 0;
+    *ret_made = false;
+    if (errno != EWOULDBLOCK)
+        return af_error_errno(err, errno, "cannot lock %s/lock", store->dir);
+    char pid[16] = "";
+    ssize_t n = pread(store->lock_fd, pid, sizeof pid - 1, 0);
+    return af_error_set(err, AF_FAILED_PRECONDITION,
+                        "the state directory %s is in use by process %.*s", store->dir,
+                        n > 0 ? (int)strcspn(pid, "\n") : 1, n > 0 ? pid : "?");
+}
+
+static int write_pid(struct store *store, struct af_error *err)
+{
     char pid[16];
     int len = snprintf(pid, sizeof pid, "%d\n", (int)getpid());
-    if (ftruncate(store->lock_fd, 0) < 0 || pwrite(store->lock_fd, pid, (size_t)len, 0) != len)
+    if (pwrite(store->lock_fd, pid, (size_t)len, 0) != len || ftruncate(store->lock_fd, len) < 0)
         return af_error_errno(err, errno, "cannot write %s/lock", store->dir);
     return 0;
 }
@@ -86,158 +99,55 @@ static int open_directory(struct store *store, const struct store_options *optio
         store->dir_fd = open(store->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         rc = store->dir_fd < 0 ? -errno : 0;
     }
-    if (rc < 0)
-        return af_error_errno(err, rc, "cannot use the state directory %s", store->dir);
-    return take_lock(store, err);
+    if (rc == 0 && options->must_exist && faccessat(store->dir_fd, "store", F_OK, 0) < 0)
+        rc = -errno;
+    return rc < 0 ? af_error_errno(err, rc, "cannot use the state directory %s", store->dir) : 0;
 }
 
-// ---- schema and ids
+// ---- schema
 
-static int read_meta(struct store_txn *txn, const char *key, void *value, size_t len)
+int store_refuse_schema(const struct store *store, uint64_t found, struct af_error *err)
 {
-    MDB_val found;
-    int rc = store_get(txn, STORE_DBI_META, store_val(key, strlen(key)), &found);
-    if (rc == 0 && found.mv_size != len)
-        rc = -EUCLEAN;
-    if (rc == 0)
-        memcpy(value, found.mv_data, len);
-    return rc;
+    return af_error_set(err, AF_FAILED_PRECONDITION,
+                        "the state directory %s has schema version %" PRIu64
+                        ", this program needs %d; it was left untouched",
+                        store->dir, found, STORE_SCHEMA_VERSION);
 }
 
-static int write_meta(struct store_txn *txn, const char *key, const void *value, size_t len)
+// Reads the version with LMDB's read-only mode and without its lock file: nothing is changed.
+static int check_schema(struct store *store, const char *path, struct af_error *err)
 {
-    return store_put(txn, STORE_DBI_META, store_val(key, strlen(key)), store_val(value, len));
-}
-
-int store_reserve_ids(struct store_txn *txn, uint64_t *ret_limit)
-{
-    uint64_t limit = atomic_load(&txn->store->id_limit) + STORE_ID_BLOCK;
-    uint64_t le = htole64(limit);
-    int rc = write_meta(txn, "next_id", &le, sizeof le);
-    if (rc == 0)
-        *ret_limit = limit;
-    return rc;
-}
-
-int store_new_id(struct store *store, uint64_t *ret)
-{
-    for (;;) {
-        uint64_t id = atomic_load(&store->next_id);
-        if (id >= atomic_load(&store->id_limit)) {
-            // A commit reserves half a block ahead, so that this is rare.
-            struct store_txn *txn;
-            int rc = store_write_begin(store, &txn);
-            if (rc == 0)
-                rc = store_commit(txn);
-            if (rc < 0)
-                return rc;
-            continue;
-        }
-        if (atomic_compare_exchange_weak(&store->next_id, &id, id + 1)) {
-            *ret = id;
-            return 0;
-        }
-    }
-}
-
-static int create_schema(struct store_txn *txn)
-{
-    uint64_t version = htole64(STORE_SCHEMA_VERSION), next = htole64(FIRST_ID);
-    uint64_t key[2];
-    if (getrandom(key, sizeof key, 0) != sizeof key)
-        return -EIO;
-    int rc = write_meta(txn, "schema", &version, sizeof version);
-    if (rc == 0)
-        rc = write_meta(txn, "next_id", &next, sizeof next);
-    if (rc == 0)
-        rc = write_meta(txn, "hash_key", key, sizeof key);
-    return rc;
-}
-
-static int open_databases(struct store *store, MDB_txn *mdb, bool create)
-{
-    for (int i = 0; i < STORE_DBI_COUNT; i++) {
-        int rc = mdb_dbi_open(mdb, dbi_names[i], create ? MDB_CREATE : 0, &store->dbi[i]);
-        if (rc != 0)
-            return store_errno(rc);
-    }
-    return 0;
-}
-
-// 1: this version; 0: an empty environment; -1 with *err: something else.
-static int check_schema(struct store *store, struct af_error *err)
-{
-    MDB_stat stat;
-    mdb_env_stat(store->env, &stat);
-    MDB_txn *mdb;
-    int rc = store_errno(mdb_txn_begin(store->env, NULL, MDB_RDONLY, &mdb));
-    if (rc < 0)
-        return af_error_errno(err, rc, "cannot read the store in %s", store->dir);
-    MDB_dbi main_dbi, meta;
-    MDB_stat main_stat = {0};
-    if (mdb_dbi_open(mdb, NULL, 0, &main_dbi) == 0)
-        mdb_stat(mdb, main_dbi, &main_stat);
-    rc = mdb_dbi_open(mdb, "meta", 0, &meta);
+    MDB_env *env;
+    MDB_txn *mdb = NULL;
+    MDB_dbi meta;
     MDB_val key = store_val("schema", 6), value;
-    int found = rc == 0 ? mdb_get(mdb, meta, &key, &value) : rc;
     uint64_t version = 0;
-    if (found == 0 && value.mv_size == sizeof version)
+    int rc = mdb_env_create(&env);
+    if (rc == 0)
+        rc = mdb_env_set_maxdbs(env, STORE_DBI_COUNT);
+    if (rc == 0)
+        rc = mdb_env_open(env, path, MDB_RDONLY | MDB_NOLOCK | MDB_NOTLS, 0600);
+    if (rc == 0)
+        rc = mdb_txn_begin(env, NULL, MDB_RDONLY, &mdb);
+    if (rc == 0)
+        rc = mdb_dbi_open(mdb, "meta", 0, &meta);
+    if (rc == 0)
+        rc = mdb_get(mdb, meta, &key, &value);
+    if (rc == 0 && value.mv_size == sizeof version)
         memcpy(&version, value.mv_data, sizeof version);
-    mdb_txn_abort(mdb);
-    if (found == 0 && le64toh(version) == STORE_SCHEMA_VERSION)
-        return 1;
-    if (found == 0)
-        return af_error_set(err, AF_FAILED_PRECONDITION,
-                            "the state directory %s has schema version %" PRIu64
-                            ", this program needs %d; it was left untouched",
-                            store->dir, le64toh(version), STORE_SCHEMA_VERSION);
-    if (main_stat.ms_entries > 0)
-        return af_error_set(err, AF_FAILED_PRECONDITION,
-                            "%s is no state directory of this program (no schema version in it); "
-                            "it was left untouched",
-                            store->dir);
-    return 0;
+    if (mdb)
+        mdb_txn_abort(mdb);
+    mdb_env_close(env);
+    if (rc != 0)
+        return af_error_errno(err, store_errno(rc), "cannot read the database in %s", path);
+    return version == STORE_SCHEMA_VERSION ? 0 : store_refuse_schema(store, version, err);
 }
 
-static int load_schema(struct store *store, bool create, struct af_error *err)
+static int open_env(struct store *store, const char *path, struct af_error *err)
 {
-    struct store_txn *txn;
-    int rc = store_write_begin(store, &txn);
-    if (rc < 0)
-        return af_error_errno(err, rc, "cannot open the store in %s", store->dir);
-    uint64_t next;
-    rc = open_databases(store, txn->mdb, create);
-    if (rc == 0 && create)
-        rc = create_schema(txn);
+    int rc = mdb_env_create(&store->env);
     if (rc == 0)
-        rc = read_meta(txn, "next_id", &next, sizeof next);
-    if (rc == 0)
-        rc = read_meta(txn, "hash_key", store->hash_key, sizeof store->hash_key);
-    if (rc < 0) {
-        store_abort(txn);
-        return af_error_errno(err, rc, "cannot read the store in %s", store->dir);
-    }
-    atomic_store(&store->next_id, le64toh(next));
-    atomic_store(&store->id_limit, le64toh(next));
-    rc = store_commit(txn);
-    return rc < 0 ? af_error_errno(err, rc, "cannot write the store in %s", store->dir) : 0;
-}
-
-static int open_env(struct store *store, const struct store_options *options, struct af_error *err)
-{
-    int dir = open_subdir(store->dir_fd, "store");
-    if (dir < 0)
-        return af_error_errno(err, dir, "cannot use %s/store", store->dir);
-    char path[4096];
-    snprintf(path, sizeof path, "%s/store", store->dir);
-    int rc = store_restore_synced_meta(path, dir, err);
-    close(dir);
-    if (rc < 0)
-        return -1;
-    uint64_t map = options->map_bytes ? options->map_bytes : MAP_BYTES_DEFAULT;
-    rc = mdb_env_create(&store->env);
-    if (rc == 0)
-        rc = mdb_env_set_mapsize(store->env, map);
+        rc = mdb_env_set_mapsize(store->env, store->map_bytes);
     if (rc == 0)
         rc = mdb_env_set_maxdbs(store->env, STORE_DBI_COUNT);
     if (rc == 0)
@@ -248,7 +158,119 @@ static int open_env(struct store *store, const struct store_options *options, st
     if (rc != 0)
         return af_error_errno(err, store_errno(rc), "cannot open the database in %s", path);
     mdb_reader_check(store->env, NULL);
+    MDB_stat stat;
+    MDB_envinfo info;
+    mdb_env_stat(store->env, &stat);
+    mdb_env_info(store->env, &info);
+    store->page_bytes = stat.ms_psize;
+    store->map_bytes = info.me_mapsize;
+    atomic_store(&store->last_txn, info.me_last_txnid);
     return 0;
+}
+
+// Opens the databases, and makes them with the schema version and a hash key in a new store. In an
+// existing one nothing is written: that must wait for the first sync point.
+static int open_databases(struct store *store, bool create)
+{
+    MDB_txn *mdb;
+    int rc = mdb_txn_begin(store->env, NULL, create ? 0 : MDB_RDONLY, &mdb);
+    if (rc != 0)
+        return store_errno(rc);
+    for (int i = 0; rc == 0 && i < STORE_DBI_COUNT; i++)
+        rc = mdb_dbi_open(mdb, dbi_names[i], create ? MDB_CREATE : 0, &store->dbi[i]);
+    MDB_dbi meta = store->dbi[STORE_DBI_META];
+    MDB_val schema_key = store_val("schema", 6), hash_key = store_val("hash_key", 8), value;
+    if (rc == 0 && create) {
+        uint64_t version = STORE_SCHEMA_VERSION;
+        uint64_t key[2];
+        MDB_val schema = store_val(&version, sizeof version), hash = store_val(key, sizeof key);
+        if (getrandom(key, sizeof key, 0) != sizeof key)
+            rc = EIO;
+        if (rc == 0)
+            rc = mdb_put(mdb, meta, &schema_key, &schema, 0);
+        if (rc == 0)
+            rc = mdb_put(mdb, meta, &hash_key, &hash, 0);
+    }
+    if (rc == 0)
+        rc = mdb_get(mdb, meta, &hash_key, &value);
+    if (rc == 0 && value.mv_size != sizeof store->hash_key)
+        rc = MDB_CORRUPTED;
+    if (rc == 0)
+        memcpy(store->hash_key, value.mv_data, sizeof store->hash_key);
+    if (rc != 0) {
+        mdb_txn_abort(mdb);
+        return store_errno(rc);
+    }
+    uint64_t id = mdb_txn_id(mdb);
+    rc = store_errno(mdb_txn_commit(mdb)); // of a reader too: it keeps the database handles
+    if (rc == 0 && create)
+        atomic_store(&store->last_txn, id);
+    return rc;
+}
+
+// ---- the parts, in order
+
+// A folder that was never finished: nothing in it was ever acknowledged.
+static int remove_unfinished(struct store *store)
+{
+    static const char *const names[] = {"data.mdb", "lock.mdb",    "ids",
+                                        "ids.tmp",  "synced.meta", "synced.meta.tmp"};
+    AF_CLEANUP_FD int dir = openat(store->dir_fd, "store.new", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dir < 0)
+        return errno == ENOENT ? 0 : -errno;
+    for (size_t i = 0; i < AF_ARRAY_LEN(names); i++)
+        unlinkat(dir, names[i], 0);
+    return unlinkat(store->dir_fd, "store.new", AT_REMOVEDIR) < 0 ? -errno : 0;
+}
+
+// Makes everything in store.new and renames it when it is complete and synced: a store that
+// exists is whole.
+static int create_store(struct store *store, struct af_error *err)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/store.new", store->dir);
+    int rc = remove_unfinished(store);
+    if (rc == 0)
+        store->store_fd = open_subdir(store->dir_fd, "store.new");
+    if (rc == 0 && store->store_fd < 0)
+        rc = store->store_fd;
+    if (rc < 0)
+        return af_error_errno(err, rc, "cannot create %s", path);
+    if (open_env(store, path, err) < 0)
+        return -1;
+    rc = open_databases(store, true);
+    if (rc == 0)
+        rc = store_ids_open(store, store->store_fd, FIRST_ID);
+    if (rc == 0)
+        rc = store_sync_point(store, 0, false);
+    if (rc == 0 && (renameat(store->dir_fd, "store.new", store->dir_fd, "store") < 0 ||
+                    fsync(store->dir_fd) < 0))
+        rc = -errno;
+    // The state directory itself may be as new.
+    AF_CLEANUP_FD int parent = openat(store->dir_fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (rc == 0 && parent >= 0)
+        fsync(parent);
+    return rc < 0 ? af_error_errno(err, rc, "cannot create the store in %s", store->dir) : 0;
+}
+
+static int open_store(struct store *store, struct af_error *err)
+{
+    char path[4096];
+    if (faccessat(store->dir_fd, "store", F_OK, AT_SYMLINK_NOFOLLOW) < 0)
+        return errno == ENOENT ? create_store(store, err)
+                               : af_error_errno(err, errno, "cannot use %s/store", store->dir);
+    snprintf(path, sizeof path, "%s/store", store->dir);
+    store->store_fd =
+        openat(store->dir_fd, "store", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    if (store->store_fd < 0)
+        return af_error_errno(err, errno, "cannot use %s", path);
+    if (store_synced_open(store, store->store_fd, err) < 0 || check_schema(store, path, err) < 0 ||
+        open_env(store, path, err) < 0)
+        return -1;
+    int rc = open_databases(store, false);
+    if (rc == 0)
+        rc = store_ids_open(store, store->store_fd, FIRST_ID);
+    return rc < 0 ? af_error_errno(err, rc, "cannot read the store in %s", store->dir) : 0;
 }
 
 static void free_store(struct store *store)
@@ -259,10 +281,13 @@ static void free_store(struct store *store)
         mdb_txn_abort(txn->mdb);
         free(txn);
     }
+    store_unpin(store);
     if (store->env)
         mdb_env_close(store->env);
     store_blobs_close(store);
-    int fds[] = {store->blobs_fd, store->new_fd, store->lock_fd, store->dir_fd};
+    sidefile_close(&store->sync.file);
+    sidefile_close(&store->ids.file);
+    int fds[] = {store->blobs_fd, store->new_fd, store->store_fd, store->lock_fd, store->dir_fd};
     for (size_t i = 0; i < AF_ARRAY_LEN(fds); i++)
         if (fds[i] >= 0)
             close(fds[i]);
@@ -279,14 +304,36 @@ static struct store *new_store(const struct store_options *options)
         return NULL;
     }
     store->magic = STORE_MAGIC;
-    store->dir_fd = store->blobs_fd = store->new_fd = store->lock_fd = -1;
-    store->blobs.max = options->blob_fds ? options->blob_fds : 1024;
+    store->dir_fd = store->store_fd = store->blobs_fd = store->new_fd = store->lock_fd = -1;
+    store->sync.file.fd = store->ids.file.fd = -1;
+    store->map_bytes = options->map_bytes ? options->map_bytes : MAP_BYTES_DEFAULT;
+    store->blobs.max = options->blob_fds;
     store->sync.interval_ns =
         options->sync_interval_ns ? options->sync_interval_ns : SYNC_INTERVAL_DEFAULT;
     pthread_mutex_init(&store->readers.lock, NULL);
     pthread_mutex_init(&store->blobs.lock, NULL);
     pthread_mutex_init(&store->sync.lock, NULL);
+    pthread_mutex_init(&store->sync.point, NULL);
+    pthread_mutex_init(&store->gc.lock, NULL);
+    pthread_mutex_init(&store->ids.lock, NULL);
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&store->sync.wake, &attr);
+    pthread_condattr_destroy(&attr);
     return store;
+}
+
+static int start(struct store *store)
+{
+    // Whatever the last run left unsynced becomes durable, and pinned, before anything is written.
+    int rc = store_sync_point(store, UINT64_MAX, true);
+    if (rc == 0)
+        rc = store_blobs_sweep(store, true);
+    store_reserve_space(store);
+    if (rc == 0)
+        rc = store_layers_drop_pending(store);
+    return rc == 0 ? store_background_start(store) : rc;
 }
 
 int store_open(const struct store_options *options, struct store **ret, struct af_error *err)
@@ -294,19 +341,23 @@ int store_open(const struct store_options *options, struct store **ret, struct a
     struct store *store = new_store(options);
     if (!store)
         return af_error_errno(err, ENOMEM, "store");
-    int schema = -1;
-    if (open_directory(store, options, err) < 0 || open_env(store, options, err) < 0 ||
-        (schema = check_schema(store, err)) < 0 || load_schema(store, schema == 0, err) < 0 ||
-        store_blobs_open(store, err) < 0) {
+    bool made_lock = false;
+    int rc = open_directory(store, options, err);
+    if (rc == 0)
+        rc = take_lock(store, &made_lock, err);
+    if (rc == 0)
+        rc = open_store(store, err);
+    if (rc == 0)
+        rc = write_pid(store, err);
+    if (rc == 0)
+        rc = store_blobs_open(store, err);
+    if (rc == 0 && (rc = start(store)) < 0)
+        af_error_errno(err, rc, "cannot start the store in %s", options->dir);
+    if (rc < 0) {
+        if (made_lock)
+            unlinkat(store->dir_fd, "lock", 0);
         free_store(store);
         return -1;
-    }
-    int rc = store_mark_open(store);
-    if (rc == 0)
-        rc = store_background_start(store);
-    if (rc < 0) {
-        free_store(store);
-        return af_error_errno(err, rc, "cannot start the store in %s", options->dir);
     }
     *ret = store;
     return 0;
@@ -318,10 +369,8 @@ void store_close(struct store *store)
         return;
     AF_CHECK_MAGIC(store, STORE_MAGIC);
     store_background_stop(store);
-    store_sync_point(store);
-    if (store->sync.pinned)
-        mdb_txn_abort(store->sync.pinned);
-    store_mark_clean(store);
+    // When it fails, the next start finds what a kill -9 leaves.
+    store_sync_point(store, atomic_load(&store->last_txn), true);
     free_store(store);
 }
 

@@ -56,9 +56,11 @@ static int delete_keys(struct store_txn *txn, enum store_dbi dbi, uint64_t layer
         MDB_val key = store_val(&prefix, sizeof prefix), value;
         int mdb_rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
         if (mdb_rc == MDB_NOTFOUND ||
-            (mdb_rc == 0 && memcmp(key.mv_data, &prefix, sizeof prefix) != 0))
+            (mdb_rc == 0 &&
+             (key.mv_size < sizeof prefix || memcmp(key.mv_data, &prefix, sizeof prefix))))
             break;
-        rc = store_errno(mdb_rc != 0 ? mdb_rc : mdb_cursor_del(cursor, 0));
+        txn->changed = true;
+        rc = store_keep_error(txn, store_errno(mdb_rc != 0 ? mdb_rc : mdb_cursor_del(cursor, 0)));
         if (rc == 0)
             ++*count;
     }
@@ -117,45 +119,52 @@ int store_gc_step(struct store *store, unsigned max, uint64_t *ret_removed)
     return rc;
 }
 
-// Ids of the UNLINK queue, at most a batch, as of the pinned (synced) transaction.
-static size_t read_unlink_queue(struct store *store, uint64_t ids[UNLINK_BATCH])
+// The next ids of the queue, as the last sync point shows it: their last references are gone from
+// the disk, too. Blobs up to gc.unlinked_to have been unlinked already.
+static int read_unlink_queue(struct store *store, uint64_t ids[UNLINK_BATCH])
 {
-    struct store_txn txn = {.store = store, .mdb = store->sync.pinned};
+    int count = 0;
+    pthread_mutex_lock(&store->sync.point);
+    uint64_t synced = atomic_load(&store->sync.synced);
+    if (synced != store->gc.unlinked_sync)
+        store->gc.unlinked_to = 0;
+    store->gc.unlinked_sync = synced;
     MDB_cursor *cursor;
-    MDB_val key, value;
-    size_t count = 0;
-    if (!txn.mdb || mdb_cursor_open(txn.mdb, store->dbi[STORE_DBI_UNLINK], &cursor) != 0)
-        return 0;
-    int rc = mdb_cursor_get(cursor, &key, &value, MDB_FIRST);
-    while (rc == 0 && count < UNLINK_BATCH && key.mv_size == sizeof(struct key_id)) {
-        struct key_id id;
-        memcpy(&id, key.mv_data, sizeof id);
-        ids[count++] = be64toh(id.be);
-        rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
+    int rc = mdb_cursor_open(store->sync.pinned, store->dbi[STORE_DBI_UNLINK], &cursor);
+    if (rc == 0) {
+        struct key_id id = key_of_id(store->gc.unlinked_to + 1);
+        MDB_val key = store_val(&id, sizeof id), value;
+        rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
+        for (; rc == 0 && count < UNLINK_BATCH && key.mv_size == sizeof id;
+             rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
+            memcpy(&id, key.mv_data, sizeof id);
+            ids[count++] = be64toh(id.be);
+        }
+        mdb_cursor_close(cursor);
     }
-    mdb_cursor_close(cursor);
-    return count;
+    pthread_mutex_unlock(&store->sync.point);
+    return rc != 0 && rc != MDB_NOTFOUND ? store_errno(rc) : count;
 }
 
 int store_gc_unlink(struct store *store)
 {
     uint64_t ids[UNLINK_BATCH];
-    size_t count = read_unlink_queue(store, ids);
-    if (count == 0)
-        return 0;
-    for (size_t i = 0; i < count; i++) {
-        int rc = store_blob_unlink(store, ids[i]);
-        if (rc < 0)
-            return rc;
-    }
+    int count = read_unlink_queue(store, ids);
+    if (count <= 0)
+        return count;
+    store->gc.unlinked_to = ids[count - 1];
+    bool failed[UNLINK_BATCH] = {false};
+    for (int i = 0; i < count; i++)
+        failed[i] = store_blob_unlink(store, ids[i]) < 0; // stays queued: tried again later
     struct store_txn *txn;
     int rc = store_write_begin(store, &txn);
     if (rc < 0)
         return rc;
-    for (size_t i = 0; rc >= 0 && i < count; i++) {
+    for (int i = 0; rc == 0 && i < count; i++) {
         struct key_id key = key_of_id(ids[i]);
-        rc = store_del(txn, STORE_DBI_UNLINK, store_val(&key, sizeof key));
-        if (rc == -ENOENT) // done in an earlier round that is not synced yet
+        if (!failed[i])
+            rc = store_del(txn, STORE_DBI_UNLINK, store_val(&key, sizeof key));
+        if (rc == -ENOENT)
             rc = 0;
     }
     if (rc < 0) {
@@ -163,17 +172,45 @@ int store_gc_unlink(struct store *store)
         return rc;
     }
     rc = store_commit(txn);
-    return rc < 0 ? rc : (int)count;
+    return rc < 0 ? rc : count;
 }
 
-bool store_has_garbage(struct store *store)
+static bool has_any(struct store *store, bool with_files)
 {
     struct store_txn *txn;
     uint64_t id;
     if (store_read_begin(store, &txn) < 0)
         return false;
-    bool has =
-        first_id(txn, STORE_DBI_UNLINK, &id) > 0 || first_id(txn, STORE_DBI_GARBAGE, &id) > 0;
+    bool has = first_id(txn, STORE_DBI_GARBAGE, &id) > 0 ||
+               (with_files && first_id(txn, STORE_DBI_UNLINK, &id) > 0);
     store_read_end(txn);
     return has;
+}
+
+int store_gc_drain(struct store *store, uint64_t *ret_records)
+{
+    AF_CHECK_MAGIC(store, STORE_MAGIC);
+    uint64_t total = 0, removed;
+    int rc, unlinked;
+    pthread_mutex_lock(&store->gc.lock);
+    do {
+        do {
+            rc = store_gc_step(store, GC_RECORDS_PER_STEP, &removed);
+            total += removed;
+        } while (rc == 0 && removed > 0);
+        if (rc == 0)
+            rc = store_sync(store);
+        unlinked = rc == 0 ? store_gc_unlink(store) : 0;
+        while (unlinked > 0 && (rc = store_gc_unlink(store)) > 0)
+            ;
+        rc = rc < 0 ? rc : unlinked < 0 ? unlinked : 0;
+    } while (rc == 0 && unlinked > 0 && has_any(store, false));
+    pthread_mutex_unlock(&store->gc.lock);
+    *ret_records = total;
+    return rc;
+}
+
+bool store_has_garbage(struct store *store)
+{
+    return has_any(store, true);
 }

@@ -90,17 +90,17 @@ static int get_former(struct store_txn *txn, uint64_t layer, uint64_t fid, struc
     return 0;
 }
 
+// A version may be in several layers: compaction writes a record again before the old layer goes.
 static int put_version(struct store_txn *txn, uint64_t version, uint64_t layer, uint64_t fid)
 {
-    struct key_id key = key_of_id(version);
-    uint64_t place[2] = {layer, fid};
+    struct key_version key = key_of_version(version, layer);
     return store_put(txn, STORE_DBI_VERSION, store_val(&key, sizeof key),
-                     store_val(place, sizeof place));
+                     store_val(&fid, sizeof fid));
 }
 
-static int del_version(struct store_txn *txn, uint64_t version)
+static int del_version(struct store_txn *txn, uint64_t version, uint64_t layer)
 {
-    struct key_id key = key_of_id(version);
+    struct key_version key = key_of_version(version, layer);
     int rc = store_del(txn, STORE_DBI_VERSION, store_val(&key, sizeof key));
     return rc == -ENOENT ? 0 : rc;
 }
@@ -154,22 +154,24 @@ int store_inode_put(struct store_txn *txn, uint64_t layer, const struct store_in
     // On a full disk only what removes or shrinks may use the headroom; an orphan's record (no
     // names left) is part of an unlink.
     bool grows = inode->nlink > 0 && (!old.exists || size > old.size);
-    if (rc == 0 && grows && atomic_load(&txn->store->full))
-        rc = -ENOSPC;
+    if (rc == 0 && grows)
+        rc = store_space_for_growth(txn);
     if (rc == 0)
         rc = put_record(txn, layer, inode);
     if (rc == 0 && blob != old.blob && blob != 0)
         rc = store_blob_take(txn, blob);
     if (rc == 0 && blob != old.blob && old.blob != 0)
         rc = store_blob_drop(txn, old.blob);
+    if (rc == 0 && blob != 0 && blob == old.blob)
+        rc = store_blob_touch(txn, blob);
     bool same_version = old.has_version && has_version && old.version == version;
     if (rc == 0 && old.has_version && !same_version)
-        rc = del_version(txn, old.version);
+        rc = del_version(txn, old.version, layer);
     if (rc == 0 && has_version && !same_version)
         rc = put_version(txn, version, layer, fid);
     if (rc == 0)
         rc = store_layer_count(txn, layer, (int64_t)(size - old.size), old.exists ? 0 : 1);
-    return rc;
+    return store_keep_error(txn, rc);
 }
 
 int store_inode_del(struct store_txn *txn, uint64_t layer, uint64_t fid)
@@ -185,27 +187,35 @@ int store_inode_del(struct store_txn *txn, uint64_t layer, uint64_t fid)
     if (rc == 0 && old.blob != 0)
         rc = store_blob_drop(txn, old.blob);
     if (rc == 0 && old.has_version)
-        rc = del_version(txn, old.version);
+        rc = del_version(txn, old.version, layer);
     if (rc == 0)
         rc = store_layer_count(txn, layer, -(int64_t)old.size, -1);
-    return rc;
+    return store_keep_error(txn, rc);
 }
 
 int store_version_find(struct store_txn *txn, uint64_t version, uint64_t *ret_layer,
                        uint64_t *ret_fid)
 {
-    struct key_id key = key_of_id(version);
-    MDB_val value;
-    uint64_t place[2];
-    int rc = store_get(txn, STORE_DBI_VERSION, store_val(&key, sizeof key), &value);
+    MDB_cursor *cursor;
+    int rc = store_errno(mdb_cursor_open(txn->mdb, txn->store->dbi[STORE_DBI_VERSION], &cursor));
     if (rc < 0)
         return rc;
-    if (value.mv_size != sizeof place)
-        return -EUCLEAN;
-    memcpy(place, value.mv_data, sizeof place);
-    *ret_layer = place[0];
-    *ret_fid = place[1];
-    return 0;
+    struct key_version found, from = key_of_version(version, 0);
+    MDB_val key = store_val(&from, sizeof from), value;
+    rc = store_errno(mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE));
+    if (rc == 0 && (key.mv_size != sizeof found || value.mv_size != sizeof *ret_fid))
+        rc = -EUCLEAN;
+    if (rc == 0) {
+        memcpy(&found, key.mv_data, sizeof found);
+        if (found.version_be != from.version_be) {
+            rc = -ENOENT;
+        } else {
+            *ret_layer = be64toh(found.layer_be);
+            memcpy(ret_fid, value.mv_data, sizeof *ret_fid);
+        }
+    }
+    mdb_cursor_close(cursor);
+    return rc;
 }
 
 // Walks the records of one layer in a database keyed by (layer, fid).

@@ -1,4 +1,5 @@
-// Layers and stacks: counted records. Read next: inode.c, gc.c.
+// Layers and stacks: counted records. A layer without references is the collector's and cannot be
+// referred to again; its record stays until the collector is done. Read next: inode.c, gc.c.
 #include "mux/store/store_priv.h"
 
 #include <errno.h>
@@ -10,10 +11,17 @@ static int get_layer(struct store_txn *txn, uint64_t id, struct value_layer *ret
     int rc = store_get(txn, STORE_DBI_LAYER, store_val(&key, sizeof key), &value);
     if (rc < 0)
         return rc;
-    if (value.mv_size != sizeof *ret)
+    if (value.mv_size != sizeof *ret || *(const uint8_t *)value.mv_data != STORE_FORMAT)
         return -EUCLEAN;
     memcpy(ret, value.mv_data, sizeof *ret);
     return 0;
+}
+
+// As get_layer, for one that something still refers to.
+static int get_referred_layer(struct store_txn *txn, uint64_t id, struct value_layer *ret)
+{
+    int rc = get_layer(txn, id, ret);
+    return rc == 0 && ret->refs == 0 ? -ENOENT : rc;
 }
 
 static int put_layer(struct store_txn *txn, uint64_t id, const struct value_layer *value)
@@ -26,7 +34,9 @@ static int put_layer(struct store_txn *txn, uint64_t id, const struct value_laye
 int store_layer_new(struct store_txn *txn, uint64_t *ret_id)
 {
     uint64_t id;
-    int rc = store_new_id(txn->store, &id);
+    int rc = store_space_for_growth(txn);
+    if (rc == 0)
+        rc = store_new_id(txn->store, &id);
     if (rc < 0)
         return rc;
     struct value_layer value = {.format = STORE_FORMAT, .refs = 1};
@@ -62,9 +72,11 @@ int store_layer_freeze(struct store_txn *txn, uint64_t id)
 int store_layer_ref(struct store_txn *txn, uint64_t id)
 {
     struct value_layer value;
-    int rc = get_layer(txn, id, &value);
+    int rc = get_referred_layer(txn, id, &value);
     if (rc < 0)
-        return rc;
+        return store_keep_error(txn, rc);
+    if (value.refs == UINT32_MAX)
+        return store_keep_error(txn, -EMLINK);
     value.refs++;
     return put_layer(txn, id, &value);
 }
@@ -72,19 +84,19 @@ int store_layer_ref(struct store_txn *txn, uint64_t id)
 int store_layer_unref(struct store_txn *txn, uint64_t id)
 {
     struct value_layer value;
-    int rc = get_layer(txn, id, &value);
+    int rc = get_referred_layer(txn, id, &value);
     if (rc < 0)
-        return rc;
-    if (value.refs == 0)
-        return -EUCLEAN;
+        return store_keep_error(txn, rc);
     value.refs--;
     rc = put_layer(txn, id, &value);
-    if (rc == 0 && value.refs == 0) {
-        struct key_id key = key_of_id(id);
-        uint8_t format = STORE_FORMAT;
+    if (rc < 0 || value.refs > 0)
+        return rc;
+    struct key_id key = key_of_id(id);
+    uint8_t format = STORE_FORMAT;
+    rc = store_del(txn, STORE_DBI_PENDING, store_val(&key, sizeof key)); // an import that gave up
+    if (rc == 0 || rc == -ENOENT)
         rc = store_put(txn, STORE_DBI_GARBAGE, store_val(&key, sizeof key), store_val(&format, 1));
-        store_gc_wake(txn->store);
-    }
+    txn->garbage = true; // the collector is woken once this is committed
     return rc;
 }
 
@@ -95,7 +107,7 @@ int store_layer_count(struct store_txn *txn, uint64_t id, int64_t bytes, int64_t
         return 0;
     int rc = get_layer(txn, id, &value);
     if (rc < 0)
-        return rc;
+        return store_keep_error(txn, rc);
     value.bytes += (uint64_t)bytes;
     value.inodes += (uint64_t)inodes;
     return put_layer(txn, id, &value);
@@ -119,6 +131,47 @@ int store_layer_adopt(struct store_txn *txn, uint64_t id)
 {
     struct key_id key = key_of_id(id);
     return store_del(txn, STORE_DBI_PENDING, store_val(&key, sizeof key));
+}
+
+// One pending layer to the collector; -ENOENT when there is none.
+static int drop_one_pending(struct store_txn *txn)
+{
+    MDB_cursor *cursor;
+    MDB_val key, value;
+    struct key_id id;
+    int rc = store_errno(mdb_cursor_open(txn->mdb, txn->store->dbi[STORE_DBI_PENDING], &cursor));
+    if (rc < 0)
+        return rc;
+    rc = store_errno(mdb_cursor_get(cursor, &key, &value, MDB_FIRST));
+    if (rc == 0 && key.mv_size != sizeof id)
+        rc = -EUCLEAN;
+    if (rc == 0)
+        memcpy(&id, key.mv_data, sizeof id);
+    mdb_cursor_close(cursor);
+    if (rc == 0)
+        rc = store_layer_adopt(txn, be64toh(id.be));
+    struct value_layer layer;
+    if (rc == 0 && get_referred_layer(txn, be64toh(id.be), &layer) == 0)
+        rc = store_layer_unref(txn, be64toh(id.be));
+    return rc;
+}
+
+int store_layers_drop_pending(struct store *store)
+{
+    for (;;) {
+        struct store_txn *txn;
+        int rc = store_write_begin(store, &txn);
+        if (rc < 0)
+            return rc;
+        rc = drop_one_pending(txn);
+        if (rc < 0) {
+            store_abort(txn);
+            return rc == -ENOENT ? 0 : rc;
+        }
+        rc = store_commit(txn);
+        if (rc < 0)
+            return rc;
+    }
 }
 
 // ---- stacks
@@ -159,7 +212,9 @@ int store_stack_new(struct store_txn *txn, const uint64_t *layers, size_t count,
     if (count > STORE_STACK_MAX)
         return -E2BIG;
     uint64_t id;
-    int rc = store_new_id(txn->store, &id);
+    int rc = store_space_for_growth(txn);
+    if (rc == 0)
+        rc = store_new_id(txn->store, &id);
     for (size_t i = 0; rc == 0 && i < count; i++)
         rc = store_layer_ref(txn, layers[i]);
     struct value_stack head = {.format = STORE_FORMAT, .refs = 1, .count = (uint32_t)count};
@@ -193,7 +248,9 @@ static int count_stack(struct store_txn *txn, uint64_t id, int change)
     uint64_t layers[STORE_STACK_MAX];
     int rc = get_stack(txn, id, &head, &ids);
     if (rc < 0)
-        return rc;
+        return store_keep_error(txn, rc);
+    if (head.refs == 0 || (change > 0 && head.refs == UINT32_MAX))
+        return store_keep_error(txn, -EUCLEAN);
     if (head.count > 0)
         memcpy(layers, ids, head.count * sizeof *layers);
     head.refs += (uint32_t)change;

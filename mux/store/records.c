@@ -25,7 +25,7 @@ static int check_space(struct store_txn *txn, enum store_dbi dbi, const char *id
     if (!atomic_load(&txn->store->full))
         return 0;
     int rc = store_get(txn, dbi, id_key(id), &value);
-    return rc == -ENOENT ? -ENOSPC : rc;
+    return rc == -ENOENT ? store_space_for_growth(txn) : rc;
 }
 
 // Calls fn for each record after `after_id`; fn's value other than 0 ends the walk.
@@ -51,7 +51,7 @@ static int walk(struct store_txn *txn, enum store_dbi dbi, const char *after_id,
 
 int store_codebase_put(struct store_txn *txn, const struct store_codebase *c)
 {
-    uint8_t bytes[sizeof(struct value_codebase) + 2UL * AF_NAME_TEXT_MAX];
+    uint8_t bytes[sizeof(struct value_codebase) + 2 * AF_NAME_TEXT_MAX];
     int rc = check_space(txn, STORE_DBI_CODEBASE, c->id.text);
     if (rc < 0)
         return rc;
@@ -137,6 +137,8 @@ int store_codebase_list(struct store_txn *txn, const char *after_id,
 int store_sandbox_put(struct store_txn *txn, const struct store_sandbox *s)
 {
     size_t codebase_len = strlen(s->codebase_id.text);
+    if (s->n_rules > AF_RULES_MAX || s->user_data_len > UINT32_MAX) // could not be read back
+        return store_keep_error(txn, -E2BIG);
     int rc = check_space(txn, STORE_DBI_SANDBOX, s->id.text);
     if (rc < 0)
         return rc;

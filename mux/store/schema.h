@@ -14,10 +14,10 @@
 #define STORE_FORMAT         1 // first byte of every value
 
 enum store_dbi {
-    STORE_DBI_META,     // "schema", "next_id", "hash_key"
+    STORE_DBI_META,     // "schema", "hash_key"
     STORE_DBI_ENTRY,    // layer parent hash name -> value_entry
     STORE_DBI_INODE,    // layer fid -> value_inode name inline
-    STORE_DBI_VERSION,  // version -> layer fid
+    STORE_DBI_VERSION,  // version layer -> fid
     STORE_DBI_ORPHAN,   // layer fid -> format byte
     STORE_DBI_LAYER,    // layer -> value_layer
     STORE_DBI_STACK,    // stack -> value_stack ids
@@ -89,6 +89,10 @@ struct key_inode {
     uint64_t layer_be, fid_be;
 } __attribute__((packed));
 
+struct key_version {
+    uint64_t version_be, layer_be;
+} __attribute__((packed));
+
 struct key_entry {
     uint64_t layer_be, parent_be, hash_be;
     char name[255];
@@ -99,6 +103,11 @@ struct key_entry {
 static inline struct key_id key_of_id(uint64_t id)
 {
     return (struct key_id){.be = htobe64(id)};
+}
+
+static inline struct key_version key_of_version(uint64_t version, uint64_t layer)
+{
+    return (struct key_version){.version_be = htobe64(version), .layer_be = htobe64(layer)};
 }
 
 static inline struct key_inode key_of_inode(uint64_t layer, uint64_t fid)

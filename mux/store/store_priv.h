@@ -1,12 +1,14 @@
 // struct store and what the files of mux/store share. Internal to mux/store.
 //
-// Lock ranks, outermost first: LMDB writer > readers.lock, blobs.lock, sync.lock (leaves, never
-// one inside another). Read next: schema.h, env.c.
+// Lock ranks, outermost first: gc.lock > sync.point > LMDB writer > readers.lock, blobs.lock,
+// sync.lock, ids.lock (leaves, never one inside another). Read next: schema.h, env.c.
 #ifndef AF_MUX_STORE_PRIV_H
 #define AF_MUX_STORE_PRIV_H
 
 #include "mux/base/cleanup.h"
+#include "mux/store/idset.h"
 #include "mux/store/schema.h"
+#include "mux/store/sidefile.h"
 #include "mux/store/store.h"
 
 #include <lmdb.h>
@@ -16,13 +18,35 @@
 #define STORE_MAGIC          0x73746f72u
 #define STORE_TXN_MAGIC      0x73747874u
 #define STORE_READERS_POOLED 128
+#define GC_RECORDS_PER_STEP  256 // removed in one transaction of the collector
 #define STORE_ID_BLOCK       (1u << 20)
+#define BOOT_ID_LEN          36
+#define META_BYTES           512 // of an LMDB meta page: all that it uses, and more
+
+// DIR/store/synced.meta: the meta page of the last synced transaction.
+struct synced_copy {
+    char boot_id[BOOT_ID_LEN];
+    uint32_t schema, page_bytes, unused;
+    uint64_t txnid;
+    uint8_t page[META_BYTES];
+};
+
+// What a sync point makes durable.
+struct sync_snapshot {
+    MDB_txn *reader;
+    uint64_t pages, commits;
+    struct synced_copy copy;
+    struct idset fresh, dirty;
+};
 
 struct store_txn {
     uint32_t magic;
     struct store *store;
     MDB_txn *mdb;
     bool write;
+    bool changed; // has written something: worth a commit
+    bool garbage; // has left something to the collector
+    int error;    // sticky: the first write that failed; such a transaction is never committed
     struct store_blob *adopted; // new blobs that this transaction refers to first
     struct store_txn *next;     // pooled readers
 };
@@ -31,8 +55,10 @@ struct store_blob {
     uint64_t id;
     int fd;
     unsigned refs;
-    bool fresh;   // in new/: no committed record refers to it
-    bool adopted; // a record of the running write transaction refers to it
+    bool fresh;     // no committed record refers to it
+    bool adopted;   // a record of the running write transaction refers to it
+    bool discarded; // its file is gone
+    bool gone;      // out of the table: freed at the last release
     struct store *store;
     struct store_blob *next_adopted;
     struct store_blob *lru_prev, *lru_next; // unused ones, oldest first
@@ -44,12 +70,18 @@ struct store_blob {
 struct store {
     uint32_t magic;
     char *dir;
-    int dir_fd, blobs_fd, new_fd, lock_fd;
+    int dir_fd, store_fd, blobs_fd, new_fd, lock_fd;
+    uint32_t page_bytes;
+    uint64_t map_bytes;
     MDB_env *env;
     MDB_dbi dbi[STORE_DBI_COUNT];
     uint64_t hash_key[2]; // of names, random per store
 
-    _Atomic uint64_t next_id, id_limit; // ids in [next_id, id_limit) are reserved durably
+    struct {
+        pthread_mutex_t lock;
+        struct sidefile file;
+        uint64_t next, limit; // ids in [next, limit) are reserved on the disk
+    } ids;
 
     struct {
         pthread_mutex_t lock;
@@ -62,26 +94,38 @@ struct store {
         struct store_blob *buckets[STORE_BLOB_BUCKETS];
         struct store_blob *lru; // utlist head of blobs with refs 0
         unsigned open, max;
+        struct idset fresh; // first referred to by a commit since the last sync point: in new/
+        struct idset dirty; // recorded again since: their data may have changed
     } blobs;
 
     struct {
         pthread_mutex_t lock;
-        pthread_cond_t wake, done;
-        uint64_t wanted, finished; // tickets of store_sync
+        pthread_cond_t wake;
         bool stop, running;
         bool gc_wanted;
-        uint64_t gc_removed; // records removed since the start
-        bool gc_idle;
-        int last_rc;
-        MDB_txn *pinned; // reader at the last synced transaction
         pthread_t thread;
         int64_t interval_ns;
+
+        pthread_mutex_t point;   // one sync point at a time; guards what follows
+        struct sidefile file;    // DIR/store/synced.meta
+        MDB_txn *pinned;         // reader at the last synced transaction
+        MDB_txn *pinned_too;     // after a failed sync point: at the one that may be on the disk
+        _Atomic uint64_t synced; // id of that transaction
+        _Atomic uint64_t pinned_pages; // length of the database then
+        _Atomic int error;             // sticky: what a failed fdatasync dropped stays lost
     } sync;
 
+    struct {
+        pthread_mutex_t lock;   // one collector at a time
+        uint64_t unlinked_to;   // last blob unlinked of the queue that ...
+        uint64_t unlinked_sync; // ... this synced transaction shows
+    } gc;
+
+    _Atomic uint64_t last_txn; // id of the last commit
     _Atomic uint64_t commits, syncs, dirty_commits;
 
+    _Atomic uint64_t growth_max;   // bytes the file may grow between sync points
     _Atomic uint64_t reserved_end; // data.mdb has blocks up to here (space.c)
-    _Atomic uint64_t growth_end;   // a sync point is due when the file passes this
     _Atomic bool full;             // and no more are to be had: nothing new is taken in
 };
 
@@ -97,33 +141,58 @@ int store_get(struct store_txn *txn, enum store_dbi dbi, MDB_val key, MDB_val *r
 int store_put(struct store_txn *txn, enum store_dbi dbi, MDB_val key, MDB_val value);
 int store_del(struct store_txn *txn, enum store_dbi dbi, MDB_val key);
 
+// Keeps the first error of a write for store_commit. Returns rc.
+int store_keep_error(struct store_txn *txn, int rc);
+
 // env.c
-int store_reserve_ids(struct store_txn *txn, uint64_t *ret_limit);
+int store_refuse_schema(const struct store *store, uint64_t found, struct af_error *err);
+// ids.c
+int store_ids_open(struct store *store, int store_dir, uint64_t first);
 // durability.c
-int store_restore_synced_meta(const char *dir_path, int dir_fd, struct af_error *err);
-int store_mark_open(struct store *store);
-int store_mark_clean(struct store *store);
-int store_sync_point(struct store *store);
+int store_synced_open(struct store *store, int dir_fd, struct af_error *err);
+// Makes a sync point unless one covers the transaction `at_least` already. with_data: also of
+// the data of every blob that was written to.
+int store_sync_point(struct store *store, uint64_t at_least, bool with_data);
+void store_unpin(struct store *store);
+// Whether so much is unsynced that writers must let a sync point pass first.
+bool store_sync_is_behind(struct store *store);
+bool store_sync_is_due(struct store *store); // by commits or by growth
 // background.c
 int store_background_start(struct store *store);
 void store_background_stop(struct store *store);
-void store_background_wake(struct store *store);
-void store_gc_wake(struct store *store);
-// gc.c: removes at most `max` records of garbage; *ret_removed 0 when there is none.
+void store_background_wake(struct store *store, bool garbage);
+// gc.c, under gc.lock. Removes at most `max` records of garbage; *ret_removed 0: there is none.
 int store_gc_step(struct store *store, unsigned max, uint64_t *ret_removed);
+// Unlinks the files of a batch of dropped blobs; returns how many, 0 at the end of the queue.
 int store_gc_unlink(struct store *store);
+// layer.c: layers of imports that a crash interrupted.
+int store_layers_drop_pending(struct store *store);
 // blob.c
+// blob_settle.c
 int store_blobs_open(struct store *store, struct af_error *err);
+// The files in new/ that a former run left; before and after this run's first sync point.
+int store_blobs_sweep(struct store *store, bool is_synced);
 void store_blobs_close(struct store *store);
-int store_blob_take(struct store_txn *txn, uint64_t id); // a record refers to it now
-int store_blob_drop(struct store_txn *txn, uint64_t id); // a record no longer does
+int store_blob_take(struct store_txn *txn, uint64_t id);  // a record refers to it now
+int store_blob_adopt(struct store_txn *txn, uint64_t id); // -ENOENT unless just made
+int store_blob_touch(struct store_txn *txn, uint64_t id); // its data may have changed
+int store_blob_drop(struct store_txn *txn, uint64_t id);  // a record no longer does
+int store_blobs_prepare(struct store_txn *txn);           // before the commit
 void store_blobs_committed(struct store_txn *txn);
 void store_blobs_aborted(struct store_txn *txn);
 int store_blob_unlink(struct store *store, uint64_t id);
+// Syncs the data of the blobs of both sets, which the records about to be synced refer to.
+int store_blobs_sync(struct store *store, const struct idset *fresh, const struct idset *dirty);
+// Their records are on the disk: moves them from new/ to blobs/.
+void store_blobs_settle(struct store *store, const struct idset *fresh);
+// blob_record.c
+int store_blob_is_recorded(struct store_txn *txn, uint64_t id); // 1, 0 or -errno
 // space.c
 void store_reserve_space(struct store *store);
 void store_limit_growth(struct store *store); // at a sync point
-bool store_has_outgrown(struct store *store);
+// Looks whether space has come back; makes a sync point when deletions run out of headroom.
+void store_space_when_full(struct store *store);
+int store_space_for_growth(struct store_txn *txn); // -ENOSPC when full
 // layer.c
 int store_layer_count(struct store_txn *txn, uint64_t id, int64_t bytes, int64_t inodes);
 

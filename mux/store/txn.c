@@ -1,7 +1,9 @@
 // Transactions: pooled readers, the one writer, and what a commit drags along.
 //
 // Owns the reader pool (readers.lock, a leaf). A write transaction holds LMDB's writer lock from
-// begin to commit or abort. Errors: -errno. Read next: env.c.
+// begin to commit or abort. The first write that fails marks its transaction, and store_commit
+// then refuses it: half a change is never committed because a caller overlooked an error.
+// Errors: -errno. Read next: env.c.
 #include "mux/store/store_priv.h"
 
 #include <errno.h>
@@ -11,6 +13,8 @@ int store_errno(int mdb_rc)
 {
     if (mdb_rc == 0)
         return 0;
+    if (mdb_rc == EDQUOT || mdb_rc == EFBIG) // quota, RLIMIT_FSIZE
+        return -ENOSPC;
     if (mdb_rc > 0)
         return -mdb_rc;
     switch (mdb_rc) {
@@ -37,14 +41,31 @@ int store_get(struct store_txn *txn, enum store_dbi dbi, MDB_val key, MDB_val *r
     return store_errno(mdb_get(txn->mdb, txn->store->dbi[dbi], &key, ret));
 }
 
+int store_keep_error(struct store_txn *txn, int rc)
+{
+    if (rc < 0 && txn->error == 0)
+        txn->error = rc;
+    return rc;
+}
+
 int store_put(struct store_txn *txn, enum store_dbi dbi, MDB_val key, MDB_val value)
 {
-    return store_errno(mdb_put(txn->mdb, txn->store->dbi[dbi], &key, &value, 0));
+    if (!txn->write)
+        return -EROFS;
+    txn->changed = true;
+    return store_keep_error(txn,
+                            store_errno(mdb_put(txn->mdb, txn->store->dbi[dbi], &key, &value, 0)));
 }
 
 int store_del(struct store_txn *txn, enum store_dbi dbi, MDB_val key)
 {
-    return store_errno(mdb_del(txn->mdb, txn->store->dbi[dbi], &key, NULL));
+    if (!txn->write)
+        return -EROFS;
+    int rc = store_errno(mdb_del(txn->mdb, txn->store->dbi[dbi], &key, NULL));
+    if (rc == -ENOENT)
+        return rc;
+    txn->changed = true;
+    return store_keep_error(txn, rc);
 }
 
 int store_read_begin(struct store *store, struct store_txn **ret)
@@ -104,6 +125,12 @@ void store_read_end(struct store_txn *txn)
 int store_write_begin(struct store *store, struct store_txn **ret)
 {
     AF_CHECK_MAGIC(store, STORE_MAGIC);
+    if (store_sync_is_behind(store)) // its error is sticky: seen just below
+        store_sync_point(store, atomic_load(&store->last_txn), false);
+    if (atomic_load(&store->sync.error) != 0)
+        return -EIO;
+    if (atomic_load(&store->full))
+        store_space_when_full(store);
     struct store_txn *txn = calloc(1, sizeof *txn);
     if (!txn)
         return -ENOMEM;
@@ -119,29 +146,41 @@ int store_write_begin(struct store *store, struct store_txn **ret)
     return 0;
 }
 
+// Only growing: commits can be noted in another order than they were made.
+static void note_commit(struct store *store, uint64_t id)
+{
+    uint64_t last = atomic_load(&store->last_txn);
+    while (last < id && !atomic_compare_exchange_weak(&store->last_txn, &last, id))
+        ;
+    atomic_fetch_add(&store->commits, 1);
+    uint64_t dirty = atomic_fetch_add(&store->dirty_commits, 1);
+    if (dirty % 16 == 15 && store_sync_is_due(store))
+        store_background_wake(store, false);
+}
+
 int store_commit(struct store_txn *txn)
 {
     AF_CHECK_MAGIC(txn, STORE_TXN_MAGIC);
     struct store *store = txn->store;
-    uint64_t limit = 0;
-    int rc = 0;
-    if (atomic_load(&store->id_limit) - atomic_load(&store->next_id) < STORE_ID_BLOCK / 2)
-        rc = store_reserve_ids(txn, &limit);
+    int rc = txn->error;
     if (rc == 0)
-        rc = store_errno(mdb_txn_commit(txn->mdb));
-    else
-        mdb_txn_abort(txn->mdb);
+        rc = store_blobs_prepare(txn); // while the writer lock keeps sync points out
+    if (rc < 0 || !txn->changed) {
+        store_abort(txn);
+        return rc;
+    }
+    uint64_t id = mdb_txn_id(txn->mdb);
+    rc = store_errno(mdb_txn_commit(txn->mdb));
     if (rc == 0) {
-        if (limit > 0)
-            atomic_store(&store->id_limit, limit);
-        atomic_fetch_add(&store->commits, 1);
-        atomic_fetch_add(&store->dirty_commits, 1);
-        store_reserve_space(store);
-        if (store_has_outgrown(store))
-            store_background_wake(store);
         store_blobs_committed(txn);
+        note_commit(store, id);
+        store_reserve_space(store);
+        if (txn->garbage)
+            store_background_wake(store, true);
     } else {
         store_blobs_aborted(txn);
+        if (rc == -ENOSPC)
+            atomic_store(&store->full, true);
     }
     txn->magic = 0;
     free(txn);

@@ -20,16 +20,21 @@
 
 #define DIFF_BYTES_MAX (32u << 20) // shown of one file
 
+struct destination {
+    const char *path; // for messages
+    int fd;
+};
+
 static int write_piece(void *arg, const ProtobufCMessage *message, struct af_error *err)
 {
     const Agentfense__V1__ReadFileChunk *chunk = (const void *)message;
-    int fd = *(const int *)arg;
+    const struct destination *to = arg;
     for (size_t done = 0; done < chunk->data.len;) {
-        ssize_t wrote = write(fd, chunk->data.data + done, chunk->data.len - done);
+        ssize_t wrote = write(to->fd, chunk->data.data + done, chunk->data.len - done);
         if (wrote < 0 && errno == EINTR)
             continue;
         if (wrote < 0)
-            return af_error_errno(err, errno, "cannot write");
+            return af_error_errno(err, errno, "cannot write the content of '%s'", to->path);
         done += (size_t)wrote;
     }
     return 0;
@@ -38,11 +43,12 @@ static int write_piece(void *arg, const ProtobufCMessage *message, struct af_err
 int view_fetch(void *arg, const char *path, int fd, struct af_error *err)
 {
     const struct view_source *source = arg;
+    struct destination to = {path, fd};
     Agentfense__V1__ReadFileRequest request = AGENTFENSE__V1__READ_FILE_REQUEST__INIT;
     request.sandbox_id = af_client_text(source->sandbox_id);
     request.path = af_client_text(path);
     return rpc_stream(source->client, "/agentfense.v1.TreeService/ReadFile", &request.base,
-                      &agentfense__v1__read_file_chunk__descriptor, write_piece, &fd, err);
+                      &agentfense__v1__read_file_chunk__descriptor, write_piece, &to, err);
 }
 
 // A file without a name for one side; *fd is closed by the caller.

@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <signal.h>
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -76,6 +77,17 @@ static inline struct store_txn *begin_read(struct fixture *f)
     struct store_txn *txn;
     assert_int_equal(store_read_begin(f->store, &txn), 0);
     return txn;
+}
+
+static inline int count_files(const char *dir, const char *sub)
+{
+    char command[200], line[32] = "";
+    snprintf(command, sizeof command, "find '%s/%s' -type f 2>/dev/null | wc -l", dir, sub);
+    FILE *pipe = popen(command, "r");
+    assert_non_null(pipe);
+    assert_non_null(fgets(line, sizeof line, pipe));
+    pclose(pipe);
+    return atoi(line);
 }
 
 static inline uint64_t new_id(struct fixture *f)

@@ -157,23 +157,19 @@ static void test_a_power_cut_loses_nothing_synced_and_never_the_store(void **sta
     snprintf(live, sizeof live, "%s/live", f->dir);
     snprintf(meta, sizeof meta, "%s/store/synced.meta", f->dir);
     for (unsigned seed = 0; seed < 12; seed++) {
-        char keep_meta[140], state_file[128], keep_state[140];
+        char keep_meta[140];
         snprintf(keep_meta, sizeof keep_meta, "%s/keep.meta", f->dir);
-        snprintf(state_file, sizeof state_file, "%s/store/state", f->dir);
-        snprintf(keep_state, sizeof keep_state, "%s/keep.state", f->dir);
         uint64_t first = 1 + seed * 1000;
         put_many(f, first, first + 200);
         assert_int_equal(store_sync(f->store), 0);
         copy_file(data, saved);
         copy_file(meta, keep_meta);
-        copy_file(state_file, keep_state);
         put_many(f, first + 200, first + 300); // never synced
         copy_file(data, live);
         store_close(f->store);
         f->store = NULL;
         mix_pages(saved, live, data, seed);
         copy_file(keep_meta, meta);
-        copy_file(keep_state, state_file);
         setenv("AGENTFENSE_TEST_BOOT_ID", "00000000-0000-0000-0000-000000000001", 1);
         fixture_open(f);
         unsetenv("AGENTFENSE_TEST_BOOT_ID");
