@@ -45,6 +45,36 @@ static int make_directory(const char *path, struct af_error *err)
     return 0;
 }
 
+// The directory that holds a path: the mount point itself may be a dead mount, not to be looked at.
+static int make_parent(const char *path, struct af_error *err)
+{
+    AF_CLEANUP_FREE char *copy = strdup(path);
+    if (!copy)
+        return af_error_errno(err, ENOMEM, "cannot make %s", path);
+    char *slash = strrchr(copy, '/');
+    if (!slash || slash == copy)
+        return 0;
+    *slash = '\0';
+    return make_directory(copy, err);
+}
+
+// A root for sandboxes without a shell would start, and then fail every command.
+static int check_rootfs(const char *rootfs, struct af_error *err)
+{
+    AF_CLEANUP_FD int fd = rootfs ? open(rootfs, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
+    if (!rootfs)
+        return 0;
+    if (fd < 0)
+        return af_error_errno(err, errno, "exec.rootfs: cannot use %s", rootfs);
+    // Links in it are meant for the sandbox; lstat does not follow the last one.
+    struct stat st;
+    if (fstatat(fd, "bin/sh", &st, AT_SYMLINK_NOFOLLOW) < 0 &&
+        fstatat(fd, "usr/bin/sh", &st, AT_SYMLINK_NOFOLLOW) < 0)
+        return af_error_set(err, AF_FAILED_PRECONDITION,
+                            "exec.rootfs: %s has no bin/sh, so no command could run", rootfs);
+    return 0;
+}
+
 static bool is_below(const char *path, const char *directory)
 {
     size_t len = strlen(directory);
@@ -63,7 +93,7 @@ static int check_paths(const struct af_config *config, struct af_error *err)
         return af_error_set(err, AF_FAILED_PRECONDITION,
                             "agentfensed must be started as root: it mounts a file system and "
                             "gives each sandbox a user id of its own");
-    return 0;
+    return check_rootfs(config->exec.rootfs, err);
 }
 
 // ---- up
@@ -71,7 +101,8 @@ static int check_paths(const struct af_config *config, struct af_error *err)
 static int recover(struct daemon *daemon, struct af_error *err)
 {
     unsigned processes = 0, mounts = 0;
-    if (exec_recover(daemon->run_dir, &processes, err) < 0 ||
+    if (fs_lock_mountpoint(daemon->config.mount, &daemon->mount_lock, err) < 0 ||
+        exec_recover(daemon->run_dir, &processes, err) < 0 ||
         fs_recover(daemon->config.mount, &mounts, err) < 0)
         return -1;
     if (processes || mounts)
@@ -183,15 +214,16 @@ int daemon_start(struct af_config *config, struct daemon **ret, struct af_error 
         return af_error_errno(err, ENOMEM, "daemon");
     }
     daemon->config = *config;
+    daemon->mount_lock = -1;
     daemon->started_ns = af_wall_ns();
     if (asprintf(&daemon->run_dir, "%s/run", daemon->config.state) < 0)
         daemon->run_dir = NULL;
     // mux_open comes before the clean-up: its lock on the state directory proves that the daemon
     // whose left-overs these are is gone.
     if (!daemon->run_dir || check_paths(&daemon->config, err) < 0 || start_mux(daemon, err) < 0 ||
-        make_directory(daemon->run_dir, err) < 0 || recover(daemon, err) < 0 ||
-        make_directory(daemon->config.mount, err) < 0 || start_fs(daemon, err) < 0 ||
-        start_exec(daemon, err) < 0 || start_server(daemon, err) < 0) {
+        make_directory(daemon->run_dir, err) < 0 || make_parent(daemon->config.mount, err) < 0 ||
+        recover(daemon, err) < 0 || make_directory(daemon->config.mount, err) < 0 ||
+        start_fs(daemon, err) < 0 || start_exec(daemon, err) < 0 || start_server(daemon, err) < 0) {
         daemon_stop(daemon);
         return -1;
     }
@@ -213,6 +245,7 @@ void daemon_stop(struct daemon *daemon)
         fs_session_free(daemon->fs);
     if (daemon->mux)
         mux_close(daemon->mux);
+    fs_unlock_mountpoint(daemon->config.mount, daemon->mount_lock);
     af_config_fini(&daemon->config);
     free(daemon->run_dir);
     free(daemon);

@@ -21,6 +21,7 @@ struct daemon {
     struct exec_engine *engine;
     struct runner *runner;
     struct net_server *server;
+    int mount_lock;     // see fs_lock_mountpoint
     char *run_dir;      // STATE/run: exec's lock and generated files
     int64_t started_ns; // wall clock
 };

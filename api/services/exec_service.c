@@ -81,8 +81,8 @@ static int command_common(struct daemon *daemon, struct command *command, Protob
         service_duration_ns("timeout", timeout, daemon->config.exec.timeout_default_ns,
                             &command->spec.timeout_ns, err) < 0)
         return -1;
-    if (command->spec.timeout_ns == 0)
-        return af_error_set(err, AF_INVALID_ARGUMENT, "timeout must be more than zero");
+    if (command->spec.timeout_ns == 0) // asked for in so many words: as long as is allowed
+        command->spec.timeout_ns = daemon->config.exec.timeout_max_ns;
     if (command->spec.timeout_ns > daemon->config.exec.timeout_max_ns)
         return af_error_set(err, AF_INVALID_ARGUMENT,
                             "timeout is longer than the %" PRId64 " s that this server allows",

@@ -62,7 +62,7 @@ size_t af_text_replace_invalid_utf8(const void *bytes, size_t len, char *out)
     const uint8_t *p = bytes;
     size_t used = 0;
     for (size_t i = 0; i < len;) {
-        size_t n = utf8_sequence(p + i, len - i);
+        size_t n = p[i] == 0 ? 1 : utf8_sequence(p + i, len - i);
         if (n == 0) {
             memcpy(out + used, replacement, sizeof replacement);
             used += sizeof replacement;

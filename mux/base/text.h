@@ -15,8 +15,8 @@ bool af_text_is_utf8(const void *bytes, size_t len);
 // of well-formed UTF-8 by '?', in place.
 void af_text_make_printable(char *text);
 
-// Copies len bytes to `out` (capacity at least 3 * len + 1) with every ill-formed byte or
-// NUL replaced by U+FFFD; returns the length written, NUL-terminated.
+// Copies len bytes to `out` (capacity at least 3 * len + 1) with every ill-formed byte replaced by
+// U+FFFD; a NUL is well-formed UTF-8 and stays. Returns the length written; out[length] is NUL.
 size_t af_text_replace_invalid_utf8(const void *bytes, size_t len, char *out);
 
 // Whether the bytes can be one file name: 1 to 255 bytes, no '/', no NUL, not "." or "..".

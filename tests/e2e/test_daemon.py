@@ -115,6 +115,20 @@ def test_one_instance_per_state_directory(new_daemon):
     daemon.client().codebase()
 
 
+def test_the_mount_of_a_living_daemon_is_never_taken(new_daemon, tmp_path):
+    daemon = new_daemon().start()
+    client = daemon.client()
+    sandbox = client.sandbox(client.codebase({"f": "x"}))
+    argv = daemon.command()
+    argv[argv.index("--socket") + 1] += "2"
+    argv[argv.index("--state") + 1] += "2"
+    second = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert second.returncode != 0 and str(daemon.process.pid) in second.stderr
+    assert client.out(sandbox, "cat f") == "x"
+    assert daemon.stop() == 0
+    assert not list(tmp_path.glob("*.lock"))
+
+
 def test_another_schema_version_is_refused_untouched(new_daemon, tmp_path):
     daemon = new_daemon().start()
     daemon.client().codebase({"f": "x"})
@@ -141,7 +155,10 @@ def test_another_schema_version_is_refused_untouched(new_daemon, tmp_path):
         (["--state"], "state"),
         ([], "state"),
         (["--nope"], "nope"),
-        (["--bwrap", "/nonexistent/bwrap"], "bwrap"),
+        (["--exec-bwrap", "/nonexistent/bwrap"], "bwrap"),
+        (["--exec-bwrap", "nope"], "nope"),
+        (["--exec-rootfs", "/nonexistent"], "nonexistent"),
+        (["--exec-rootfs", "/etc"], "bin/sh"),
         (["--group", "no-such-group-here"], "no-such-group-here"),
         (["--listen", "0.0.0.0:0"], "loopback"),
         (["--listen", "nonsense"], "nonsense"),
