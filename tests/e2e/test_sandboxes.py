@@ -3,7 +3,7 @@
 import grpc
 import pytest
 
-from harness import AGENT_SAFE, expect, pb, rule
+from harness import AGENT_SAFE, eventually, expect, pb, rule
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
@@ -145,3 +145,26 @@ def test_destroy_of_a_running_sandbox_leaves_nothing(client, daemon, codebase):
     client.destroy(made)
     assert not (daemon.mount / made).exists()
     expect(NOT_FOUND, client.destroy, made)
+
+
+def test_O1_an_expired_sandbox_is_destroyed_with_its_commands(client, daemon, codebase):
+    request = pb.CreateSandboxRequest(codebase_id=codebase, permissions=[rule("**/*", "write")])
+    request.expires_in.FromMilliseconds(400)
+    made = client.sandboxes.CreateSandbox(request).id
+    later = pb.CreateSandboxRequest(codebase_id=codebase)
+    later.expires_in.FromSeconds(3600)
+    kept = client.sandboxes.CreateSandbox(later).id
+    client.sandboxes.StartSandbox(pb.StartSandboxRequest(sandbox_id=made))
+    running = client.sandboxes.Exec.future(pb.ExecRequest(sandbox_id=made, command="sleep 1000"))
+    assert running.exception() is not None
+
+    def gone():
+        try:
+            get(client, made)
+        except grpc.RpcError as error:
+            return error.code() == NOT_FOUND
+        return False
+
+    eventually(gone)
+    assert not (daemon.mount / made).exists()
+    assert get(client, kept).id == kept
