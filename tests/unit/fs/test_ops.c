@@ -75,10 +75,13 @@ static int request(uint32_t opcode, uint64_t nodeid, const void *arg, size_t arg
         memcpy(message + sizeof *in + arg_len, arg2, arg2_len);
     struct fuse_buf buf = {.size = len, .mem = message};
     fuse_session_process_buf(session->fuse, &buf);
-    ssize_t n = read(kernel, answer, ANSWER_MAX);
-    assert_true(n >= (ssize_t)sizeof(struct fuse_out_header));
-    answer_len = (size_t)n;
     const struct fuse_out_header *out = (void *)answer;
+    ssize_t n;
+    do { // notifications (unique 0) come on the same socket, from a thread of their own
+        n = read(kernel, answer, ANSWER_MAX);
+        assert_true(n >= (ssize_t)sizeof(struct fuse_out_header));
+    } while (out->unique == 0);
+    answer_len = (size_t)n;
     assert_int_equal(out->len, n);
     assert_int_equal(out->unique, unique);
     return out->error;
