@@ -224,10 +224,13 @@ def test_run_keeps_modes_symlinks_and_empty_directories_of_the_directory(project
     assert done.stdout.split()[:4] == ["README.md", "600", "755", "0"]
 
 
-def test_run_leaves_no_daemon_and_no_mount_behind(project):
-    before = open("/proc/self/mountinfo").read().count("agentfense")
-    agentfense("run", project, "--", "true")
-    assert open("/proc/self/mountinfo").read().count("agentfense") == before
+def test_run_leaves_no_daemon_and_no_mount_behind(project, tmp_path):
+    private = tmp_path / "private"
+    private.mkdir()
+    done = agentfense("run", project, "--", "true", env=dict(os.environ, TMPDIR=str(private)))
+    assert done.returncode == 0, done.stderr
+    assert str(private) not in open("/proc/self/mountinfo").read()
+    assert not list(private.iterdir())
 
 
 def test_run_on_a_shared_daemon(project, daemon):
