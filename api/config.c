@@ -5,6 +5,7 @@
 
 #include "mux/base/cleanup.h"
 #include "mux/base/limits.h"
+#include "mux/base/places.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -31,7 +32,7 @@ const struct config_option config_options[] = {
     {"state", NULL, "state", CONFIG_PATH, AT(state), 0, 0, NULL, "DIR",
      "directory of the store; made when missing (required)"},
     {"socket", NULL, "socket", CONFIG_PATH, AT(socket), 0, 0, NULL, "PATH",
-     "unix socket of the API (required)"},
+     "unix socket of the API; default " AF_SOCKET_DEFAULT},
     {"mount", NULL, "mount", CONFIG_PATH, AT(mount), 0, 0, NULL, "DIR",
      "mount point; default STATE/mnt"},
     {"listen", NULL, "listen", CONFIG_TEXT, AT(listen), 0, 0, NULL, "ADDR:PORT",
@@ -91,6 +92,7 @@ static char *must_dup(const char *text)
 void af_config_init(struct af_config *config)
 {
     *config = (struct af_config){
+        .socket = must_dup(AF_SOCKET_DEFAULT),
         .transport = AF_TRANSPORT_AUTO,
         .open_policy = AF_OPEN_POLICY_KERNEL,
         .message_bytes_max = AF_MESSAGE_MAX,
@@ -248,7 +250,7 @@ int af_config_load(int argc, char *const argv[], struct af_config *config,
 
 void af_config_usage(FILE *out)
 {
-    fputs("usage: agentfensed --state DIR --socket PATH [OPTION]...\n"
+    fputs("usage: agentfensed --state DIR [OPTION]...\n"
           "Serves sandboxes over a gRPC API on a unix socket, in the foreground.\n\n"
           "  --config FILE                 YAML file with the same options (flags win)\n",
           out);

@@ -25,7 +25,7 @@ enum af_open_policy { AF_OPEN_POLICY_KERNEL };
 struct af_config {
     // Where. Absolute paths without a trailing slash; state and socket are always set.
     char *state;          // directory of the store, made when missing
-    char *socket;         // unix socket of the API
+    char *socket;         // unix socket of the API; default AF_SOCKET_DEFAULT
     char *mount;          // FUSE mount point; default STATE/mnt
     char *listen;         // "ADDR:PORT", or NULL: no TCP
     bool listen_anywhere; // allow addresses beyond loopback
@@ -74,7 +74,7 @@ enum af_config_action {
 int af_config_load(int argc, char *const argv[], struct af_config *config,
                    enum af_config_action *ret_action, struct af_error *err);
 
-// The defaults alone (state and socket NULL), for tests and tools.
+// The defaults alone (state NULL), for tests and tools.
 void af_config_init(struct af_config *config);
 void af_config_fini(struct af_config *config);
 

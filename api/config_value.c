@@ -182,9 +182,6 @@ int af_config_validate(struct af_config *config, struct af_error *err)
     if (!config->state)
         return af_error_set(err, AF_INVALID_ARGUMENT,
                             "--state is missing: name the directory that holds the store");
-    if (!config->socket)
-        return af_error_set(err, AF_INVALID_ARGUMENT,
-                            "--socket is missing: name the unix socket to serve on");
     if ((uint64_t)config->uid_base + config->uid_count > UINT32_MAX - 65536ull)
         return af_error_set(err, AF_INVALID_ARGUMENT,
                             "uid_base %u and uid_count %u reach beyond the last host uid",

@@ -58,6 +58,22 @@ static int make_parent(const char *path, struct af_error *err)
     return make_directory(copy, err);
 }
 
+// The socket's directory, which those whom the socket's mode admits must be able to pass. Only the
+// last component is made: what is above it is the system's (/run).
+static int make_socket_dir(const char *socket, struct af_error *err)
+{
+    AF_CLEANUP_FREE char *copy = strdup(socket);
+    if (!copy)
+        return af_error_errno(err, ENOMEM, "cannot make %s", socket);
+    char *slash = strrchr(copy, '/');
+    if (!slash || slash == copy)
+        return 0;
+    *slash = '\0';
+    if (mkdir(copy, 0755) < 0)
+        return errno == EEXIST ? 0 : af_error_errno(err, errno, "cannot make the directory %s", copy);
+    return chmod(copy, 0755) < 0 ? af_error_errno(err, errno, "cannot use %s", copy) : 0;
+}
+
 // A root for sandboxes without a shell would start, and then fail every command.
 static int check_rootfs(const char *rootfs, struct af_error *err)
 {
@@ -197,7 +213,7 @@ static int start_server(struct daemon *daemon, struct af_error *err)
         .limits.conns_per_uid = config->connections_per_uid,
     };
     if (net_server_new(&options, &daemon->server, err) < 0 ||
-        add_methods(daemon->server, err) < 0 ||
+        add_methods(daemon->server, err) < 0 || make_socket_dir(config->socket, err) < 0 ||
         net_server_listen_unix(daemon->server, config->socket, err) < 0)
         return -1;
     if (config->listen && net_server_listen_tcp(daemon->server, config->listen,

@@ -198,6 +198,8 @@ int mux_codebase_apply_edit(struct store_txn *txn, struct store_codebase *codeba
                             const struct mux_tree_edit *edit)
 {
     codebase->size_bytes += (uint64_t)edit->bytes_delta;
+    if (edit->bytes_delta > 0 && codebase->size_bytes > AF_CODEBASE_SIZE_MAX)
+        return -EFBIG;
     codebase->files += (uint64_t)edit->files_delta;
     codebase->head_dirty = true;
     codebase->updated_ns = edit->now_ns;

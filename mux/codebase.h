@@ -60,6 +60,8 @@ int mux_import_entry(struct mux_import *import, const void *path, size_t path_le
                      int64_t mtime_ns, const void *symlink_target, size_t target_len,
                      struct af_error *err);
 int mux_import_data(struct mux_import *import, const void *data, size_t len, struct af_error *err);
+// `len` bytes of zeros in the place of data: no space on the disk, and no time, whatever the length.
+int mux_import_hole(struct mux_import *import, uint64_t len, struct af_error *err);
 // ABORTED when the codebase changed meanwhile. Frees the import, also on failure.
 int mux_import_commit(struct mux_import *import, struct mux_import_totals *ret,
                       struct af_error *err);

@@ -4,8 +4,10 @@
 
 #include "mux/base/cleanup.h"
 
+#include <errno.h>
 #include <openssl/evp.h>
 #include <string.h>
+#include <unistd.h>
 
 // libcrypto's digest functions fail for want of memory only.
 static int digest_begin(EVP_MD_CTX *ctx, const EVP_MD *md)
@@ -55,7 +57,12 @@ void mux_content_sink_fini(struct mux_content_sink *sink)
         store_blob_discard(sink->blob);
     sink->sha256 = sink->md5 = NULL;
     sink->blob = NULL;
-    sink->size = 0;
+    sink->size = sink->hole_bytes = 0;
+}
+
+static bool has_digest(const struct mux_content_sink *sink)
+{
+    return sink->hole_bytes <= MUX_HOLES_HASHED_MAX;
 }
 
 // The content outgrew memory: moves what there is to a new blob.
@@ -88,7 +95,7 @@ int mux_content_sink_write(struct mux_content_sink *sink, const void *data, size
     } else {
         if (sink->size < 4) // keep the first bytes for mux_content_sink_is_executable
             memcpy(sink->buf + sink->size, data, len < 4 ? len : 4);
-        rc = digest_add(sink->sha256, data, len);
+        rc = has_digest(sink) ? digest_add(sink->sha256, data, len) : 0;
         if (rc == 0)
             rc = write_all(store_blob_fd(sink->blob), data, len, sink->size);
         if (rc < 0)
@@ -96,6 +103,42 @@ int mux_content_sink_write(struct mux_content_sink *sink, const void *data, size
     }
     sink->size += len;
     return 0;
+}
+
+// The first hole beyond what is hashed ends the hashing.
+static int digest_add_zeros(struct mux_content_sink *sink, uint64_t len)
+{
+    static const uint8_t zeros[4096];
+    int rc = 0;
+    while (rc == 0 && len > 0 && has_digest(sink)) {
+        size_t part = len < sizeof zeros ? (size_t)len : sizeof zeros;
+        rc = digest_add(sink->sha256, zeros, part);
+        len -= part;
+    }
+    return rc;
+}
+
+int mux_content_sink_hole(struct mux_content_sink *sink, uint64_t len)
+{
+    if (sink->want_md5)
+        return -EINVAL;
+    if (len > (uint64_t)AF_FILE_SIZE_MAX - sink->size)
+        return -EFBIG;
+    uint64_t end = sink->size + len;
+    if (sink->size < sizeof sink->buf) {
+        uint64_t room = sizeof sink->buf - sink->size;
+        memset(sink->buf + sink->size, 0, (size_t)(len < room ? len : room));
+    }
+    int rc = !sink->blob && end > sizeof sink->buf ? spill(sink) : 0;
+    if (rc == 0 && sink->blob) {
+        sink->hole_bytes += len;
+        rc = digest_add_zeros(sink, len);
+        if (rc == 0 && ftruncate(store_blob_fd(sink->blob), (off_t)end) < 0)
+            rc = -errno;
+    }
+    if (rc == 0)
+        sink->size = end;
+    return rc;
 }
 
 bool mux_content_sink_is_executable(const struct mux_content_sink *sink)
@@ -125,7 +168,8 @@ int mux_content_sink_finish(struct mux_content_sink *sink, struct mux_content *r
             return rc;
     }
     if (sink->blob) {
-        if (EVP_DigestFinal_ex(sink->sha256, content.sha256, NULL) != 1)
+        content.has_digest = has_digest(sink);
+        if (content.has_digest && EVP_DigestFinal_ex(sink->sha256, content.sha256, NULL) != 1)
             return -ENOMEM;
         content.blob = sink->blob;
     } else if (sink->size > 0) {
@@ -135,7 +179,7 @@ int mux_content_sink_finish(struct mux_content_sink *sink, struct mux_content *r
         memcpy(content.inline_data, sink->buf, (size_t)sink->size);
     }
     sink->blob = NULL;
-    sink->size = 0;
+    sink->size = sink->hole_bytes = 0;
     *ret = content;
     return 0;
 }
@@ -150,7 +194,9 @@ int mux_content_describe(struct store_txn *txn, const struct mux_content *conten
     inode->inline_len = 0;
     if (content->blob) {
         inode->content = STORE_CONTENT_BLOB;
-        int rc = store_digest_find(txn, content->sha256, &inode->blob);
+        int rc = -ENOENT;
+        if (content->has_digest)
+            rc = store_digest_find(txn, content->sha256, &inode->blob);
         if (rc == -ENOENT)
             inode->blob = store_blob_id(content->blob);
         else if (rc < 0)
@@ -166,7 +212,7 @@ int mux_content_describe(struct store_txn *txn, const struct mux_content *conten
 int mux_content_register(struct store_txn *txn, const struct mux_content *content,
                          const struct store_inode *inode)
 {
-    if (!content->blob || inode->blob != store_blob_id(content->blob))
+    if (!content->has_digest || inode->blob != store_blob_id(content->blob))
         return 0;
     return store_digest_put(txn, content->sha256, inode->blob);
 }

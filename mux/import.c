@@ -79,6 +79,10 @@ static int finish_data(struct mux_import *import, struct af_error *err)
         return 0;
     struct mux_import_item *item = &import->items[import->n_items - 1];
     import->totals.bytes += import->sink.size;
+    if (import->totals.bytes > AF_CODEBASE_SIZE_MAX)
+        return af_error_set(err, AF_INVALID_ARGUMENT,
+                            "the tree's files have more than %lld bytes in all",
+                            AF_CODEBASE_SIZE_MAX);
     int rc = mux_content_sink_finish(&import->sink, &item->content, NULL);
     if (rc < 0)
         return mux_fail(err, rc, "storing the data");
@@ -185,16 +189,20 @@ int mux_import_entry(struct mux_import *import, const void *path, size_t path_le
     return 0;
 }
 
-int mux_import_data(struct mux_import *import, const void *data, size_t len, struct af_error *err)
+static int check_receiving(struct mux_import *import, struct af_error *err)
 {
     if (check_alive(import, err) < 0)
         return -1;
-    if (!import->is_receiving) {
-        af_error_set(err, AF_INVALID_ARGUMENT,
-                     "data without a regular file: send the file's entry before its data");
-        return fail(import, err);
-    }
-    int rc = mux_content_sink_write(&import->sink, data, len);
+    if (import->is_receiving)
+        return 0;
+    af_error_set(err, AF_INVALID_ARGUMENT,
+                 "data without a regular file: send the file's entry before its data");
+    return fail(import, err);
+}
+
+// Tells what the sink answered.
+static int received(struct mux_import *import, int rc, struct af_error *err)
+{
     if (rc == -EFBIG) {
         const struct mux_import_item *item = &import->items[import->n_items - 1];
         af_error_set(err, AF_INVALID_ARGUMENT, "'%.*s' is larger than %lld bytes",
@@ -203,6 +211,20 @@ int mux_import_data(struct mux_import *import, const void *data, size_t len, str
         mux_fail(err, rc, "storing the data");
     }
     return rc < 0 ? fail(import, err) : 0;
+}
+
+int mux_import_data(struct mux_import *import, const void *data, size_t len, struct af_error *err)
+{
+    if (check_receiving(import, err) < 0)
+        return -1;
+    return received(import, mux_content_sink_write(&import->sink, data, len), err);
+}
+
+int mux_import_hole(struct mux_import *import, uint64_t len, struct af_error *err)
+{
+    if (check_receiving(import, err) < 0)
+        return -1;
+    return received(import, mux_content_sink_hole(&import->sink, len), err);
 }
 
 int mux_import_commit(struct mux_import *import, struct mux_import_totals *ret,

@@ -193,7 +193,8 @@ void net_conn_readable(struct net_conn *conn)
             return;
         }
         conn->heard_ns = server->now_ns;
-        ssize_t taken = nghttp2_session_mem_recv(conn->session, server->read_buffer, (size_t)n);
+        ssize_t taken =
+            idle_resets_recv(&conn->idle_resets, conn->session, server->read_buffer, (size_t)n);
         if (conn->cut) {
             cut(conn, NGHTTP2_ENHANCE_YOUR_CALM, conn->cut);
             return;

@@ -12,6 +12,7 @@
 #ifndef AF_API_NET_NET_PRIV_H
 #define AF_API_NET_NET_PRIV_H
 
+#include "api/net/idle_resets.h"
 #include "api/net/buf.h"
 #include "api/net/frame.h"
 #include "api/net/grpc.h"
@@ -163,6 +164,7 @@ struct net_conn {
     struct net_server *server;
     struct net_conn *prev, *next;
     nghttp2_session *session;
+    struct idle_resets idle_resets;
     struct grpc_peer peer;
     bool permitted;
     char denied[NET_DENIED_TEXT]; // why not

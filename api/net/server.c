@@ -22,6 +22,9 @@
 #define WORKERS_MIN 4
 #define WORKERS_MAX 32
 
+#define RESETS_BURST      10000
+#define RESETS_PER_SECOND 1000
+
 static void fill_limits(struct net_limits *limits, const struct net_limits *asked)
 {
 #define OR(field, value) limits->field = asked->field ? asked->field : (value)
@@ -67,6 +70,9 @@ static int make_parts(struct net_server *server)
     nghttp2_option_set_no_auto_window_update(options, 1);
     nghttp2_option_set_no_closed_streams(options, 1);
     nghttp2_option_set_max_settings(options, 32);
+    // A client may well cancel hundreds of calls a second for a while; nghttp2's own limit (1,000,
+    // then 33 a second) is made for the open internet.
+    nghttp2_option_set_stream_reset_rate_limit(options, RESETS_BURST, RESETS_PER_SECOND);
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = &server->event_fd};
     return epoll_ctl(server->epoll_fd, EPOLL_CTL_ADD, server->event_fd, &event);
 }

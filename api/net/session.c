@@ -343,6 +343,7 @@ int net_session_new(struct net_conn *conn)
 {
     struct net_server *server = conn->server;
     const struct net_limits *limits = &server->limits;
+    idle_resets_init(&conn->idle_resets);
     if (nghttp2_session_server_new2(&conn->session, server->callbacks, conn,
                                     server->session_options) != 0)
         return -1;

@@ -79,6 +79,8 @@ static void import_message(struct grpc_call *call, const ProtobufCMessage *messa
         rc = import_entry(import->mux, request->entry, &err);
     else if (request->content_case == AGENTFENSE__V1__IMPORT_REQUEST__CONTENT_DATA)
         rc = mux_import_data(import->mux, request->data.data, request->data.len, &err);
+    else if (request->content_case == AGENTFENSE__V1__IMPORT_REQUEST__CONTENT_HOLE)
+        rc = mux_import_hole(import->mux, request->hole, &err);
     else
         rc = af_error_set(&err, AF_INVALID_ARGUMENT, "a message of the import is empty");
     if (rc < 0)

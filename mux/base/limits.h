@@ -11,6 +11,7 @@
 #define AF_SYMLINK_MAX        4095        // bytes in a symlink target
 #define AF_FILE_SIZE_MAX      (1LL << 43) // bytes in one file (8 TiB)
 #define AF_INLINE_CONTENT_MAX 2048        // bytes of a file kept in its LMDB record
+#define AF_CODEBASE_SIZE_MAX  (1LL << 60) // bytes in all files of a codebase, for holes cost nothing
 
 // Identity: see mux/nodeid.h for the bit budget.
 #define AF_SLOT_COUNT (1u << 16) // views attached at once; one host uid each

@@ -3,6 +3,7 @@
 
 #include "tools/agentfense/beneath.h"
 #include "tools/agentfense/interrupt.h"
+#include "tools/agentfense/sparse.h"
 
 #include "mux/base/cleanup.h"
 #include "mux/base/limits.h"
@@ -72,20 +73,28 @@ static int send_entry(struct import *import, const struct stat *st, const char *
     return send_message(import, &request, err);
 }
 
-static int send_content(struct import *import, int fd, off_t size, struct af_error *err)
+static int send_hole(struct import *import, off_t len, struct af_error *err)
 {
-    for (off_t sent = 0; sent < size;) {
-        size_t want = size - sent < (off_t)PIECE_BYTES ? (size_t)(size - sent) : PIECE_BYTES;
-        ssize_t got = read(fd, import->piece, want);
-        if (got < 0 && errno == EINTR)
-            got = 0;
-        else if (got < 0)
+    Agentfense__V1__ImportRequest request = AGENTFENSE__V1__IMPORT_REQUEST__INIT;
+    request.content_case = AGENTFENSE__V1__IMPORT_REQUEST__CONTENT_HOLE;
+    request.hole = (uint64_t)len;
+    return len > 0 ? send_message(import, &request, err) : 0;
+}
+
+// The bytes of [at, end); *ret_end is where the file ended when it became shorter.
+static int send_data(struct import *import, int fd, off_t at, off_t end, off_t *ret_end,
+                     struct af_error *err)
+{
+    while (at < end) {
+        size_t want = end - at < (off_t)PIECE_BYTES ? (size_t)(end - at) : PIECE_BYTES;
+        ssize_t got = pread(fd, import->piece, want, at);
+        if (got < 0 && errno != EINTR)
             return fail(import, errno, "read", err);
-        else if (got == 0)
-            return 0; // it became shorter: the manifest will tell
+        if (got == 0)
+            break;
         if (interrupt_check(err) < 0)
             return -1;
-        if (got == 0)
+        if (got < 0)
             continue;
         Agentfense__V1__ImportRequest request = AGENTFENSE__V1__IMPORT_REQUEST__INIT;
         request.content_case = AGENTFENSE__V1__IMPORT_REQUEST__CONTENT_DATA;
@@ -93,7 +102,26 @@ static int send_content(struct import *import, int fd, off_t size, struct af_err
         request.data.len = (size_t)got;
         if (send_message(import, &request, err) < 0)
             return -1;
-        sent += got;
+        at += got;
+    }
+    *ret_end = at;
+    return 0;
+}
+
+static int send_content(struct import *import, int fd, const struct stat *st, struct af_error *err)
+{
+    off_t size = st->st_size;
+    bool has_holes = st->st_blocks < size / 512; // else save the two calls
+    for (off_t at = 0, data = 0, end = size, sent = size; at < size; at = end) {
+        if (interrupt_check(err) < 0)
+            return -1;
+        if (has_holes)
+            sparse_next(fd, at, size, &data, &end);
+        if (send_hole(import, data - at, err) < 0 ||
+            send_data(import, fd, data, end, &sent, err) < 0)
+            return -1;
+        if (sent < end)
+            return 0; // it became shorter: the manifest will tell
     }
     return 0;
 }
@@ -110,7 +138,7 @@ static int import_file(struct import *import, struct af_error *err)
                             import->path);
     if (send_entry(import, &st, NULL, 0, err) < 0)
         return -1;
-    return send_content(import, fd, st.st_size, err);
+    return send_content(import, fd, &st, err);
 }
 
 static int import_symlink(struct import *import, int fd, const struct stat *st,

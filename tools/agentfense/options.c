@@ -70,7 +70,8 @@ static const struct command_row {
          "\n"
          "Exit code: that of CMD (128 + signal when a signal ended it); 124 out of time, 125 the\n"
          "tool itself failed or the changes could not be applied, 2 wrong usage. Stdout has CMD's\n"
-         "stdout and nothing else.\n",
+         "stdout and nothing else; it comes when CMD has ended, and is cut after 1 MiB, as stderr\n"
+         "is, which is then said on stderr.\n",
          1, 1, TAKES_RULES | TAKES_COMMAND | TAKES_RUN},
     [COMMAND_CREATE] = {"create", "DIR", "makes a sandbox of DIR, starts it, and prints its id",
                         "Imports DIR into a new codebase. rm removes both.\n", 1, 1, TAKES_RULES},
@@ -100,12 +101,12 @@ static void print_options(unsigned takes, FILE *out)
     if (takes & TAKES_COMMAND)
         fputs("  --env K=V      a variable for the command, may be repeated\n"
               "  --workdir DIR  where the command starts; default /workspace\n"
-              "  --timeout S    end the command after S seconds; default 86400\n"
+              "  --timeout S    end the command after S seconds; default: as long as the server allows\n"
               "  -n, --no-stdin do not pass stdin on. It is passed, to its end and at most 3 MiB,\n"
               "                 when it is not a terminal\n",
               out);
-    fputs("  --socket PATH  the daemon's socket; default $" TOOL_SOCKET_ENV, out);
-    fputs(takes & TAKES_RUN ? ", else a private daemon\n" : ", else " TOOL_SOCKET_DEFAULT "\n",
+    fputs("  --socket PATH  the daemon's socket; default $" AF_SOCKET_ENV, out);
+    fputs(takes & TAKES_RUN ? ", else a private daemon\n" : ", else " AF_SOCKET_DEFAULT "\n",
           out);
     fputs("  --help         this text, or a command's\n  --version      the version\n", out);
 }

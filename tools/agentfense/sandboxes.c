@@ -14,7 +14,7 @@
 
 static const char *socket_of(const struct options *options)
 {
-    return options->socket ? options->socket : TOOL_SOCKET_DEFAULT;
+    return options->socket ? options->socket : AF_SOCKET_DEFAULT;
 }
 
 static int complain(const struct af_error *err)

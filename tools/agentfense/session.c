@@ -10,6 +10,7 @@
 #include "tools/common/memory.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -18,6 +19,8 @@
 // On a sandbox whose codebase was made for it alone.
 #define OWNED_LABEL "agentfense.codebase"
 #define OWNED_VALUE "owned"
+
+#define STDIN_PATIENCE_MS 2000
 
 static int connect_session(struct session *session, struct af_error *err)
 {
@@ -137,13 +140,26 @@ int session_create(struct session *session, int root, const char *dir,
 
 // ---- the command
 
+// Says once why nothing happens, when whoever holds stdin's other end keeps it open and silent.
+static void wait_for_stdin(bool *is_told)
+{
+    struct pollfd poll_fd = {.fd = STDIN_FILENO, .events = POLLIN};
+    if (*is_told || poll(&poll_fd, 1, STDIN_PATIENCE_MS) != 0)
+        return;
+    *is_told = true;
+    fputs("agentfense: waiting for the end of stdin, which is passed on; -n runs without it\n",
+          stderr);
+}
+
 // All of stdin when it is a file or a pipe. *ret is to be freed.
 static int read_stdin(ProtobufCBinaryData *ret, struct af_error *err)
 {
     size_t max = AF_STDIN_MAX + 1;
+    bool is_told = false;
     uint8_t *bytes = tool_alloc(max);
     size_t len = 0;
     while (len < max) {
+        wait_for_stdin(&is_told);
         ssize_t got = read(STDIN_FILENO, bytes + len, max - len);
         if (got < 0 && errno == EINTR && interrupt_signal() == 0)
             continue;
@@ -208,9 +224,8 @@ static int call_run(struct session *session, const struct options *options,
 {
     AF_CLEANUP(rpc_cleanup) Agentfense__V1__RunResponse *reply = NULL;
     Google__Protobuf__Duration timeout = GOOGLE__PROTOBUF__DURATION__INIT;
-    int64_t timeout_ns = options->timeout_ns ? options->timeout_ns : AF_TIMEOUT_MAX_NS;
-    timeout.seconds = timeout_ns / AF_NS_PER_SEC;
-    timeout.nanos = (int32_t)(timeout_ns % AF_NS_PER_SEC);
+    timeout.seconds = options->timeout_ns / AF_NS_PER_SEC; // zero: as long as the server allows
+    timeout.nanos = (int32_t)(options->timeout_ns % AF_NS_PER_SEC);
     request->timeout = &timeout;
     *ret = (struct outcome){0};
     if (af_client_unary(session->client, "/agentfense.v1.ExecService/Run", &request->base,

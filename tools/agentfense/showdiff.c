@@ -5,6 +5,7 @@
 #include "tools/agentfense/beneath.h"
 #include "tools/agentfense/interrupt.h"
 #include "tools/agentfense/plan.h"
+#include "tools/agentfense/sparse.h"
 #include "tools/common/escape.h"
 #include "tools/common/memory.h"
 
@@ -18,37 +19,45 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define DIFF_BYTES_MAX (32u << 20) // shown of one file
+#define DIFF_BYTES_MAX (32u << 20) // of a file to be compared, and of the differences shown
 
 struct destination {
     const char *path; // for messages
     int fd;
+    off_t offset;
 };
 
 static int write_piece(void *arg, const ProtobufCMessage *message, struct af_error *err)
 {
     const Agentfense__V1__ReadFileChunk *chunk = (const void *)message;
-    const struct destination *to = arg;
-    for (size_t done = 0; done < chunk->data.len;) {
-        ssize_t wrote = write(to->fd, chunk->data.data + done, chunk->data.len - done);
-        if (wrote < 0 && errno == EINTR)
-            continue;
-        if (wrote < 0)
-            return af_error_errno(err, errno, "cannot write the content of '%s'", to->path);
-        done += (size_t)wrote;
-    }
-    return 0;
+    struct destination *to = arg;
+    if (interrupt_check(err) < 0)
+        return -1;
+    int rc = sparse_write(to->fd, chunk->data.data, chunk->data.len, to->offset);
+    to->offset += (off_t)chunk->data.len;
+    return rc < 0 ? af_error_errno(err, rc, "cannot write the content of '%s'", to->path) : 0;
 }
 
 int view_fetch(void *arg, const char *path, int fd, struct af_error *err)
 {
     const struct view_source *source = arg;
-    struct destination to = {path, fd};
+    struct destination to = {path, fd, 0};
     Agentfense__V1__ReadFileRequest request = AGENTFENSE__V1__READ_FILE_REQUEST__INIT;
     request.sandbox_id = af_client_text(source->sandbox_id);
     request.path = af_client_text(path);
-    return rpc_stream(source->client, "/agentfense.v1.TreeService/ReadFile", &request.base,
-                      &agentfense__v1__read_file_chunk__descriptor, write_piece, &to, err);
+    if (rpc_stream(source->client, "/agentfense.v1.TreeService/ReadFile", &request.base,
+                   &agentfense__v1__read_file_chunk__descriptor, write_piece, &to, err) < 0)
+        return -1;
+    if (ftruncate(fd, to.offset) < 0) // it may end in a hole
+        return af_error_errno(err, errno, "cannot write the content of '%s'", path);
+    return 0;
+}
+
+// What diff(1) would hold in memory, both sides.
+static bool is_too_large(const struct change *change, const struct manifest_entry *base)
+{
+    return (change->type != CHANGE_DELETED && change->size > DIFF_BYTES_MAX) ||
+           (base && base->size > DIFF_BYTES_MAX);
 }
 
 // A file without a name for one side; *fd is closed by the caller.
@@ -158,6 +167,11 @@ static int show_one(struct view_source *source, int root, const struct change *c
 {
     AF_CLEANUP_FD int old_fd = -1;
     AF_CLEANUP_FD int new_fd = -1;
+    if (is_too_large(change, base)) {
+        AF_CLEANUP_FREE char *path = tool_escaped(change->path, strlen(change->path));
+        fprintf(file, "%s: more than %u MiB, no diff\n", path, DIFF_BYTES_MAX >> 20);
+        return 0;
+    }
     if (base) {
         open_old(root, base, file, &old_fd);
         if (old_fd < 0)

@@ -12,7 +12,7 @@
 
 const char *rpc_socket_given(const char *flag)
 {
-    const char *env = getenv(TOOL_SOCKET_ENV);
+    const char *env = getenv(AF_SOCKET_ENV);
     return flag ? flag : env && *env ? env : NULL;
 }
 

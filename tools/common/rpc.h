@@ -8,11 +8,9 @@
 #include "api/client/client.h"
 #include "mux/base/clock.h"
 #include "mux/base/id.h"
+#include "mux/base/places.h"
 #include "proto/agentfense.pb-c.h"
 #include "proto/sandbox.pb-c.h"
-
-#define TOOL_SOCKET_DEFAULT "/run/agentfense.sock"
-#define TOOL_SOCKET_ENV     "AGENTFENSE_SOCKET"
 
 // For calls that only look something up or change a record.
 #define RPC_TIMEOUT_NS (60 * AF_NS_PER_SEC)

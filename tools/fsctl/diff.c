@@ -56,6 +56,9 @@ static int print_entry(void *arg, const ProtobufCMessage *message, struct af_err
 {
     struct diff *diff = arg;
     (void)err;
+    // A call that fails before its first entry prints nothing.
+    if (diff->ctl->json && diff->entries == 0)
+        json_begin_array(&diff->json, NULL);
     diff->entries++;
     if (diff->ctl->json)
         entry_json(&diff->json, (const void *)message);
@@ -73,12 +76,12 @@ int fsctl_diff(struct fsctl *ctl, struct af_error *err)
     Agentfense__V1__DiffRequest request = AGENTFENSE__V1__DIFF_REQUEST__INIT;
     request.sandbox_id = af_client_text(id.text);
     json_init(&diff.json, ctl->out);
-    if (ctl->json)
-        json_begin_array(&diff.json, NULL);
     if (rpc_stream(ctl->client, "/agentfense.v1.InspectService/Diff", &request.base,
                    &agentfense__v1__diff_entry__descriptor, print_entry, &diff, err) < 0)
         return -1;
     if (ctl->json) {
+        if (diff.entries == 0)
+            json_begin_array(&diff.json, NULL);
         json_end(&diff.json);
         json_finish(&diff.json);
     } else if (diff.entries == 0) {

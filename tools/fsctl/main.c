@@ -59,8 +59,8 @@ static const struct fsctl_command commands[] = {
 static void print_common(FILE *out)
 {
     fputs("Options:\n"
-          "  --socket PATH  the daemon's socket; default $" TOOL_SOCKET_ENV
-          ", else " TOOL_SOCKET_DEFAULT "\n"
+          "  --socket PATH  the daemon's socket; default $" AF_SOCKET_ENV
+          ", else " AF_SOCKET_DEFAULT "\n"
           "  --json         JSON, for programs; names that are not UTF-8 have a _hex member\n"
           "  --help         this text, or a command's\n"
           "  --version      the version\n"
@@ -231,7 +231,7 @@ int main(int argc, char **argv)
         isatty(STDOUT_FILENO) && !(no_colour && *no_colour) && !(term && strcmp(term, "dumb") == 0);
     ctl.utf8 = strcmp(nl_langinfo(CODESET), "UTF-8") == 0;
     const char *socket = rpc_socket_given(call.socket);
-    int rc = rpc_connect(socket ? socket : TOOL_SOCKET_DEFAULT, &ctl.client, NULL, &err);
+    int rc = rpc_connect(socket ? socket : AF_SOCKET_DEFAULT, &ctl.client, NULL, &err);
     if (rc == 0) {
         rc = call.command->run(&ctl, &err);
         af_client_free(ctl.client);

@@ -28,6 +28,7 @@ struct node {
 struct tree {
     struct fsctl *ctl;
     struct json json;
+    bool has_begun; // the array: with its first entry, so that a failed call prints nothing
     ProtobufCBinaryData root;
     struct node *nodes;
     size_t n_nodes, max_nodes;
@@ -47,12 +48,20 @@ static void node_json(struct json *json, const Agentfense__V1__TreeNode *node)
     json_end(json);
 }
 
+static void begin_json(struct tree *tree)
+{
+    if (!tree->has_begun)
+        json_begin_array(&tree->json, NULL);
+    tree->has_begun = true;
+}
+
 static int add_node(void *arg, const ProtobufCMessage *message, struct af_error *err)
 {
     struct tree *tree = arg;
     const Agentfense__V1__TreeNode *from = (const void *)message;
     (void)err;
     if (tree->ctl->json) {
+        begin_json(tree);
         node_json(&tree->json, from);
         return 0;
     }
@@ -185,11 +194,10 @@ int fsctl_tree(struct fsctl *ctl, struct af_error *err)
     request.all = ctl->all;
     tree.root = request.path;
     json_init(&tree.json, ctl->out);
-    if (ctl->json)
-        json_begin_array(&tree.json, NULL);
     int rc = rpc_stream(ctl->client, "/agentfense.v1.InspectService/Tree", &request.base,
                         &agentfense__v1__tree_node__descriptor, add_node, &tree, err);
     if (rc == 0 && ctl->json) {
+        begin_json(&tree);
         json_end(&tree.json);
         json_finish(&tree.json);
     } else if (rc == 0) {

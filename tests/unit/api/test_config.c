@@ -83,7 +83,7 @@ static void bad_flags_are_named(void **state)
 {
     (void)state;
     REFUSED("--state is missing", "--socket", "/s");
-    REFUSED("--socket is missing", "--state", "/s");
+    REFUSED("--socket needs a value", "--state", "/s", "--socket=");
     REFUSED("--nonsense", REQUIRED, "--nonsense", "1");
     REFUSED("missing value after --mount", REQUIRED, "--mount");
     REFUSED("unexpected argument extra", REQUIRED, "extra");
@@ -197,6 +197,7 @@ static void the_documented_file_says_the_defaults(void **state)
         skip(); // not run from the top of the source tree
     assert_int_equal(LOAD(&config, &err, "--config", "docs/agentfensed.yaml"), 0);
     af_config_init(&defaults);
+    assert_string_equal(config.socket, defaults.socket);
     assert_int_equal(config.transport, defaults.transport);
     assert_int_equal(config.message_bytes_max, defaults.message_bytes_max);
     assert_int_equal(config.connections_max, defaults.connections_max);

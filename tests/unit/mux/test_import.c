@@ -1,6 +1,8 @@
 // Imports: a tree in, all or nothing.
+#include "mux/import_priv.h"
 #include "tests/unit/mux/fixture.h"
 
+#include <ftw.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -328,6 +330,148 @@ static void test_a_codebase_deleted_meanwhile_is_not_found(void **state)
     assert_no_garbage(f, 0, 0, 0);
 }
 
+static void must_hole(struct mux_import *import, uint64_t len)
+{
+    struct af_error err;
+    if (mux_import_hole(import, len, &err) < 0)
+        fail_msg("%s", err.text);
+}
+
+static void must_data(struct mux_import *import, const char *data, size_t len)
+{
+    struct af_error err;
+    if (mux_import_data(import, data, len, &err) < 0)
+        fail_msg("%s", err.text);
+}
+
+static struct mux_file *open_file(struct fixture *f, struct af_id id, const char *path)
+{
+    struct mux_file *file;
+    struct af_error err;
+    assert_int_equal(mux_codebase_open_file(f->mux, id.text, path, strlen(path), &file, &err), 0);
+    return file;
+}
+
+static off_t blob_blocks;
+
+static int add_blocks(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    (void)path;
+    (void)ftw;
+    blob_blocks += type == FTW_F ? st->st_blocks : 0;
+    return 0;
+}
+
+// In 512 bytes, of all that is not the database.
+static off_t blocks_of_blobs(struct fixture *f)
+{
+    static const char *const folders[] = {"new", "blobs"};
+    blob_blocks = 0;
+    for (size_t i = 0; i < 2; i++) {
+        char path[600];
+        snprintf(path, sizeof path, "%s/%s", f->dir, folders[i]);
+        nftw(path, add_blocks, 16, FTW_PHYS);
+    }
+    return blob_blocks;
+}
+
+// Data and holes in every order, around the sizes at which content moves to a blob.
+static void test_a_hole_reads_as_zeros_and_equals_zeros_that_were_sent(void **state)
+{
+    struct fixture *f = *state;
+    struct af_error err;
+    static const size_t sizes[] = {0, 1, 2047, 2048, 2049, 4096, 70000};
+    const size_t n = sizeof sizes / sizeof sizes[0];
+    char *data = malloc(70000), *zeros = calloc(1, 70000);
+    memset(data, 'd', 70000);
+    for (size_t i = 0; i < n * n * n; i++) {
+        struct af_id id = new_codebase(f);
+        size_t head = sizes[i % n], hole = sizes[i / n % n], tail = sizes[i / n / n];
+        struct mux_import *import = begin(f, id);
+        must_put(import, "holes", S_IFREG | 0644, NULL);
+        must_data(import, data, head);
+        must_hole(import, hole);
+        must_data(import, data, tail);
+        must_put(import, "zeros", S_IFREG | 0644, NULL);
+        must_data(import, data, head);
+        must_data(import, zeros, hole);
+        must_data(import, data, tail);
+        assert_int_equal(must_commit(import).bytes, 2 * (head + hole + tail));
+        struct mux_file *file = open_file(f, id, "holes");
+        size_t len;
+        char *got = read_all(file, &len);
+        assert_int_equal(len, head + hole + tail);
+        assert_memory_equal(got, data, head);
+        assert_memory_equal(got + head, zeros, hole);
+        assert_memory_equal(got + head + hole, data, tail);
+        free(got);
+        mux_file_close(file);
+        assert_counters(f, id);
+        assert_no_garbage(f, 1, 3, len > AF_INLINE_CONTENT_MAX); // both in one blob
+        assert_int_equal(mux_codebase_delete(f->mux, id.text, &err), 0);
+    }
+    free(data);
+    free(zeros);
+}
+
+static void test_a_file_of_8_tib_of_holes_costs_no_space_and_no_time(void **state)
+{
+    struct fixture *f = *state;
+    struct af_id id = new_codebase(f);
+    struct mux_import *import = begin(f, id);
+    must_put(import, "big", S_IFREG | 0644, NULL);
+    must_hole(import, AF_FILE_SIZE_MAX - 8192);
+    must_data(import, "data", 4);
+    must_hole(import, 8192 - 4);
+    must_put(import, "again", S_IFREG | 0644, NULL);
+    must_hole(import, AF_FILE_SIZE_MAX - 1);
+    must_data(import, "", 1);
+    must_commit(import); // hashing this would take hours
+    assert_true(blocks_of_blobs(f) <= 2 * 64);
+    assert_int_equal(get_codebase(f, id).size_bytes, 2 * AF_FILE_SIZE_MAX);
+    assert_counters(f, id);
+    struct mux_file *file = open_file(f, id, "big");
+    char got[6];
+    assert_int_equal(mux_file_size(file), AF_FILE_SIZE_MAX);
+    assert_int_equal(mux_file_read(file, got, 6, AF_FILE_SIZE_MAX - 8193), 6);
+    assert_memory_equal(got, "\0data\0", 6);
+    mux_file_close(file);
+}
+
+static void test_holes_are_bounded_as_data_is(void **state)
+{
+    struct fixture *f = *state;
+    struct af_id id = new_codebase(f);
+    struct mux_import_totals totals;
+    struct af_error err;
+    static const uint64_t beyond[] = {AF_FILE_SIZE_MAX, UINT64_MAX, 1ull << 63};
+    for (size_t i = 0; i < sizeof beyond / sizeof beyond[0]; i++) {
+        struct mux_import *import = begin(f, id);
+        must_put(import, "f", S_IFREG | 0644, "1");
+        expect_error(mux_import_hole(import, beyond[i], &err), &err, AF_INVALID_ARGUMENT, "larger");
+        expect_error(mux_import_commit(import, &totals, &err), &err, AF_INVALID_ARGUMENT, "larger");
+    }
+    struct mux_import *import = begin(f, id);
+    expect_error(mux_import_hole(import, 1, &err), &err, AF_INVALID_ARGUMENT, "entry before");
+    mux_import_abort(import);
+    // A tree whose files have more bytes in all than can be counted.
+    import = begin(f, id);
+    int rc = 0;
+    for (int64_t i = 0; rc == 0 && i <= AF_CODEBASE_SIZE_MAX / AF_FILE_SIZE_MAX; i++) {
+        char path[32];
+        snprintf(path, sizeof path, "f%lld", (long long)i);
+        rc = put(import, path, S_IFREG | 0644, NULL, &err);
+        if (rc == 0)
+            rc = mux_import_hole(import, AF_FILE_SIZE_MAX, &err);
+        if (i == 200) // enough of them; the rest of the sum at once
+            import->totals.bytes = AF_CODEBASE_SIZE_MAX - AF_FILE_SIZE_MAX;
+    }
+    expect_error(rc, &err, AF_INVALID_ARGUMENT, "in all");
+    mux_import_abort(import);
+    assert_listing(f, id, "");
+    assert_no_garbage(f, 1, 1, 0);
+}
+
 static void put_many(struct mux_import *import, int count, const char *big)
 {
     for (int i = 0; i < count; i++) {
@@ -397,6 +541,9 @@ int main(void)
         fixture_test(test_a_codebase_that_changed_meanwhile_aborts_the_import),
         fixture_test(test_a_sandbox_made_meanwhile_does_not_disturb_the_import),
         fixture_test(test_a_codebase_deleted_meanwhile_is_not_found),
+        fixture_test(test_a_hole_reads_as_zeros_and_equals_zeros_that_were_sent),
+        fixture_test(test_a_file_of_8_tib_of_holes_costs_no_space_and_no_time),
+        fixture_test(test_holes_are_bounded_as_data_is),
         fixture_test(test_many_batches_and_an_abort_leaves_nothing),
         fixture_test(test_B9_a_crash_during_an_import_leaves_nothing),
     };
