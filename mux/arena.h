@@ -10,7 +10,7 @@
 
 #include <stddef.h>
 
-#define MUX_ARENA_CAP (256u << 20) // bytes one call may gather: about a million paths
+#define MUX_ARENA_CAP (64u << 20) // bytes one call may gather: some 300,000 paths
 
 struct mux_arena {
     struct mux_arena_chunk *chunks; // newest first

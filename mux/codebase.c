@@ -194,6 +194,49 @@ int mux_codebase_freeze_head(struct store_txn *txn, struct store_codebase *codeb
     return rc;
 }
 
+// Whether the codebase alone holds its stack, and the stack alone its top layer.
+static int may_thaw(struct store_txn *txn, uint64_t stack, uint64_t top, bool *ret)
+{
+    uint32_t refs;
+    struct store_layer layer;
+    int rc = store_stack_refs(txn, stack, &refs);
+    if (rc == 0)
+        rc = store_layer_get(txn, top, &layer);
+    if (rc == 0)
+        *ret = refs == 1 && layer.refs == 1;
+    return rc;
+}
+
+int mux_codebase_thaw_head(struct store_txn *txn, struct store_codebase *codebase)
+{
+    if (codebase->head_dirty)
+        return 0;
+    AF_CLEANUP_LAYER_LIST struct mux_layer_list layers = {0};
+    bool may = false;
+    int rc = mux_layer_list_load(txn, codebase->head, codebase->stack, &layers);
+    if (rc < 0 || layers.count < 2) // the head itself comes first
+        return rc;
+    uint64_t top = layers.ids[1], stack = 0;
+    rc = may_thaw(txn, codebase->stack, top, &may);
+    if (rc < 0 || !may)
+        return rc;
+    rc = store_layer_ref(txn, top); // the codebase's own, as of a head
+    if (rc == 0)
+        rc = store_stack_new(txn, layers.ids + 2, layers.count - 2, &stack);
+    if (rc == 0)
+        rc = store_stack_unref(txn, codebase->stack);
+    if (rc == 0)
+        rc = store_layer_unref(txn, codebase->head);
+    if (rc == 0)
+        rc = store_layer_thaw(txn, top);
+    if (rc < 0)
+        return rc;
+    codebase->stack = stack;
+    codebase->head = top;
+    codebase->head_dirty = true;
+    return 0;
+}
+
 int mux_codebase_apply_edit(struct store_txn *txn, struct store_codebase *codebase,
                             const struct mux_tree_edit *edit)
 {

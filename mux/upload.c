@@ -124,6 +124,8 @@ static int put_file(struct mux_upload *upload, struct store_txn *txn,
     struct store_codebase codebase;
     int rc = store_codebase_get(txn, upload->codebase_id.text, &codebase);
     if (rc == 0)
+        rc = mux_codebase_thaw_head(txn, &codebase);
+    if (rc == 0)
         rc = mux_layer_list_load(txn, codebase.head, codebase.stack, &layers);
     if (rc < 0)
         return mux_fail_codebase(err, rc, upload->codebase_id.text);

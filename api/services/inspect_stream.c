@@ -8,9 +8,12 @@
 #include "api/services/common.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+
+#define TRIM_BYTES (8u << 20)
 
 // One message and the bytes it refers to, in one allocation.
 struct item {
@@ -26,6 +29,7 @@ struct item {
 
 struct item_stream {
     struct item *first, **end;
+    size_t bytes; // of all items that there were
 };
 
 static struct item_stream *stream_new(struct grpc_call *call)
@@ -46,6 +50,7 @@ static struct item *stream_add(struct item_stream *stream, size_t bytes)
     if (item) {
         *stream->end = item;
         stream->end = &item->next;
+        stream->bytes += sizeof *item + bytes;
     }
     return item;
 }
@@ -84,12 +89,15 @@ void inspect_stream_writable(struct grpc_call *call)
 void inspect_stream_free(struct grpc_call *call)
 {
     struct item_stream *stream = grpc_call_data(call);
+    bool was_large = stream->bytes > TRIM_BYTES;
     while (stream->first) {
         struct item *item = stream->first;
         stream->first = item->next;
         free(item);
     }
     free(stream);
+    if (was_large)
+        malloc_trim(0); // a rare large answer must not stay in the daemon's memory for ever
 }
 
 // ---- Tree

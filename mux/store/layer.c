@@ -59,14 +59,24 @@ int store_layer_get(struct store_txn *txn, uint64_t id, struct store_layer *ret)
     return rc;
 }
 
-int store_layer_freeze(struct store_txn *txn, uint64_t id)
+static int set_frozen(struct store_txn *txn, uint64_t id, bool frozen)
 {
     struct value_layer value;
     int rc = get_layer(txn, id, &value);
     if (rc < 0)
         return rc;
-    value.frozen = 1;
+    value.frozen = frozen;
     return put_layer(txn, id, &value);
+}
+
+int store_layer_freeze(struct store_txn *txn, uint64_t id)
+{
+    return set_frozen(txn, id, true);
+}
+
+int store_layer_thaw(struct store_txn *txn, uint64_t id)
+{
+    return set_frozen(txn, id, false);
 }
 
 int store_layer_ref(struct store_txn *txn, uint64_t id)
@@ -260,6 +270,16 @@ static int count_stack(struct store_txn *txn, uint64_t id, int change)
     rc = store_del(txn, STORE_DBI_STACK, store_val(&key, sizeof key));
     for (size_t i = 0; rc == 0 && i < head.count; i++)
         rc = store_layer_unref(txn, layers[i]);
+    return rc;
+}
+
+int store_stack_refs(struct store_txn *txn, uint64_t id, uint32_t *ret_refs)
+{
+    struct value_stack head;
+    const uint8_t *ids;
+    int rc = get_stack(txn, id, &head, &ids);
+    if (rc == 0)
+        *ret_refs = head.refs;
     return rc;
 }
 

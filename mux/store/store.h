@@ -83,6 +83,8 @@ struct store_layer {
 int store_layer_new(struct store_txn *txn, uint64_t *ret_id); // live, refs = 1
 int store_layer_get(struct store_txn *txn, uint64_t id, struct store_layer *ret);
 int store_layer_freeze(struct store_txn *txn, uint64_t id);
+// Makes a frozen layer live again: for the one who holds its only reference.
+int store_layer_thaw(struct store_txn *txn, uint64_t id);
 int store_layer_ref(struct store_txn *txn, uint64_t id);
 // Drops a reference; at zero the layer is handed to the garbage collector, which deletes its
 // records and releases its blobs in bounded transactions in the background.
@@ -99,6 +101,7 @@ int store_stack_new(struct store_txn *txn, const uint64_t *layers, size_t count,
                     uint64_t *ret_id); // refs = 1; count may be 0
 int store_stack_ref(struct store_txn *txn, uint64_t id);
 int store_stack_unref(struct store_txn *txn, uint64_t id);
+int store_stack_refs(struct store_txn *txn, uint64_t id, uint32_t *ret_refs);
 // Copies at most `capacity` layer ids; returns 0 and the true count.
 int store_stack_get(struct store_txn *txn, uint64_t id, uint64_t *layers, size_t capacity,
                     size_t *ret_count);

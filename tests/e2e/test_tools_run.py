@@ -3,11 +3,13 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
+import time
 
 import pytest
 
@@ -325,3 +327,129 @@ def test_the_demonstration_works_and_leaves_nothing_behind(private):
     assert done.returncode == 0, done.stdout + done.stderr
     assert b"No such file or directory" in done.stdout and b"Permission denied" in done.stdout
     assert left_behind(private[1]) == []
+
+
+def sparse_project(directory, size, data=b""):
+    """A directory with one sparse file: `data` in its middle."""
+    directory.mkdir()
+    with open(directory / "disk.img", "wb") as file:
+        file.truncate(size)
+        file.seek(size // 2)
+        file.write(data)
+    return directory
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 64 MiB, so that what is imported densely fails instead of filling a disk."""
+    made = tmp_path / "disk"
+    made.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", made], check=True)
+    yield made
+    subprocess.run(["umount", "-l", made], check=False)
+
+
+def test_a_sparse_file_of_2_tib_costs_neither_time_nor_space(small_disk, new_daemon):
+    project = sparse_project(small_disk / "project", 2 << 40, b"needle")
+    daemon = new_daemon()
+    daemon.dir = small_disk
+    daemon.state, daemon.mount = small_disk / "state", small_disk / "mnt"
+    daemon.start()
+    used = shutil.disk_usage(small_disk).used
+    began = time.monotonic()
+    made = run(TOOL, "--socket", daemon.socket, "create", "--preset", "full-access", project)
+    assert made.returncode == 0, made.stderr
+    assert time.monotonic() - began < 5  # milliseconds, on a machine that does nothing else
+    assert shutil.disk_usage(small_disk).used - used < 8 << 20
+    script = (f"stat -c %s disk.img; tail -c +{(1 << 40) + 1} disk.img | head -c 6;"
+              "printf x | dd of=disk.img conv=notrunc status=none; stat -c %s disk.img")
+    done = run(TOOL, "--socket", daemon.socket, "exec", made.stdout.decode().strip(), "--", "sh",
+               "-c", script)
+    assert done.stdout == b"2199023255552\nneedle2199023255552\n", done.stderr
+    assert shutil.disk_usage(small_disk).used - used < 16 << 20
+
+
+def test_apply_writes_zeros_as_holes(tmp_path):
+    project = sparse_project(tmp_path / "sparse", 256 << 20, b"old")
+    done = full(project, "printf new | dd of=disk.img conv=notrunc status=none; "
+                "truncate -s 64M made", "--apply", "--diff")
+    assert done.returncode == 0, done.stderr
+    assert b"disk.img: more than 32 MiB, no diff" in done.stderr
+    with open(project / "disk.img", "rb") as file:
+        assert file.read(4) == b"new\0"
+        file.seek(128 << 20)
+        assert file.read(4) == b"old\0"
+    for name, size in (("disk.img", 256 << 20), ("made", 64 << 20)):
+        st = os.stat(project / name)
+        assert st.st_size == size and st.st_blocks * 512 < 1 << 20, name
+
+
+def test_without_a_timeout_the_servers_maximum_is_taken(project, new_daemon):
+    daemon = new_daemon("--exec-timeout-max", "60s").start()
+    done = run(TOOL, "--socket", daemon.socket, "run", project, "--", "true")
+    assert done.returncode == 0, done.stderr
+    made = run(TOOL, "--socket", daemon.socket, "create", project).stdout.decode().strip()
+    done = run(TOOL, "--socket", daemon.socket, "exec", made, "--", "true")
+    assert done.returncode == 0, done.stderr
+    done = run(TOOL, "--socket", daemon.socket, "exec", "--timeout", "61", made, "--", "true")
+    assert done.returncode == 125 and b"60 s" in done.stderr
+
+
+def test_a_run_that_waits_for_stdin_says_so(project):
+    with subprocess.Popen([TOOL, "run", project, "--", "cat"], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        said = process.stderr.readline()
+        assert b"stdin" in said and b"-n" in said
+        out, _ = process.communicate(b"late", timeout=120)
+        assert process.returncode == 0 and out == b"late"
+
+
+def test_fsctl_json_of_a_call_that_fails_is_empty(project, daemon, client):
+    made = client.sandbox(client.codebase({}), FULL)
+    try:
+        def call(*args):
+            return run(FSCTL, "--socket", daemon.socket, "--json", *args)
+
+        for bad in (("tree", made, "nope"), ("tree", "sb_00000000000000000000000000"),
+                    ("diff", "sb_00000000000000000000000000"), ("stat", made, "nope")):
+            done = call(*bad)
+            assert done.returncode == 1 and done.stdout == b"" and done.stderr, bad
+        assert json.loads(call("tree", made).stdout) == []
+        assert json.loads(call("diff", made).stdout) == []
+    finally:
+        client.destroy(made)
+
+
+def readme_session():
+    """README's session: [(command, what is shown below it)]."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = text.split("## A session")[1].split("```console\n")[1].split("```")[0]
+    parts = re.split(r"^# ", block, flags=re.M)[1:]
+    return [tuple(part.partition("\n")[::2]) for part in parts]
+
+
+def settled(text, home):
+    """Without what is different each time: ids, times, the home directory, the daemon's log."""
+    text = re.sub(r"^level=.*\n", "", text.replace(str(home), "/root"), flags=re.M)
+    text = re.sub(r"sb_[0-9a-z]{26}", "sb_ID", text)
+    return re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "WHEN", text)
+
+
+def test_readmes_session_goes_as_it_is_shown(tmp_path):
+    """In a mount namespace of its own, where the default places are empty."""
+    shutil.copytree(ROOT / "examples", tmp_path / "examples", symlinks=True)
+    script = ["exec 2>&1", "mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /var/lib || exit 99"]
+    for command, _ in readme_session():
+        script.append("echo @@@")
+        if command.endswith(" &"):  # what is typed next comes when it is ready
+            script.append(f"exec 3< <({command[:-2]}); daemon=$!")
+            script.append("while read -ru3 line && [ \"$line\" != ready ]; do :; done; echo \"$line\"")
+        else:
+            script.append(command + " <&-")
+    script.append("kill $daemon; cat <&3 > /dev/null")
+    env = {"PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    done = run("unshare", "-m", "bash", "-c", "\n".join(script), env=env, cwd=tmp_path)
+    shown = done.stdout.decode().split("@@@\n")[1:]
+    assert len(shown) == len(readme_session()), done.stdout
+    for (command, expected), got in zip(readme_session(), shown):
+        assert settled(got, tmp_path) == settled(expected, tmp_path), command

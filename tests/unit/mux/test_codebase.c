@@ -241,6 +241,40 @@ static void test_views_keep_the_tree_they_were_made_on(void **state)
     assert_no_garbage(f, 0, 0, 0);
 }
 
+static void test_uploads_and_sandboxes_in_turn_do_not_pile_up_layers(void **state)
+{
+    struct fixture *f = *state;
+    struct af_id id = new_codebase(f);
+    struct af_error err;
+    char text[32];
+    upload(f, id, "kept", "base");
+    struct af_id living = new_sandbox(f, id); // its base must not change
+    for (int i = 0; i < 60; i++) {
+        snprintf(text, sizeof text, "round %d", i);
+        upload(f, id, "f", text);
+        upload(f, id, "kept", text);
+        struct af_id sandbox = new_sandbox(f, id);
+        struct mux_file *file;
+        assert_int_equal(mux_inspect_open_file(f->mux, sandbox.text, "f", 1, &file, &err), 0);
+        assert_file(file, text, strlen(text));
+        mux_file_close(file);
+        assert_int_equal(mux_sandbox_destroy(f->mux, sandbox.text, &err), 0);
+    }
+    struct mux_file *file;
+    assert_int_equal(mux_inspect_open_file(f->mux, living.text, "kept", 4, &file, &err), 0);
+    assert_file(file, "base", 4);
+    mux_file_close(file);
+    expect_error(mux_inspect_open_file(f->mux, living.text, "f", 1, &file, &err), &err,
+                 AF_NOT_FOUND, "'f'");
+    assert_counters(f, id);
+    uint64_t removed;
+    assert_int_equal(store_gc_drain(mux_store(f->mux), &removed), 0);
+    assert_true(stats_of(f).layers <= 5);
+    assert_int_equal(mux_sandbox_destroy(f->mux, living.text, &err), 0);
+    assert_int_equal(mux_codebase_delete(f->mux, id.text, &err), 0);
+    assert_no_garbage(f, 0, 0, 0);
+}
+
 struct replacing {
     struct fixture *fixture;
     struct af_id codebase;
@@ -290,6 +324,7 @@ int main(void)
         fixture_test(test_an_open_file_outlives_its_replacement_and_its_codebase),
         fixture_test(test_opening_what_is_no_file),
         fixture_test(test_views_keep_the_tree_they_were_made_on),
+        fixture_test(test_uploads_and_sandboxes_in_turn_do_not_pile_up_layers),
         fixture_test(test_a_download_sees_one_version_while_uploads_replace_the_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
