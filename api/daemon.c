@@ -10,6 +10,7 @@
 #include "mux/base/clock.h"
 #include "mux/base/log.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -70,7 +71,8 @@ static int make_socket_dir(const char *socket, struct af_error *err)
         return 0;
     *slash = '\0';
     if (mkdir(copy, 0755) < 0)
-        return errno == EEXIST ? 0 : af_error_errno(err, errno, "cannot make the directory %s", copy);
+        return errno == EEXIST ? 0
+                               : af_error_errno(err, errno, "cannot make the directory %s", copy);
     return chmod(copy, 0755) < 0 ? af_error_errno(err, errno, "cannot use %s", copy) : 0;
 }
 
@@ -89,6 +91,22 @@ static int check_rootfs(const char *rootfs, struct af_error *err)
         return af_error_set(err, AF_FAILED_PRECONDITION,
                             "exec.rootfs: %s has no bin/sh, so no command could run", rootfs);
     return 0;
+}
+
+// A mount hides what the directory holds: somebody's files.
+static int check_empty(const char *path, struct af_error *err)
+{
+    DIR *dir = opendir(path);
+    if (!dir)
+        return af_error_errno(err, errno, "cannot use the mount directory %s", path);
+    unsigned names = 0;
+    while (names <= 2 && readdir(dir))
+        names++;
+    closedir(dir);
+    if (names <= 2) // "." and ".."
+        return 0;
+    return af_error_set(err, AF_FAILED_PRECONDITION,
+                        "the mount directory %s is not empty: choose a directory of its own", path);
 }
 
 static bool is_below(const char *path, const char *directory)
@@ -239,7 +257,8 @@ int daemon_start(struct af_config *config, struct daemon **ret, struct af_error 
     if (!daemon->run_dir || check_paths(&daemon->config, err) < 0 || start_mux(daemon, err) < 0 ||
         make_directory(daemon->run_dir, err) < 0 || make_parent(daemon->config.mount, err) < 0 ||
         recover(daemon, err) < 0 || make_directory(daemon->config.mount, err) < 0 ||
-        start_fs(daemon, err) < 0 || start_exec(daemon, err) < 0 || start_server(daemon, err) < 0) {
+        check_empty(daemon->config.mount, err) < 0 || start_fs(daemon, err) < 0 ||
+        start_exec(daemon, err) < 0 || start_server(daemon, err) < 0) {
         daemon_stop(daemon);
         return -1;
     }
@@ -251,7 +270,9 @@ void daemon_stop(struct daemon *daemon)
 {
     if (!daemon)
         return;
-    // Commands are ended first: calls that wait for them then end by themselves.
+    // Commands are ended first, so that the calls that wait for them end with a status.
+    if (daemon->runner)
+        runner_close(daemon->runner);
     if (daemon->server)
         net_server_stop(daemon->server, daemon->config.stop_grace_ns);
     runner_free(daemon->runner);

@@ -353,18 +353,32 @@ int runner_new(const struct runner_options *options, struct runner **ret, struct
     return 0;
 }
 
+static void close_locked(struct runner *runner)
+{
+    runner->closing = true;
+    struct run *run, *next;
+    HASH_ITER (hh, runner->runs, run, next) {
+        if (run->state != RUN_STOPPING && run->box)
+            stop_box(run);
+    }
+    pthread_cond_signal(&runner->wake);
+}
+
+void runner_close(struct runner *runner)
+{
+    AF_CHECK_MAGIC(runner, RUNNER_MAGIC);
+    pthread_mutex_lock(&runner->lock);
+    close_locked(runner);
+    pthread_mutex_unlock(&runner->lock);
+}
+
 void runner_free(struct runner *runner)
 {
     if (!runner)
         return;
     AF_CHECK_MAGIC(runner, RUNNER_MAGIC);
     pthread_mutex_lock(&runner->lock);
-    runner->closing = true;
-    struct run *run, *next;
-    HASH_ITER (hh, runner->runs, run, next)
-        if (run->state != RUN_STOPPING)
-            stop_box(run);
-    pthread_cond_signal(&runner->wake);
+    close_locked(runner);
     while (runner->runs)
         pthread_cond_wait(&runner->drained, &runner->lock);
     pthread_cond_signal(&runner->wake);
@@ -434,9 +448,13 @@ static int start_box(struct runner *runner, struct run *run, const struct mux_at
     };
     // Under the lock, so that run->box is set before any event of it is handled.
     pthread_mutex_lock(&runner->lock);
-    int rc = run->state == RUN_STARTING
-                 ? exec_box_start(runner->engine, &spec, box_started, box_died, run, &run->box, err)
-                 : af_error_set(err, AF_CANCELLED, "the sandbox was destroyed while starting");
+    int rc;
+    if (runner->closing)
+        rc = af_error_set(err, AF_UNAVAILABLE, "the server is stopping");
+    else if (run->state != RUN_STARTING)
+        rc = af_error_set(err, AF_CANCELLED, "the sandbox was destroyed while starting");
+    else
+        rc = exec_box_start(runner->engine, &spec, box_started, box_died, run, &run->box, err);
     pthread_mutex_unlock(&runner->lock);
     return rc;
 }

@@ -26,7 +26,10 @@ struct runner_options {
 };
 
 int runner_new(const struct runner_options *options, struct runner **ret, struct af_error *err);
-// Ends every box, waits for it, and frees. No other call may be under way.
+// The daemon is stopping: nothing starts any more, and every command ends with CANCELLED. Does not
+// wait. Twice is harmless.
+void runner_close(struct runner *runner);
+// Closes, waits until every box has gone, and frees. No other call may be under way.
 void runner_free(struct runner *runner);
 
 // err NULL: done.

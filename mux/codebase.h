@@ -60,7 +60,8 @@ int mux_import_entry(struct mux_import *import, const void *path, size_t path_le
                      int64_t mtime_ns, const void *symlink_target, size_t target_len,
                      struct af_error *err);
 int mux_import_data(struct mux_import *import, const void *data, size_t len, struct af_error *err);
-// `len` bytes of zeros in the place of data: no space on the disk, and no time, whatever the length.
+// `len` bytes of zeros in the place of data: no space on the disk, and no time, whatever the
+// length.
 int mux_import_hole(struct mux_import *import, uint64_t len, struct af_error *err);
 // ABORTED when the codebase changed meanwhile. Frees the import, also on failure.
 int mux_import_commit(struct mux_import *import, struct mux_import_totals *ret,
@@ -76,6 +77,8 @@ int mux_codebase_open_file(struct mux *mux, const char *codebase_id, const void 
 uint64_t mux_file_size(const struct mux_file *file);
 // Bytes read, 0 at the end, or -errno. May block on the disk.
 ssize_t mux_file_read(struct mux_file *file, void *buf, size_t size, uint64_t offset);
+// How many bytes from `offset` on are known to be zeros without reading them: 0 where data is.
+uint64_t mux_file_hole(struct mux_file *file, uint64_t offset);
 void mux_file_close(struct mux_file *file);
 
 struct mux_file_info {

@@ -20,8 +20,8 @@
 // The content of one object, complete. A zeroed one is empty content.
 struct mux_content {
     uint64_t size;
-    void *inline_data;                // malloc'd, `size` bytes, or NULL
-    struct store_blob *blob;          // ours, or NULL
+    void *inline_data;       // malloc'd, `size` bytes, or NULL
+    struct store_blob *blob; // ours, or NULL
     bool has_digest;
     uint8_t sha256[MUX_SHA256_BYTES]; // of a blob, when has_digest
 };

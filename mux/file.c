@@ -157,6 +157,22 @@ ssize_t mux_file_read(struct mux_file *file, void *buf, size_t size, uint64_t of
     return (ssize_t)size;
 }
 
+uint64_t mux_file_hole(struct mux_file *file, uint64_t offset)
+{
+    AF_CHECK_MAGIC(file, FILE_MAGIC);
+    if (offset >= file->size || (!file->blob && offset < file->inline_len))
+        return 0;
+    uint64_t data = file->size;
+    if (file->blob) { // its descriptor's offset, which this moves, is nobody's
+        off_t found = lseek(store_blob_fd(file->blob), (off_t)offset, SEEK_DATA);
+        if (found < 0 && errno != ENXIO) // ENXIO: no more data
+            return 0;
+        if (found >= 0 && (uint64_t)found < data)
+            data = (uint64_t)found;
+    }
+    return data - offset;
+}
+
 void mux_file_close(struct mux_file *file)
 {
     AF_CHECK_MAGIC(file, FILE_MAGIC);

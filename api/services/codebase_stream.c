@@ -103,10 +103,18 @@ struct download {
 
 void service_stream_file(struct grpc_call *call, struct mux_file *file, uint64_t *offset,
                          enum grpc_sent (*send)(struct grpc_call *call, const void *data,
-                                                size_t len))
+                                                size_t len),
+                         enum grpc_sent (*send_hole)(struct grpc_call *call, uint64_t len))
 {
     uint8_t chunk[CHUNK_BYTES];
     for (;;) {
+        uint64_t hole = send_hole ? mux_file_hole(file, *offset) : 0;
+        if (hole >= CHUNK_BYTES) { // a smaller one is read
+            *offset += hole;
+            if (send_hole(call, hole) != GRPC_SENT)
+                return;
+            continue;
+        }
         ssize_t n = mux_file_read(file, chunk, sizeof chunk, *offset);
         if (n < 0) {
             struct af_error err;
@@ -156,7 +164,7 @@ void codebase_download_writable(struct grpc_call *call)
 {
     struct download *download = grpc_call_data(call);
     if (download)
-        service_stream_file(call, download->file, &download->offset, send_chunk);
+        service_stream_file(call, download->file, &download->offset, send_chunk, NULL);
 }
 
 void codebase_download_free(struct grpc_call *call)

@@ -119,12 +119,20 @@ static void import_free(struct grpc_call *call)
 struct reading {
     struct mux_file *file;
     uint64_t offset;
+    bool holes; // the client knows of them
 };
 
 static enum grpc_sent send_piece(struct grpc_call *call, const void *data, size_t len)
 {
     Agentfense__V1__ReadFileChunk chunk = AGENTFENSE__V1__READ_FILE_CHUNK__INIT;
     chunk.data = service_bytes(data, len);
+    return grpc_call_send(call, &chunk.base);
+}
+
+static enum grpc_sent send_hole(struct grpc_call *call, uint64_t len)
+{
+    Agentfense__V1__ReadFileChunk chunk = AGENTFENSE__V1__READ_FILE_CHUNK__INIT;
+    chunk.hole = len;
     return grpc_call_send(call, &chunk.base);
 }
 
@@ -146,6 +154,7 @@ static void read_message(struct grpc_call *call, const ProtobufCMessage *message
         grpc_call_finish_error(call, &err);
         return;
     }
+    reading->holes = request->holes;
     grpc_call_set_data(call, reading);
 }
 
@@ -153,7 +162,8 @@ static void read_writable(struct grpc_call *call)
 {
     struct reading *reading = grpc_call_data(call);
     if (reading)
-        service_stream_file(call, reading->file, &reading->offset, send_piece);
+        service_stream_file(call, reading->file, &reading->offset, send_piece,
+                            reading->holes ? send_hole : NULL);
 }
 
 static void read_free(struct grpc_call *call)

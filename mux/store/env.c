@@ -114,6 +114,39 @@ int store_refuse_schema(const struct store *store, uint64_t found, struct af_err
                         store->dir, found, STORE_SCHEMA_VERSION);
 }
 
+// Reading a page that the file does not have is SIGBUS: a database that lost its end, or all of it,
+// is refused before its pages are looked at. `env` is open; only its meta pages have been read.
+static int check_length(MDB_env *env, const char *path, struct af_error *err)
+{
+    MDB_stat stat;
+    MDB_envinfo info;
+    mdb_filehandle_t fd;
+    struct stat st;
+    mdb_env_stat(env, &stat);
+    mdb_env_info(env, &info);
+    if (mdb_env_get_fd(env, &fd) != 0 || fstat(fd, &st) < 0)
+        return af_error_errno(err, errno, "cannot read %s/data.mdb", path);
+    if ((uint64_t)st.st_size >= (info.me_last_pgno + 1) * stat.ms_psize)
+        return 0;
+    return af_error_set(err, AF_DATA_LOSS,
+                        "%s/data.mdb is cut short: restore the state directory from a backup",
+                        path);
+}
+
+// A store that was in use has a database: an empty one in its place would be the loss of
+// everything.
+static int check_present(struct store *store, const char *path, struct af_error *err)
+{
+    struct stat st;
+    if (fstatat(store->store_fd, "data.mdb", &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_size > 0)
+        return 0;
+    return af_error_set(
+        err, AF_DATA_LOSS,
+        "%s/data.mdb is missing or empty, though this directory was in use: restore "
+        "the state directory from a backup, or choose an empty one",
+        path);
+}
+
 // Reads the version with LMDB's read-only mode and without its lock file: nothing is changed.
 static int check_schema(struct store *store, const char *path, struct af_error *err)
 {
@@ -127,6 +160,10 @@ static int check_schema(struct store *store, const char *path, struct af_error *
         rc = mdb_env_set_maxdbs(env, STORE_DBI_COUNT);
     if (rc == 0)
         rc = mdb_env_open(env, path, MDB_RDONLY | MDB_NOLOCK | MDB_NOTLS, 0600);
+    if (rc == 0 && check_length(env, path, err) < 0) {
+        mdb_env_close(env);
+        return -1;
+    }
     if (rc == 0)
         rc = mdb_txn_begin(env, NULL, MDB_RDONLY, &mdb);
     if (rc == 0)
@@ -264,8 +301,8 @@ static int open_store(struct store *store, struct af_error *err)
         openat(store->dir_fd, "store", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     if (store->store_fd < 0)
         return af_error_errno(err, errno, "cannot use %s", path);
-    if (store_synced_open(store, store->store_fd, err) < 0 || check_schema(store, path, err) < 0 ||
-        open_env(store, path, err) < 0)
+    if (store_synced_open(store, store->store_fd, err) < 0 || check_present(store, path, err) < 0 ||
+        check_schema(store, path, err) < 0 || open_env(store, path, err) < 0)
         return -1;
     int rc = open_databases(store, false);
     if (rc == 0)

@@ -5,6 +5,7 @@ import pathlib
 import socket
 import stat
 import subprocess
+import time
 
 import grpc
 import pytest
@@ -52,8 +53,10 @@ def test_sigterm_stops_cleanly_with_commands_running(new_daemon):
     client.out(sandbox, "until test -e started; do :; done")
     below = processes_below(daemon.process.pid)
     assert below
+    begun = time.monotonic()
     assert daemon.stop() == 0
-    assert call.exception() is not None
+    assert time.monotonic() - begun < 8  # not the grace period: commands are ended at once
+    assert call.exception().code() == grpc.StatusCode.CANCELLED
     assert not [p for p in below if alive(p)]
     assert not mounts_under(daemon.dir)
     assert not daemon.socket.exists()
@@ -113,6 +116,36 @@ def test_one_instance_per_state_directory(new_daemon):
     assert second.returncode != 0
     assert str(daemon.process.pid) in second.stderr and str(daemon.state) in second.stderr
     daemon.client().codebase()
+
+
+def test_a_mount_directory_with_files_is_refused(new_daemon):
+    daemon = new_daemon()
+    daemon.mount.mkdir()
+    (daemon.mount / "mine").write_text("x")
+    with pytest.raises(RuntimeError):
+        daemon.start()
+    assert "not empty" in daemon.log_text() and (daemon.mount / "mine").read_text() == "x"
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "missing"])
+def test_a_damaged_database_is_refused_with_a_sentence(new_daemon, damage):
+    daemon = new_daemon().start()
+    client = daemon.client()
+    codebase = client.codebase({f"f{i}": "x" * 1000 for i in range(100)})
+    assert daemon.stop() == 0
+    data = daemon.state / "store/data.mdb"
+    whole = data.read_bytes()
+    if damage == "missing":
+        data.unlink()
+    else:
+        data.write_bytes(whole[: len(whole) // 2 // 4096 * 4096] if damage == "truncated" else b"")
+    with pytest.raises(RuntimeError):
+        daemon.start()
+    assert "agentfensed: " in daemon.log_text()
+    assert "data.mdb" in daemon.log_text() or "state directory" in daemon.log_text()
+    data.write_bytes(whole)
+    daemon.start()
+    assert daemon.client().download(codebase, "f7") == b"x" * 1000
 
 
 def test_the_mount_of_a_living_daemon_is_never_taken(new_daemon, tmp_path):

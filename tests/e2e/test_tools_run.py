@@ -384,6 +384,22 @@ def test_apply_writes_zeros_as_holes(tmp_path):
         assert st.st_size == size and st.st_blocks * 512 < 1 << 20, name
 
 
+def test_apply_of_a_file_of_2_tib_costs_neither_time_nor_space(small_disk):
+    project = small_disk / "project"
+    project.mkdir()
+    began = time.monotonic()
+    done = full(project, "truncate -s 2T made; echo x > moved; truncate -s 2T moved; "
+                "printf y >> moved", "--apply", "--diff")
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - began < 20  # with the start of a private daemon
+    assert os.stat(project / "made").st_size == 2 << 40
+    with open(project / "moved", "rb") as file:
+        assert file.read(3) == b"x\n\0"
+        file.seek(2 << 40)
+        assert file.read() == b"y"
+    assert shutil.disk_usage(small_disk).used < 1 << 20
+
+
 def test_without_a_timeout_the_servers_maximum_is_taken(project, new_daemon):
     daemon = new_daemon("--exec-timeout-max", "60s").start()
     done = run(TOOL, "--socket", daemon.socket, "run", project, "--", "true")
@@ -443,7 +459,8 @@ def test_readmes_session_goes_as_it_is_shown(tmp_path):
         script.append("echo @@@")
         if command.endswith(" &"):  # what is typed next comes when it is ready
             script.append(f"exec 3< <({command[:-2]}); daemon=$!")
-            script.append("while read -ru3 line && [ \"$line\" != ready ]; do :; done; echo \"$line\"")
+            script.append("while read -ru3 line && [ \"$line\" != ready ]; do :; done")
+            script.append("echo \"$line\"")
         else:
             script.append(command + " <&-")
     script.append("kill $daemon; cat <&3 > /dev/null")

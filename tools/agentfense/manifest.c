@@ -18,12 +18,6 @@ int manifest_compare_paths(const char *a, const char *b)
     return (left > right) - (left < right);
 }
 
-bool manifest_is_within(const char *path, const char *ancestor)
-{
-    size_t len = strlen(ancestor);
-    return len == 0 || (strncmp(path, ancestor, len) == 0 && (!path[len] || path[len] == '/'));
-}
-
 void manifest_add(struct manifest *manifest, const char *path, const struct stat *st, bool skipped)
 {
     manifest->entries =

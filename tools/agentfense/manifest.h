@@ -28,8 +28,6 @@ struct manifest {
 
 // By components: '/' sorts before every other byte.
 int manifest_compare_paths(const char *a, const char *b);
-// Whether `path` is `ancestor` or below it; "" is above everything.
-bool manifest_is_within(const char *path, const char *ancestor);
 
 // In path order.
 void manifest_add(struct manifest *manifest, const char *path, const struct stat *st, bool skipped);

@@ -101,13 +101,13 @@ static void print_options(unsigned takes, FILE *out)
     if (takes & TAKES_COMMAND)
         fputs("  --env K=V      a variable for the command, may be repeated\n"
               "  --workdir DIR  where the command starts; default /workspace\n"
-              "  --timeout S    end the command after S seconds; default: as long as the server allows\n"
+              "  --timeout S    end the command after S seconds; default: as long as the server "
+              "allows\n"
               "  -n, --no-stdin do not pass stdin on. It is passed, to its end and at most 3 MiB,\n"
               "                 when it is not a terminal\n",
               out);
     fputs("  --socket PATH  the daemon's socket; default $" AF_SOCKET_ENV, out);
-    fputs(takes & TAKES_RUN ? ", else a private daemon\n" : ", else " AF_SOCKET_DEFAULT "\n",
-          out);
+    fputs(takes & TAKES_RUN ? ", else a private daemon\n" : ", else " AF_SOCKET_DEFAULT "\n", out);
     fputs("  --help         this text, or a command's\n  --version      the version\n", out);
 }
 

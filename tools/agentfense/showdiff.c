@@ -2,6 +2,7 @@
 #include "tools/agentfense/showdiff.h"
 
 #include "mux/base/cleanup.h"
+#include "mux/base/limits.h"
 #include "tools/agentfense/beneath.h"
 #include "tools/agentfense/interrupt.h"
 #include "tools/agentfense/plan.h"
@@ -33,6 +34,9 @@ static int write_piece(void *arg, const ProtobufCMessage *message, struct af_err
     struct destination *to = arg;
     if (interrupt_check(err) < 0)
         return -1;
+    if (chunk->hole > (uint64_t)(AF_FILE_SIZE_MAX - to->offset))
+        return af_error_set(err, AF_INTERNAL, "the daemon sent too much of '%s'", to->path);
+    to->offset += (off_t)chunk->hole;
     int rc = sparse_write(to->fd, chunk->data.data, chunk->data.len, to->offset);
     to->offset += (off_t)chunk->data.len;
     return rc < 0 ? af_error_errno(err, rc, "cannot write the content of '%s'", to->path) : 0;
@@ -45,6 +49,7 @@ int view_fetch(void *arg, const char *path, int fd, struct af_error *err)
     Agentfense__V1__ReadFileRequest request = AGENTFENSE__V1__READ_FILE_REQUEST__INIT;
     request.sandbox_id = af_client_text(source->sandbox_id);
     request.path = af_client_text(path);
+    request.holes = true;
     if (rpc_stream(source->client, "/agentfense.v1.TreeService/ReadFile", &request.base,
                    &agentfense__v1__read_file_chunk__descriptor, write_piece, &to, err) < 0)
         return -1;

@@ -435,6 +435,19 @@ static void test_a_file_of_8_tib_of_holes_costs_no_space_and_no_time(void **stat
     assert_int_equal(mux_file_size(file), AF_FILE_SIZE_MAX);
     assert_int_equal(mux_file_read(file, got, 6, AF_FILE_SIZE_MAX - 8193), 6);
     assert_memory_equal(got, "\0data\0", 6);
+    // A reader can jump from data to data.
+    uint64_t to_data = mux_file_hole(file, 0);
+    assert_true(to_data > AF_FILE_SIZE_MAX - (1 << 20) && to_data <= AF_FILE_SIZE_MAX - 8192);
+    assert_int_equal(mux_file_hole(file, AF_FILE_SIZE_MAX - 8192), 0);
+    assert_int_equal(mux_file_hole(file, AF_FILE_SIZE_MAX), 0);
+    assert_int_equal(mux_file_hole(file, UINT64_MAX), 0);
+    mux_file_close(file);
+    import = begin(f, id);
+    must_put(import, "small", S_IFREG | 0644, "data");
+    must_commit(import);
+    file = open_file(f, id, "small");
+    assert_int_equal(mux_file_hole(file, 3), 0);
+    assert_int_equal(mux_file_hole(file, 4), 0);
     mux_file_close(file);
 }
 
