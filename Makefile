@@ -21,7 +21,7 @@ B := $(BUILD)/$(VARIANT)$(if $(filter system,$(FUSE)),-sysfuse)
 
 # ---- goals that build nothing here ------------------------------------------------------
 .PHONY: help deps check check-full run clean distclean all bins lib-check objs unit units \
-        format tidy style gen fuzz fuzzers
+        format tidy style gen fuzz fuzzers bench-exec
 help:
 	@echo 'make              build the daemon and tools (VARIANT=release|asan|tsan, FUSE=system)'
 	@echo 'make run          install what is needed, build, and show the demo'
@@ -32,6 +32,7 @@ help:
 	@echo 'make unit T=f.c   build and run one unit test (under ASan unless VARIANT is given)'
 	@echo 'make units        build every unit test of the variant'
 	@echo 'make fuzz         a short run of every fuzzer'
+	@echo 'make bench-exec   start, exec and destroy beside a bare bubblewrap'
 	@echo 'make style | format | tidy | clean | distclean'
 
 deps:
@@ -56,6 +57,10 @@ distclean:
 
 style:
 	@$(PYTHON) tests/style/check.py
+
+bench-exec: deps
+	@$(MAKE) --no-print-directory VARIANT=release all
+	@$(PYTHON) bench/exec.py
 
 fuzz: deps
 	@$(PYTHON) tests/run full --only fuzz
@@ -103,7 +108,7 @@ endif
 PRIVATE_FUSE := $(if $(filter system,$(FUSE)),,$(wildcard $(FUSE_DIR)/lib/libfuse3.a))
 PKGS := liburing lmdb libseccomp libprotobuf-c libnghttp2 libcrypto libcurl jansson \
         libcyaml yaml-0.1 libfyaml liburcu libsystemd libcap libarchive
-BUILD_GOALS := $(filter-out help deps check check-full run clean distclean style format fuzz, \
+BUILD_GOALS := $(filter-out help deps check check-full run clean distclean style format fuzz bench-exec, \
                  $(or $(MAKECMDGOALS),all))
 ifneq ($(BUILD_GOALS),)
 PKGS_HERE   := $(shell for p in $(PKGS); do pkg-config --exists $$p 2>/dev/null && echo $$p; done)

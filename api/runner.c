@@ -222,7 +222,7 @@ static void handle_stopped(struct run *run)
         rc = mux_sandbox_destroy(runner->mux, run->id, &error);
         leave_unless_destroyed(run, true);
     }
-    if (rc < 0)
+    if (rc < 0 && error.status != AF_NOT_FOUND) // gone already: somebody destroyed it twice
         af_log(AF_LOG_ERROR, "runner", "could not record the end of a sandbox",
                "sandbox=%s error=\"%s\"", run->id, error.text);
     end_run(run, rc < 0 ? &error : NULL);
