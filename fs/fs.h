@@ -91,10 +91,10 @@ void fs_session_free(struct fs_session *session);
 // delivery may wait for requests that are under way.
 void fs_invalidate_flush(struct fs_session *session);
 
-// Claims a mountpoint for this process, before fs_recover, so that no daemon ever takes the mount of
-// another one that lives for a dead one's: a file <mountpoint>.lock beside it, held with flock and
-// removed by fs_unlock_mountpoint. *ret_fd is the caller's. FAILED_PRECONDITION, with the holder's
-// pid, when another process holds it.
+// Claims a mountpoint for this process, before fs_recover, so that no daemon ever takes the mount
+// of another one that lives for a dead one's: a file <mountpoint>.lock beside it, held with flock
+// and removed by fs_unlock_mountpoint. *ret_fd is the caller's. FAILED_PRECONDITION, with the
+// holder's pid, when another process holds it.
 int fs_lock_mountpoint(const char *mountpoint, int *ret_fd, struct af_error *err);
 // Gives it back. A negative fd is ignored.
 void fs_unlock_mountpoint(const char *mountpoint, int fd);
