@@ -134,7 +134,10 @@ void net_conn_close(struct net_conn *conn)
         grpc_call_closed(call);
     }
     nghttp2_session_del(conn->session);
-    close(conn->fd); // leaves the epoll set with it
+    // Explicitly: a child process between fork and exec holds the descriptor too, and as long as it
+    // does, close() alone would leave the connection in the epoll set.
+    epoll_ctl(server->epoll_fd, EPOLL_CTL_DEL, conn->fd, NULL);
+    close(conn->fd);
     net_buf_fini(&conn->out);
     if (conn->next)
         conn->next->prev = conn->prev;

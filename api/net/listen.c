@@ -227,6 +227,7 @@ void net_listeners_close(struct net_server *server)
         if (listener->path && stat(listener->path, &st) == 0 && st.st_dev == listener->dev &&
             st.st_ino == listener->ino)
             unlink(listener->path);
+        epoll_ctl(server->epoll_fd, EPOLL_CTL_DEL, listener->fd, NULL); // see net_conn_close
         close(listener->fd);
         free(listener->path);
     }

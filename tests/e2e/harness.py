@@ -167,7 +167,9 @@ class Client:
     """The stubs of every service over one channel, and the calls that tests make most."""
 
     def __init__(self, target):
-        self.channel = grpc.insecure_channel(target)
+        # A connection of its own: gRPC shares them, also with a daemon that has gone since.
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        self.channel = grpc.insecure_channel(target, options)
         self.codebases = pbgrpc.CodebaseServiceStub(self.channel)
         self.sandboxes = pbgrpc.SandboxServiceStub(self.channel)
         self.inspect = afgrpc.InspectServiceStub(self.channel)

@@ -29,7 +29,7 @@ static json_t *parse(struct output *output)
     json_finish(&output->json);
     fclose(output->file);
     json_error_t error;
-    json_t *root = json_loads(output->text, JSON_REJECT_DUPLICATES, &error);
+    json_t *root = json_loads(output->text, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
     if (!root)
         fail_msg("%s in %s", error.text, output->text);
     free(output->text);
