@@ -470,3 +470,26 @@ def test_readmes_session_goes_as_it_is_shown(tmp_path):
     assert len(shown) == len(readme_session()), done.stdout
     for (command, expected), got in zip(readme_session(), shown):
         assert settled(got, tmp_path) == settled(expected, tmp_path), command
+
+
+DEEP = """python3 -c "
+import os
+for i in range(2200):
+    os.mkdir('d'); os.chdir('d')
+"; echo kept > a-file"""
+
+
+def test_paths_too_long_for_any_program_hide_nothing_else(project):
+    done = full(project, DEEP)
+    assert done.returncode == 0, done.stderr
+    assert b"a-file" in done.stderr and b"more changes lie at paths of over" in done.stderr
+    before = sorted(os.listdir(project))
+    refused = full(project, DEEP, "--apply")
+    assert refused.returncode == 125 and b"nothing is applied" in refused.stderr
+    assert sorted(os.listdir(project)) == before
+
+
+def test_two_private_daemons_run_their_sandboxes_as_different_users(project):
+    script = "cat /proc/self/uid_map"
+    uids = {full(project, script).stdout.split()[1] for _ in range(2)}
+    assert len(uids) == 2 and all(int(uid) > 1_000_000_000 for uid in uids)

@@ -67,6 +67,10 @@ int changes_add(struct changes *changes, const Agentfense__V1__DiffEntry *entry,
 {
     if (check_entry(entry, err) < 0)
         return -1;
+    if (entry->path.len > AF_PATH_MAX || entry->old_path.len > AF_PATH_MAX) {
+        changes->too_long++;
+        return 0;
+    }
     bool is_rename = (int)entry->change == CHANGE_RENAMED;
     AF_CLEANUP_FREE char *path = copy_path(entry->path);
     AF_CLEANUP_FREE char *old_path = is_rename ? copy_path(entry->old_path) : NULL;

@@ -33,6 +33,7 @@ struct change {
 struct changes {
     struct change *list; // by path; RENAMED before MODIFIED at the same path
     size_t count, max;
+    size_t too_long; // more changes, at paths over AF_PATH_MAX: no program can open those
 };
 
 int changes_fetch(struct af_client *client, const char *sandbox_id, struct changes *ret,

@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -70,8 +71,25 @@ static int make_dir(struct keeper *keeper, struct af_error *err)
 
 // ---- in the keeper and the daemon
 
+// Host uids of its own for a private daemon, so that two of them, or one and the machine's daemon,
+// never run sandboxes as the same user: a random range far above the default one.
+#define PRIVATE_UIDS      16u
+#define PRIVATE_UID_FIRST 1000000000u
+#define PRIVATE_UID_SPAN  (1u << 27) // ranges
+
+static void choose_uids(char base[16])
+{
+    uint32_t random;
+    if (getrandom(&random, sizeof random, 0) != sizeof random)
+        random = (uint32_t)getpid();
+    snprintf(base, 16, "%u", PRIVATE_UID_FIRST + random % PRIVATE_UID_SPAN * PRIVATE_UIDS);
+}
+
 static void exec_daemon(const struct keeper *keeper, const char *program, int out, pid_t parent)
 {
+    char uid_base[16], uid_count[16];
+    choose_uids(uid_base);
+    snprintf(uid_count, sizeof uid_count, "%u", PRIVATE_UIDS - 2); // two to spare around it
     char state[KEEPER_DIR_MAX + 16], mount[KEEPER_DIR_MAX + 16];
     sigset_t none;
     path_in(keeper, "state", state);
@@ -83,7 +101,7 @@ static void exec_daemon(const struct keeper *keeper, const char *program, int ou
     if (prctl(PR_SET_PDEATHSIG, SIGTERM) < 0 || getppid() != parent || dup2(out, 1) < 0)
         _exit(127);
     execl(program, program, "--state", state, "--socket", keeper->socket, "--mount", mount,
-          (char *)NULL);
+          "--uid-base", uid_base, "--uid-count", uid_count, (char *)NULL);
     fprintf(stderr, "cannot run %s: %s\n", program, strerror(errno));
     _exit(127);
 }

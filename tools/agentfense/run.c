@@ -107,6 +107,16 @@ static int finish(struct run *run, struct af_error *err)
         fprintf(stderr, "agentfense: cannot list the changes: %s\n", err->text);
         return -1;
     }
+    if (run->changes.too_long > 0) {
+        fprintf(
+            stderr,
+            "agentfense: %zu more changes lie at paths of over %d bytes; they are not listed%s\n",
+            run->changes.too_long, AF_PATH_MAX, options->apply ? ", and nothing is applied" : "");
+        if (options->apply) {
+            print_changes(run, "NOT applied", LIST_LINES_MAX);
+            return -1;
+        }
+    }
     if (options->diff &&
         show_diffs(&source, run->root, &run->changes, &run->manifest, stderr, err) < 0) {
         fprintf(stderr, "agentfense: cannot show the changes: %s\n", err->text);
