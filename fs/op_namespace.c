@@ -1,4 +1,4 @@
-// Names made, moved and removed: CREATE, MKNOD, MKDIR, SYMLINK, UNLINK, RMDIR, RENAME.
+// Names made, moved and removed: CREATE, MKNOD, MKDIR, SYMLINK, LINK, UNLINK, RMDIR, RENAME.
 //
 // mux decides each one by its rules and commits it before it returns. The kernel has already
 // applied the umask and checked the parent's mode bits. Owns nothing. Read next: mux/ops.h.
@@ -136,4 +136,26 @@ void fs_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_
     call.new_name = new_name;
     call.flags = flags;
     fs_call_dispatch(&call, run_rename);
+}
+
+static int run_link(struct fs_call *call)
+{
+    struct mux_entry entry;
+    int rc = fs_check_name(call->new_name);
+    if (rc != 0)
+        return rc;
+    rc = mux_link(call->session->mux, &call->ctx, call->nodeid, call->new_parent, call->new_name,
+                  &entry);
+    if (rc == 0)
+        fs_answer_entry(call, &entry);
+    return rc;
+}
+
+void fs_op_link(fuse_req_t req, fuse_ino_t nodeid, fuse_ino_t parent, const char *name)
+{
+    struct fs_call call;
+    fs_call_begin(&call, req, FS_OP_LINK, nodeid);
+    call.new_parent = parent;
+    call.new_name = name;
+    fs_call_dispatch(&call, run_link);
 }

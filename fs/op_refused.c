@@ -1,9 +1,9 @@
 // Operations that this version refuses, each with the errno that lets programs fall back.
 //
 // ENOSYS is remembered by the kernel for the whole connection: it answers EOPNOTSUPP (xattrs,
-// fallocate) or does the work itself (lseek, copy_file_range) and does not ask again. link is
-// EPERM, what a file system without hard links says. Here so that they are counted, and so that
-// each has its place when it is implemented. Owns nothing. Read next: ops.c.
+// fallocate) or does the work itself (lseek, copy_file_range) and does not ask again. Here so that
+// they are counted, and so that each has its place when it is implemented. Owns nothing. Read next:
+// ops.c.
 #include "fs/ops.h"
 
 static void refuse(fuse_req_t req, enum fs_op op, fuse_ino_t nodeid, int errnum)
@@ -11,13 +11,6 @@ static void refuse(fuse_req_t req, enum fs_op op, fuse_ino_t nodeid, int errnum)
     struct fs_call call;
     fs_call_begin(&call, req, op, nodeid);
     fs_call_send(&call, -errnum);
-}
-
-void fs_op_link(fuse_req_t req, fuse_ino_t nodeid, fuse_ino_t parent, const char *name)
-{
-    (void)parent;
-    (void)name;
-    refuse(req, FS_OP_LINK, nodeid, EPERM);
 }
 
 void fs_op_access(fuse_req_t req, fuse_ino_t nodeid, int mask)

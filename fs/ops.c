@@ -48,9 +48,9 @@ const struct fuse_lowlevel_ops fs_ops = {
     .unlink = fs_op_unlink,
     .rmdir = fs_op_rmdir,
     .rename = fs_op_rename,
+    .link = fs_op_link,
 
     // Refused for now, counted, with an errno that programs know how to handle.
-    .link = fs_op_link,
     .access = fs_op_access, // default_permissions: the kernel decides and does not ask
     .setxattr = fs_op_setxattr,
     .getxattr = fs_op_getxattr,

@@ -69,6 +69,10 @@ int mux_mkdir(struct mux *mux, const struct mux_ctx *ctx, uint64_t parent, const
               mode_t mode, struct mux_entry *ret);
 int mux_symlink(struct mux *mux, const struct mux_ctx *ctx, uint64_t parent, const char *name,
                 const char *target, struct mux_entry *ret);
+// Another name for a file, or the first one of a file made by O_TMPFILE. Level write at all its
+// names and at the new one, else -EACCES; -EXDEV between views, -EMLINK beyond AF_LINKS_MAX.
+int mux_link(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, uint64_t new_parent,
+             const char *new_name, struct mux_entry *ret);
 int mux_unlink(struct mux *mux, const struct mux_ctx *ctx, uint64_t parent, const char *name);
 int mux_rmdir(struct mux *mux, const struct mux_ctx *ctx, uint64_t parent, const char *name);
 // flags: 0, RENAME_NOREPLACE or RENAME_EXCHANGE (linux/fs.h), anything else -EINVAL.

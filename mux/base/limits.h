@@ -10,6 +10,7 @@
 #define AF_PATH_MAX           4095        // bytes in a path given to an RPC (PATH_MAX - 1)
 #define AF_SYMLINK_MAX        4095        // bytes in a symlink target
 #define AF_FILE_SIZE_MAX      (1LL << 43) // bytes in one file (8 TiB)
+#define AF_LINKS_MAX          4096        // names of one file: each is looked at to learn its level
 #define AF_INLINE_CONTENT_MAX 2048        // bytes of a file kept in its LMDB record
 #define AF_CODEBASE_SIZE_MAX  (1LL << 60) // bytes in all files of a codebase, for holes cost nothing
 

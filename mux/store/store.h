@@ -186,6 +186,21 @@ int store_version_find(struct store_txn *txn, uint64_t version, uint64_t *ret_la
 int store_layer_inodes(struct store_txn *txn, uint64_t layer,
                        int (*fn)(void *arg, const struct store_inode *inode), void *arg);
 
+// Where the names of a file with several names may be: (layer, fid) -> (parent, name). Hints: a
+// name counts only when its entry leads to the fid, so what a frozen layer tells of names that are
+// gone does no harm. Files with one name need none: their record has it.
+int store_link_put(struct store_txn *txn, uint64_t layer, uint64_t fid, uint64_t parent,
+                   const char *name, size_t name_len);
+// No error when absent.
+int store_link_del(struct store_txn *txn, uint64_t layer, uint64_t fid, uint64_t parent,
+                   const char *name, size_t name_len);
+// All of a fid in this layer.
+int store_link_clear(struct store_txn *txn, uint64_t layer, uint64_t fid);
+// The callback returns 0 to go on, else its value ends the walk and is returned. It may read.
+int store_link_walk(struct store_txn *txn, uint64_t layer, uint64_t fid,
+                    int (*fn)(void *arg, uint64_t parent, const char *name, size_t name_len),
+                    void *arg);
+
 // Unlinked inodes that something may still hold open: (layer, fid).
 int store_orphan_put(struct store_txn *txn, uint64_t layer, uint64_t fid);
 int store_orphan_del(struct store_txn *txn, uint64_t layer, uint64_t fid);

@@ -360,6 +360,14 @@ int mux_rmdir(struct mux *mux, const struct mux_ctx *ctx, uint64_t parent, const
     return fake_remove(ctx, parent, name);
 }
 
+// What the fake has not got.
+int mux_link(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, uint64_t new_parent,
+             const char *new_name, struct mux_entry *ret)
+{
+    (void)mux, (void)ctx, (void)nodeid, (void)new_parent, (void)new_name, (void)ret;
+    return -EPERM;
+}
+
 int mux_rename(struct mux *mux, const struct mux_ctx *ctx, uint64_t parent, const char *name,
                uint64_t new_parent, const char *new_name, unsigned flags)
 {
