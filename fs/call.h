@@ -30,6 +30,7 @@ enum fs_answer {
     FS_ANSWER_BUF,
     FS_ANSWER_WRITTEN,
     FS_ANSWER_STATFS,
+    FS_ANSWER_OFFSET, // of an lseek
 };
 
 struct fs_call {
@@ -52,6 +53,8 @@ struct fs_call {
     const char *data;
     size_t size;
     off_t offset;
+    off_t to_offset; // of a copy; its other file is new_parent
+    off_t length;    // of a fallocate
 
     enum fs_answer answer;
     union {
@@ -65,6 +68,7 @@ struct fs_call {
             size_t size;
         } buf;
         struct statvfs statvfs;
+        off_t offset;
     } out;
     bool read_open; // `read` must be given back once the answer is sent
     struct mux_read read;

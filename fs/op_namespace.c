@@ -1,4 +1,5 @@
-// Names made, moved and removed: CREATE, MKNOD, MKDIR, SYMLINK, LINK, UNLINK, RMDIR, RENAME.
+// Names made, moved and removed: CREATE, TMPFILE, MKNOD, MKDIR, SYMLINK, LINK, UNLINK, RMDIR,
+// RENAME.
 //
 // mux decides each one by its rules and commits it before it returns. The kernel has already
 // applied the umask and checked the parent's mode bits. Owns nothing. Read next: mux/ops.h.
@@ -39,6 +40,24 @@ void fs_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mo
     call.mode = mode;
     call.flags = (unsigned)file->flags;
     fs_call_dispatch(&call, run_create);
+}
+
+static int run_tmpfile(struct fs_call *call)
+{
+    struct mux_entry entry;
+    int rc = mux_tmpfile(call->session->mux, &call->ctx, call->nodeid, call->mode, &entry);
+    if (rc == 0)
+        fs_answer_create(call, &entry);
+    return rc;
+}
+
+void fs_op_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_file_info *file)
+{
+    struct fs_call call;
+    fs_call_begin(&call, req, FS_OP_TMPFILE, parent);
+    call.mode = mode;
+    call.flags = (unsigned)file->flags;
+    fs_call_dispatch(&call, run_tmpfile);
 }
 
 static int run_make(struct fs_call *call)

@@ -47,36 +47,3 @@ void fs_op_removexattr(fuse_req_t req, fuse_ino_t nodeid, const char *name)
     (void)name;
     refuse(req, FS_OP_REMOVEXATTR, nodeid, ENOSYS);
 }
-
-void fs_op_fallocate(fuse_req_t req, fuse_ino_t nodeid, int mode, off_t offset, off_t length,
-                     struct fuse_file_info *file)
-{
-    (void)mode;
-    (void)offset;
-    (void)length;
-    (void)file;
-    refuse(req, FS_OP_FALLOCATE, nodeid, ENOSYS);
-}
-
-void fs_op_lseek(fuse_req_t req, fuse_ino_t nodeid, off_t offset, int whence,
-                 struct fuse_file_info *file)
-{
-    (void)offset;
-    (void)whence;
-    (void)file;
-    refuse(req, FS_OP_LSEEK, nodeid, ENOSYS);
-}
-
-void fs_op_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_offset,
-                           struct fuse_file_info *from_file, fuse_ino_t to, off_t to_offset,
-                           struct fuse_file_info *to_file, size_t size, int flags)
-{
-    (void)from_offset;
-    (void)from_file;
-    (void)to;
-    (void)to_offset;
-    (void)to_file;
-    (void)size;
-    (void)flags;
-    refuse(req, FS_OP_COPY_FILE_RANGE, from, ENOSYS);
-}

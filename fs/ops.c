@@ -39,10 +39,14 @@ const struct fuse_lowlevel_ops fs_ops = {
     .read = fs_op_read,
     .write = fs_op_write,
     .fsync = fs_op_fsync,
+    .fallocate = fs_op_fallocate,
+    .lseek = fs_op_lseek,
+    .copy_file_range = fs_op_copy_file_range,
 
     // Names made, moved and removed.
     .create = fs_op_create,
-    .mknod = fs_op_mknod,
+    FS_COMPAT_TMPFILE(fs_op_tmpfile) // .tmpfile
+        .mknod = fs_op_mknod,
     .mkdir = fs_op_mkdir,
     .symlink = fs_op_symlink,
     .unlink = fs_op_unlink,
@@ -56,10 +60,7 @@ const struct fuse_lowlevel_ops fs_ops = {
     .getxattr = fs_op_getxattr,
     .listxattr = fs_op_listxattr,
     .removexattr = fs_op_removexattr,
-    .fallocate = fs_op_fallocate,
-    .lseek = fs_op_lseek,
-    .copy_file_range = fs_op_copy_file_range,
 
-    // Left to libfuse's ENOSYS: tmpfile, ioctl, poll, bmap, statx, and locks, which the kernel
-    // keeps to itself since they are not negotiated.
+    // Left to libfuse's ENOSYS: ioctl (the kernel says ENOTTY), poll, bmap, statx, and locks, which
+    // the kernel keeps to itself since they are not negotiated.
 };

@@ -117,3 +117,139 @@ refused(errno.EACCES, os.link, "dir/a", "ro/f2")
 assert not os.path.exists("mine")
 """,
     )
+
+
+SPACE = r"""
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+KEEP, PUNCH, COLLAPSE, ZERO, INSERT = 1, 2, 8, 16, 32
+def fallocate(fd, mode, offset, length):
+    if libc.fallocate(fd, mode, ctypes.c_int64(offset), ctypes.c_int64(length)) < 0:
+        number = ctypes.get_errno(); raise OSError(number, os.strerror(number))
+fd = os.open("big", os.O_RDWR)
+before = os.pread(fd, 1 << 20, 0)
+fallocate(fd, KEEP, 0, 4 << 20); assert os.fstat(fd).st_size == 1 << 20
+fallocate(fd, PUNCH | KEEP, 4096, 300000)
+want = before[:4096] + bytes(300000) + before[304096:]
+assert os.pread(fd, 1 << 20, 0) == want
+fallocate(fd, ZERO, (1 << 20) - 10, 110); assert os.fstat(fd).st_size == (1 << 20) + 100
+assert os.pread(fd, 200, (1 << 20) - 20) == want[-20:-10] + bytes(110)
+fallocate(fd, 0, 0, 2 << 20); assert os.fstat(fd).st_size == 2 << 20
+refused(errno.EOPNOTSUPP, fallocate, fd, COLLAPSE, 0, 4096)
+refused(errno.EOPNOTSUPP, fallocate, fd, INSERT, 0, 4096)
+os.posix_fallocate(fd, 0, 3 << 20); assert os.fstat(fd).st_size == 3 << 20
+assert os.lseek(fd, 0, os.SEEK_DATA) == 0
+hole = os.lseek(fd, 0, os.SEEK_HOLE); assert 0 < hole <= 3 << 20
+refused(errno.ENXIO, os.lseek, fd, 3 << 20, os.SEEK_DATA)
+os.close(fd)
+fd = os.open("sparse", os.O_CREAT | os.O_RDWR)
+os.pwrite(fd, b"data", 1 << 30); os.ftruncate(fd, 2 << 30)
+assert os.lseek(fd, 0, os.SEEK_DATA) == 1 << 30 and os.lseek(fd, 5, os.SEEK_HOLE) == 5
+os.close(fd)
+"""
+
+
+def test_S1_fallocate_and_holes(client, make):
+    python(client, make(), SPACE)
+
+
+COPIES = r"""
+src, dst = os.open("big", os.O_RDONLY), os.open("copy", os.O_CREAT | os.O_RDWR)
+at = 0
+while n := os.copy_file_range(src, dst, 300000, at, at):
+    at += n
+assert at == 1 << 20 and os.pread(dst, 1 << 20, 0) == os.pread(src, 1 << 20, 0)
+small = os.open("dir/a", os.O_RDONLY)
+assert os.copy_file_range(small, dst, 100, 0, 1) == 6
+assert os.pread(dst, 8, 0) == b"\x00alpha\n\x07"
+refused(errno.EBADF, os.copy_file_range, dst, src, 10, 0, 0)
+"""
+
+
+def test_S1_copy_file_range(client, make):
+    sandbox = make()
+    python(client, sandbox, COPIES)
+    assert changes(client, sandbox) == {"copy": "ADDED"}
+
+
+TMPFILE = r"""
+fd = os.open("dir", os.O_TMPFILE | os.O_RDWR, 0o640)
+s = os.fstat(fd); assert (s.st_nlink, s.st_mode & 0o7777) == (0, 0o640)
+os.write(fd, b"hello"); assert sorted(os.listdir("dir")) == ["a", "b"]
+here = os.open(".", os.O_RDONLY)  # given, it has Python call linkat(AT_SYMLINK_FOLLOW)
+os.link(f"/proc/self/fd/{fd}", "dir/named", dst_dir_fd=here)
+assert os.fstat(fd).st_nlink == 1 and os.stat("dir/named").st_ino == s.st_ino
+os.write(fd, b" you"); os.close(fd); assert open("dir/named").read() == "hello you"
+fd = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_EXCL, 0o600)
+refused(errno.ENOENT, os.link, f"/proc/self/fd/{fd}", "no", dst_dir_fd=here)
+os.write(fd, b"x" * 100000); os.close(fd)
+import tempfile
+with tempfile.TemporaryFile(dir=".") as f:
+    f.write(b"y"); f.seek(0); assert f.read() == b"y"
+assert sorted(os.listdir(".")) == ["big", "dir", "ro"], os.listdir(".")
+"""
+
+
+def test_S1_files_without_a_name(client, make):
+    sandbox = make()
+    python(client, sandbox, TMPFILE)
+    assert changes(client, sandbox) == {"dir/named": "ADDED"}
+
+
+NODES = r"""
+import fcntl, socket, termios
+os.mkfifo("fifo", 0o600); assert stat.S_ISFIFO(os.stat("fifo").st_mode)
+if os.fork() == 0:
+    with open("fifo", "w") as f: f.write("through")
+    os._exit(0)
+with open("fifo") as f: assert f.read() == "through"
+os.wait()
+s = socket.socket(socket.AF_UNIX); s.bind("sock"); s.listen()
+assert stat.S_ISSOCK(os.stat("sock").st_mode)
+c = socket.socket(socket.AF_UNIX); c.connect("sock"); c.send(b"hi")
+assert s.accept()[0].recv(9) == b"hi"
+refused(errno.EPERM, os.mknod, "dev", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+fd = os.open("dir/a", os.O_RDWR)
+try: termios.tcgetattr(fd); assert False
+except termios.error as error: assert error.args[0] == errno.ENOTTY, error
+try: fcntl.ioctl(fd, 0x1234, 0); assert False
+except OSError as error: assert error.errno == errno.ENOTTY, error
+assert os.access("dir/a", os.R_OK | os.W_OK) and not os.access("dir/a", os.X_OK)
+"""
+
+
+def test_S1_fifos_sockets_devices_and_ioctl(client, make):
+    python(client, make(), NODES)
+
+
+LOCKS = r"""
+import fcntl, struct
+a, b = os.open("dir/a", os.O_RDWR), os.open("dir/a", os.O_RDWR)
+fcntl.flock(a, fcntl.LOCK_EX)
+refused(errno.EAGAIN, fcntl.flock, b, fcntl.LOCK_EX | fcntl.LOCK_NB)
+fcntl.flock(a, fcntl.LOCK_UN); fcntl.flock(b, fcntl.LOCK_EX | fcntl.LOCK_NB)
+lock = struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0)
+F_OFD_SETLK = 37
+fcntl.fcntl(a, F_OFD_SETLK, lock)
+refused(errno.EAGAIN, fcntl.fcntl, b, F_OFD_SETLK, lock)
+os.close(a); fcntl.fcntl(b, F_OFD_SETLK, lock)
+p = os.open("dir/b", os.O_RDWR); fcntl.lockf(p, fcntl.LOCK_EX)
+if os.fork() == 0:
+    q = os.open("dir/b", os.O_RDWR)
+    refused(errno.EAGAIN, fcntl.lockf, q, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os._exit(7)
+assert os.waitstatus_to_exitcode(os.wait()[1]) == 7
+fcntl.flock(p, fcntl.LOCK_EX)
+if HOLD: open("holding", "w").close(); import time; time.sleep(1000)
+"""
+
+
+def test_S1_locks_exclude_within_a_view_and_not_across(client, make):
+    first, second = make(), make()
+    script = REFUSED + "import errno, os\nHOLD = True\n" + LOCKS
+    call = client.sandboxes.Exec.future(
+        pb.ExecRequest(sandbox_id=first, command="python3 -", stdin=script)
+    )
+    client.out(first, "until test -e holding; do :; done", timeout=20)
+    python(client, second, "HOLD = False\n" + LOCKS)
+    call.cancel()

@@ -368,6 +368,35 @@ int mux_link(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, uint64
     return -EPERM;
 }
 
+int mux_tmpfile(struct mux *mux, const struct mux_ctx *ctx, uint64_t parent, mode_t mode,
+                struct mux_entry *ret)
+{
+    (void)mux, (void)ctx, (void)parent, (void)mode, (void)ret;
+    return -EOPNOTSUPP;
+}
+
+int mux_fallocate(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, int mode,
+                  off_t offset, off_t len)
+{
+    (void)mux, (void)ctx, (void)nodeid, (void)mode, (void)offset, (void)len;
+    return -ENOSYS;
+}
+
+int mux_lseek(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, off_t offset, int whence,
+              off_t *ret)
+{
+    (void)mux, (void)ctx, (void)nodeid, (void)offset, (void)whence, (void)ret;
+    return -ENOSYS;
+}
+
+int mux_copy_range(struct mux *mux, const struct mux_ctx *ctx, uint64_t from, off_t from_offset,
+                   uint64_t to, off_t to_offset, size_t size, size_t *ret)
+{
+    (void)mux, (void)ctx, (void)from, (void)from_offset, (void)to, (void)to_offset, (void)size;
+    (void)ret;
+    return -ENOSYS;
+}
+
 int mux_rename(struct mux *mux, const struct mux_ctx *ctx, uint64_t parent, const char *name,
                uint64_t new_parent, const char *new_name, unsigned flags)
 {
