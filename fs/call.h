@@ -31,6 +31,7 @@ enum fs_answer {
     FS_ANSWER_WRITTEN,
     FS_ANSWER_STATFS,
     FS_ANSWER_OFFSET, // of an lseek
+    FS_ANSWER_LENGTH, // of an extended attribute, or of the list of them
 };
 
 struct fs_call {
@@ -69,6 +70,7 @@ struct fs_call {
         } buf;
         struct statvfs statvfs;
         off_t offset;
+        size_t length;
     } out;
     bool read_open; // `read` must be given back once the answer is sent
     struct mux_read read;

@@ -2,7 +2,8 @@
 //
 // A handler fills a struct fs_call and dispatches it; see call.h. What is not in the table is
 // answered ENOSYS by libfuse, after which the kernel falls back by itself and does not ask again.
-// Owns nothing. Read next: op_attr.c, op_dir.c, op_file.c, op_namespace.c, op_refused.c.
+// Owns nothing. Read next: op_attr.c, op_dir.c, op_file.c, op_space.c, op_xattr.c,
+// op_namespace.c.
 #include "fs/ops.h"
 
 #include "fs/session_priv.h"
@@ -23,6 +24,11 @@ const struct fuse_lowlevel_ops fs_ops = {
     .setattr = fs_op_setattr,
     .readlink = fs_op_readlink,
     .statfs = fs_op_statfs,
+    .access = fs_op_access,
+    .setxattr = fs_op_setxattr,
+    .getxattr = fs_op_getxattr,
+    .listxattr = fs_op_listxattr,
+    .removexattr = fs_op_removexattr,
 
     // Directories.
     .readdir = fs_op_readdir,
@@ -45,8 +51,7 @@ const struct fuse_lowlevel_ops fs_ops = {
 
     // Names made, moved and removed.
     .create = fs_op_create,
-    FS_COMPAT_TMPFILE(fs_op_tmpfile) // .tmpfile
-        .mknod = fs_op_mknod,
+    .mknod = fs_op_mknod,
     .mkdir = fs_op_mkdir,
     .symlink = fs_op_symlink,
     .unlink = fs_op_unlink,
@@ -54,13 +59,8 @@ const struct fuse_lowlevel_ops fs_ops = {
     .rename = fs_op_rename,
     .link = fs_op_link,
 
-    // Refused for now, counted, with an errno that programs know how to handle.
-    .access = fs_op_access, // default_permissions: the kernel decides and does not ask
-    .setxattr = fs_op_setxattr,
-    .getxattr = fs_op_getxattr,
-    .listxattr = fs_op_listxattr,
-    .removexattr = fs_op_removexattr,
-
     // Left to libfuse's ENOSYS: ioctl (the kernel says ENOTTY), poll, bmap, statx, and locks, which
     // the kernel keeps to itself since they are not negotiated.
+
+    FS_COMPAT_TMPFILE(fs_op_tmpfile) // .tmpfile, where libfuse has it
 };

@@ -13,6 +13,14 @@ void fs_op_setattr(fuse_req_t req, fuse_ino_t nodeid, struct stat *attr, int set
                    struct fuse_file_info *file);
 void fs_op_readlink(fuse_req_t req, fuse_ino_t nodeid);
 void fs_op_statfs(fuse_req_t req, fuse_ino_t nodeid);
+void fs_op_access(fuse_req_t req, fuse_ino_t nodeid, int mask);
+
+// op_xattr.c
+void fs_op_setxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name, const char *value,
+                    size_t size, int flags);
+void fs_op_getxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name, size_t size);
+void fs_op_listxattr(fuse_req_t req, fuse_ino_t nodeid, size_t size);
+void fs_op_removexattr(fuse_req_t req, fuse_ino_t nodeid, const char *name);
 
 // op_space.c
 void fs_op_fallocate(fuse_req_t req, fuse_ino_t nodeid, int mode, off_t offset, off_t length,
@@ -55,13 +63,5 @@ void fs_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_
                   const char *new_name, unsigned flags);
 
 void fs_op_link(fuse_req_t req, fuse_ino_t nodeid, fuse_ino_t parent, const char *name);
-
-// op_refused.c
-void fs_op_access(fuse_req_t req, fuse_ino_t nodeid, int mask);
-void fs_op_setxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name, const char *value,
-                    size_t size, int flags);
-void fs_op_getxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name, size_t size);
-void fs_op_listxattr(fuse_req_t req, fuse_ino_t nodeid, size_t size);
-void fs_op_removexattr(fuse_req_t req, fuse_ino_t nodeid, const char *name);
 
 #endif

@@ -156,6 +156,9 @@ void fs_call_send(struct fs_call *call, int rc)
         case FS_ANSWER_OFFSET:
             fuse_reply_lseek(call->req, call->out.offset);
             break;
+        case FS_ANSWER_LENGTH:
+            fuse_reply_xattr(call->req, call->out.length);
+            break;
         }
     }
     if (call->read_open) {

@@ -30,6 +30,7 @@ void mux_node_of_inode(uint64_t nodeid, const struct store_inode *inode, size_t 
         .btime_ns = inode->btime_ns,
         .mode = inode->mode,
         .nlink = inode->nlink,
+        .xattr_bytes = inode->xattr_bytes,
         .index = (uint32_t)index,
         .state = RULES_STATE_INVALID,
         .level = RULES_WRITE,

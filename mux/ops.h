@@ -100,6 +100,18 @@ void mux_read_done(struct mux *mux, struct mux_read *read);
 // Writes all or fails (-ENOSPC, -EDQUOT, -EFBIG, -EACCES). Copies up first where needed.
 int mux_write(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, const void *data,
               size_t size, off_t offset);
+// Extended attributes. "user." ones are kept; every other name is -EOPNOTSUPP: those of "security."
+// and "trusted." would mean something outside of the view, and the rules take the place of ACLs.
+// Reading needs level read, changing level write. A value that is too long is -E2BIG, a name
+// -ERANGE, and more than a file may have in all -ENOSPC. With size 0, get and list only tell the
+// length; a size that is too small is -ERANGE. List: names, each with its NUL.
+int mux_setxattr(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, const char *name,
+                 const void *value, size_t size, int flags);
+int mux_getxattr(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, const char *name,
+                 void *buf, size_t size, size_t *ret_len);
+int mux_listxattr(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, void *buf,
+                  size_t size, size_t *ret_len);
+int mux_removexattr(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, const char *name);
 // mode as fallocate(2): 0, KEEP_SIZE (reserves nothing), PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE with or
 // without KEEP_SIZE; anything else is -EOPNOTSUPP. Large ranges are MUX_SLOW.
 int mux_fallocate(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, int mode,

@@ -89,6 +89,8 @@ int mux_record_drop_link(struct mux_op *op, uint64_t fid, uint64_t parent, const
 
 uint64_t mux_record_growth(const struct mux_record *record, uint64_t new_size)
 {
-    uint64_t counted = record->index == 0 ? record->inode.size : 0;
-    return new_size > counted ? new_size - counted : 0;
+    const struct store_inode *inode = &record->inode;
+    uint64_t counted = record->index == 0 ? inode->size : 0;
+    uint64_t follows = record->index == 0 ? 0 : inode->xattr_bytes;
+    return new_size + follows > counted ? new_size + follows - counted : 0;
 }

@@ -196,7 +196,7 @@ static int put_over(struct mux_tree_edit *edit, const struct store_inode *old,
         memcpy(name, old->name, old->name_len);
     uint64_t old_size = old->size;
     struct store_inode inode = fresh_inode(edit, object->mode, object->mtime_ns);
-    inode.fid = old->fid;
+    inode.fid = old->fid; // its extended attributes go with the content
     inode.nlink = old->nlink;
     inode.btime_ns = old->btime_ns;
     inode.parent = old->parent;

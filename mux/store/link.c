@@ -57,7 +57,11 @@ int store_link_clear(struct store_txn *txn, uint64_t layer, uint64_t fid)
         int mdb_rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
         if (mdb_rc == MDB_NOTFOUND || (mdb_rc == 0 && !is_of(&key, &prefix)))
             break;
-        rc = store_errno(mdb_rc != 0 ? mdb_rc : mdb_cursor_del(cursor, 0));
+        struct key_link found;
+        if (mdb_rc == 0)
+            memcpy(&found, key.mv_data, key.mv_size);
+        rc = mdb_rc == 0 ? store_del(txn, STORE_DBI_LINK, store_val(&found, key.mv_size))
+                         : store_keep_error(txn, store_errno(mdb_rc));
         if (rc < 0)
             break;
     }

@@ -10,7 +10,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define STORE_SCHEMA_VERSION 2
+#define STORE_SCHEMA_VERSION 3
 #define STORE_FORMAT         1 // first byte of every value
 
 enum store_dbi {
@@ -29,6 +29,7 @@ enum store_dbi {
     STORE_DBI_UNLINK,   // blob -> format byte: its file goes after the next sync
     STORE_DBI_PENDING,  // layer -> format byte: named by no record yet
     STORE_DBI_LINK,     // layer fid parent name -> format byte: a name of a multi-linked file
+    STORE_DBI_XATTR,    // layer fid -> extended attributes (mux/xattr_set.h)
     STORE_DBI_COUNT,
 };
 
@@ -39,7 +40,7 @@ struct value_entry {
 
 struct value_inode {
     uint8_t format, content, blob_owned, name_len;
-    uint32_t mode, nlink;
+    uint32_t mode, nlink, xattr_bytes;
     uint64_t version, size, parent, blob;
     int64_t atime_ns, mtime_ns, ctime_ns, btime_ns;
 } __attribute__((packed)); // then the name, then the inline content

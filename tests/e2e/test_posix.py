@@ -253,3 +253,80 @@ def test_S1_locks_exclude_within_a_view_and_not_across(client, make):
     client.out(first, "until test -e holding; do :; done", timeout=20)
     python(client, second, "HOLD = False\n" + LOCKS)
     call.cancel()
+
+
+XATTRS = r"""
+os.setxattr("dir/a", "user.one", b"1"); os.setxattr("dir/a", "user.two", b"\x00" * 1000)
+assert sorted(os.listxattr("dir/a")) == ["user.one", "user.two"]
+assert os.getxattr("dir/a", "user.two") == bytes(1000)
+refused(errno.EEXIST, os.setxattr, "dir/a", "user.one", b"x", os.XATTR_CREATE)
+refused(errno.ENODATA, os.setxattr, "dir/a", "user.no", b"x", os.XATTR_REPLACE)
+refused(errno.ENODATA, os.getxattr, "dir/b", "user.no")
+os.setxattr("dir", "user.d", b"x" * 65536); assert len(os.getxattr("dir", "user.d")) == 65536
+refused(errno.E2BIG, os.setxattr, "dir", "user.d", b"x" * 65537)
+refused(errno.ERANGE, os.setxattr, "dir", "user." + "n" * 251, b"")
+refused(errno.ENOSPC, os.setxattr, "dir", "user.e", b"x" * 65536)
+os.rename("dir/a", "a"); assert os.getxattr("a", "user.one") == b"1"
+with open("a", "a") as f: f.write("more")
+assert os.getxattr("a", "user.one") == b"1"
+os.removexattr("a", "user.one"); assert os.listxattr("a") == ["user.two"]
+os.symlink("a", "l"); refused(errno.EPERM, os.setxattr, "l", "user.x", b"", follow_symlinks=False)
+for name in ("security.capability", "security.x", "trusted.x", "system.posix_acl_access"):
+    try: os.setxattr("a", name, b"x")
+    except OSError as error:
+        assert error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.EINVAL), (name, error)
+    else: raise AssertionError(name)
+assert os.listxattr("big") == []
+"""
+
+
+def test_S1_extended_attributes(client, make):
+    sandbox = make()
+    python(client, sandbox, XATTRS)
+    assert changes(client, sandbox)["dir"] == "METADATA"
+    other = make([("**/*", "read", 0)])
+    python(client, other, 'refused(errno.EACCES, os.setxattr, "dir/a", "user.x", b"x")')
+
+
+def requests(client):
+    """FUSE requests so far, by operation."""
+    counters = client.inspect.Stats(afpb.StatsRequest()).counters
+    return {
+        c.name[5:-9]: c.value
+        for c in counters
+        if c.name.startswith("fuse_") and c.name.endswith("_requests") and "slow" not in c.name
+    }
+
+
+@pytest.mark.parametrize(
+    "what,step,most",
+    [
+        ("writes to an open file", 'os.write(fd, b"x")', {"write": 100}),
+        (
+            "appends",
+            'f = os.open("w", os.O_WRONLY | os.O_APPEND); os.write(f, b"x"); os.close(f)',
+            {"write": 100},
+        ),
+        (
+            "appends to a file looked at in between",
+            'f = os.open("w", os.O_WRONLY | os.O_APPEND); os.write(f, b"x"); os.fstat(f)',
+            {"write": 100, "getattr": 101, "getxattr": 101},
+        ),
+        (
+            "new files",
+            'f = os.open(f"n{i}", os.O_WRONLY | os.O_CREAT); os.write(f, b"x"); os.close(f)',
+            {"lookup": 101, "create": 101, "write": 100, "getattr": 101, "getxattr": 101},
+        ),
+    ],
+)
+def test_requests_per_write(client, make, what, step, most):
+    sandbox = make()
+    run = "python3 -I -S -"
+    script = f'import os\nfd = os.open("w", os.O_WRONLY | os.O_CREAT)\nos.write(fd, b"x")\n'
+    client.out(sandbox, run, stdin=script)  # what it takes to start a command, and the file
+    before = requests(client)
+    client.out(sandbox, run, stdin=script + f"for i in range(100):\n    {step}\n")
+    after = requests(client)
+    for op in ("write", "getxattr", "getattr", "lookup", "create", "setattr", "open"):
+        n = after.get(op, 0) - before.get(op, 0)
+        assert n <= most.get(op, 0) + 4, (what, op, n)

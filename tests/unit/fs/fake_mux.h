@@ -368,6 +368,42 @@ int mux_link(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, uint64
     return -EPERM;
 }
 
+int mux_setxattr(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, const char *name,
+                 const void *value, size_t size, int flags)
+{
+    (void)mux, (void)ctx, (void)nodeid, (void)name, (void)value, (void)size, (void)flags;
+    return -EOPNOTSUPP;
+}
+
+int mux_getxattr(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, const char *name,
+                 void *buf, size_t size, size_t *ret_len)
+{
+    (void)mux, (void)ctx, (void)nodeid;
+    const char *value = strcmp(name, "user.known") == 0 ? "value" : NULL;
+    if (!value)
+        return -ENODATA;
+    *ret_len = strlen(value);
+    if (size > 0 && size < *ret_len)
+        return -ERANGE;
+    if (size > 0)
+        memcpy(buf, value, *ret_len);
+    return 0;
+}
+
+int mux_listxattr(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, void *buf,
+                  size_t size, size_t *ret_len)
+{
+    (void)mux, (void)ctx, (void)nodeid, (void)buf, (void)size;
+    *ret_len = 0;
+    return 0;
+}
+
+int mux_removexattr(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, const char *name)
+{
+    (void)mux, (void)ctx, (void)nodeid, (void)name;
+    return -ENODATA;
+}
+
 int mux_tmpfile(struct mux *mux, const struct mux_ctx *ctx, uint64_t parent, mode_t mode,
                 struct mux_entry *ret)
 {

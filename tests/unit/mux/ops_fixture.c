@@ -440,8 +440,7 @@ static int recount_one(void *arg, const struct store_inode *inode)
 {
     struct recount *recount = arg;
     recount->inodes++;
-    if (S_ISREG(inode->mode))
-        recount->bytes += inode->size;
+    recount->bytes += store_inode_charge(inode);
     return 0;
 }
 
