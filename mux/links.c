@@ -80,7 +80,7 @@ int mux_links_lose(struct store_txn *txn, struct mux_layers layers, struct store
             inode->parent = other.parent;
         }
         if (rc == -ENOENT)
-            return -EUCLEAN; // the count says that there is one
+            rc = 0; // the index lacks it: lookups find the file, and removing must stay possible
     }
     if (rc == 0 && inode->nlink == 2)
         return store_link_clear(txn, layers.ids[0], inode->fid);

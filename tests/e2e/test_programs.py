@@ -148,7 +148,8 @@ wrong = [(p, before[p][:3], after.get(p, ())[:3]) for p in before if before[p] !
 assert not wrong, wrong[:3]
 assert after.keys() == before.keys()
 assert os.stat("out/d7/hard").st_ino == os.stat("out/d7/f2").st_ino
-subprocess.run("rm -rf in out all.tar", shell=True, check=True); assert os.listdir(".") == ["README"]
+subprocess.run("rm -rf in out all.tar", shell=True, check=True)
+assert os.listdir(".") == ["README"]
 print("ok")
 """
 
@@ -168,13 +169,14 @@ done
 (echo '#include "all.h"'; echo 'int main(void) { int x = 0;'
  for i in $(seq 24); do echo "x = f$i(x);"; done; echo 'return x == 300 ? 0 : 1; }') > src/main.c
 cat > Makefile <<'END'
+.RECIPEPREFIX := >
 OBJ := $(patsubst src/%.c,obj/%.o,$(wildcard src/*.c))
 prog: liball.a obj/main.o
-	cc -o $@ obj/main.o liball.a
+> cc -o $@ obj/main.o liball.a
 liball.a: $(filter-out obj/main.o,$(OBJ))
-	ar rcs $@ $^
+> ar rcs $@ $^
 obj/%.o: src/%.c src/all.h
-	cc -O1 -c -o $@ $<
+> cc -O1 -c -o $@ $<
 END
 make -s -j2 && ./prog
 test "$(make -s -q -j2; echo $?)" = 0   # nothing to do: times are as they were written
@@ -199,7 +201,8 @@ for i in range(N):
     with open(f"{site}/big/m{i}.py", "w") as f: f.write(f"from . import m{i + 1}\nvalue = {i}\n")
 with open(f"{site}/big/m{N}.py", "w") as f: f.write("value = 0\n")
 with open(f"{site}/big/__init__.py", "w") as f:
-    f.write("import importlib\nfor i in range(%d, -1, -1): importlib.import_module(f'.m{i}', __name__)\n" % N)
+    f.write("from importlib import import_module\n")
+    f.write(f"for i in range({N}, -1, -1): import_module(f'.m{{i}}', __name__)\n")
 run = ["env/bin/python3", "-c", "import big, sys; print(big.m7.value, sys.prefix, big.__file__)"]
 first = subprocess.run(run, capture_output=True, text=True, check=True).stdout
 cached = os.listdir(f"{site}/big/__pycache__"); assert len(cached) == N + 2, len(cached)

@@ -310,6 +310,92 @@ static void test_a_linked_name_that_an_upload_replaces(void **state)
     assert_int_equal(ops_stat(&v, "pub/x").st_ino, ops_stat(&v, "dir/x").st_ino);
 }
 
+// ---- a random history, compared with a table of names
+
+#define NAMES 12
+#define FILES 600
+
+static void name_of(size_t i, char *path, size_t size)
+{
+    static const char *const dirs[] = {"dir", "pub", "made"};
+    snprintf(path, size, "%s/n%zu", dirs[i % 3], i);
+}
+
+static void assert_table(struct view *v, const int *names, const char *first)
+{
+    char path[32], byte;
+    ino_t inos[NAMES] = {0};
+    for (size_t i = 0; i < NAMES; i++) {
+        name_of(i, path, sizeof path);
+        assert_int_equal(ops_exists(v, path), names[i] >= 0);
+        if (names[i] < 0)
+            continue;
+        nlink_t count = 0;
+        for (size_t k = 0; k < NAMES; k++)
+            count += names[k] == names[i];
+        uint64_t nodeid = ops_nodeid(v, path);
+        ops_nodeid(v, "link");
+        assert_int_equal(ops_read_node(v, nodeid, &byte, 1, 0), 1);
+        assert_int_equal(byte, first[names[i]]);
+        struct stat st = ops_stat(v, path);
+        assert_int_equal(st.st_nlink, count);
+        inos[i] = st.st_ino;
+        for (size_t k = 0; k < i; k++)
+            if (names[k] >= 0)
+                assert_int_equal(inos[k] == inos[i], names[k] == names[i]);
+    }
+    assert_accounting(v);
+}
+
+static void test_D8_a_random_history_of_names(void **state)
+{
+    struct view v = start(state);
+    struct prng prng = {.state = 8};
+    int names[NAMES], files = 0;
+    char first[FILES] = {0}, a[32], b[32];
+    OK(ops_mkdir(&v, "made", 0755));
+    for (size_t i = 0; i < NAMES; i++)
+        names[i] = -1;
+    for (unsigned step = 0; step < FILES; step++) {
+        size_t from = prng_below(&prng, NAMES), to = prng_below(&prng, NAMES);
+        int old = names[from];
+        name_of(from, a, sizeof a);
+        name_of(to, b, sizeof b);
+        switch (prng_below(&prng, 6)) {
+        case 0:
+            assert_int_equal(ops_create(&v, a, 0644), old < 0 ? 0 : -EEXIST);
+            if (old < 0)
+                names[from] = files++;
+            // fallthrough
+        case 1:
+            if (names[from] < 0)
+                break;
+            first[names[from]] = (char)('a' + step % 26);
+            OK(ops_write(&v, a, &first[names[from]], 1, 0));
+            break;
+        case 2:
+            assert_int_equal(ops_unlink(&v, a), old < 0 ? -ENOENT : 0);
+            names[from] = -1;
+            break;
+        case 3:
+            assert_int_equal(ops_rename(&v, a, b, 0), old < 0 ? -ENOENT : 0);
+            if (old >= 0 && names[to] != old) {
+                names[to] = old;
+                names[from] = -1;
+            }
+            break;
+        default:
+            assert_int_equal(ops_link(&v, a, b), old < 0 ? -ENOENT : names[to] >= 0 ? -EEXIST : 0);
+            if (old >= 0 && names[to] < 0)
+                names[to] = old;
+        }
+        if (step % 50 == 49)
+            restart(&v);
+        if (step % 10 == 9)
+            assert_table(&v, names, first);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -323,6 +409,7 @@ int main(void)
         fixture_test(test_the_diff_tells_links_as_added_and_moved_names),
         fixture_test(test_P5_a_file_is_as_closed_as_its_most_restricted_name),
         fixture_test(test_a_linked_name_that_an_upload_replaces),
+        fixture_test(test_D8_a_random_history_of_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
