@@ -30,6 +30,8 @@ enum fs_answer {
     FS_ANSWER_BUF,
     FS_ANSWER_WRITTEN,
     FS_ANSWER_STATFS,
+    FS_ANSWER_OFFSET, // of an lseek
+    FS_ANSWER_LENGTH, // of an extended attribute, or of the list of them
 };
 
 struct fs_call {
@@ -52,6 +54,8 @@ struct fs_call {
     const char *data;
     size_t size;
     off_t offset;
+    off_t to_offset; // of a copy; its other file is new_parent
+    off_t length;    // of a fallocate
 
     enum fs_answer answer;
     union {
@@ -65,6 +69,8 @@ struct fs_call {
             size_t size;
         } buf;
         struct statvfs statvfs;
+        off_t offset;
+        size_t length;
     } out;
     bool read_open; // `read` must be given back once the answer is sent
     struct mux_read read;

@@ -29,6 +29,7 @@
 
 #define FS_FUSE_CAP_RING          FUSE_CAP_OVER_IO_URING
 #define FS_FUSE_KILLPRIV_RELIABLE 1
+#define FS_COMPAT_TMPFILE(fn)     .tmpfile = fn,
 
 // Defined by a libfuse in which any thread may answer a request that came over io_uring
 // (tools/build/libfuse-uring.patch); others lose answers, so we do not use their transport.
@@ -81,6 +82,7 @@ static inline int fs_compat_expire_entry(struct fuse_session *se, uint64_t paren
 #define FS_FUSE_CAP_RING            0
 #define FS_FUSE_KILLPRIV_RELIABLE   0
 #define FUSE_CAP_HANDLE_KILLPRIV_V2 0
+#define FS_COMPAT_TMPFILE(fn)       // the kernel is told ENOSYS: O_TMPFILE is EOPNOTSUPP
 
 static inline bool fs_compat_ring_is_safe(void)
 {

@@ -1,4 +1,4 @@
-// Names and attributes: LOOKUP, FORGET, GETATTR, SETATTR, READLINK, STATFS.
+// Names and attributes: LOOKUP, FORGET, GETATTR, SETATTR, READLINK, STATFS, ACCESS.
 //
 // Owns nothing, locks nothing, allocates nothing. Fails with mux's errno; a nodeid whose view is
 // gone is -ESTALE, which makes the kernel look the name up again. Read next: call.h, mux/ops.h.
@@ -142,4 +142,13 @@ void fs_op_statfs(fuse_req_t req, fuse_ino_t nodeid)
     struct fs_call call;
     fs_call_begin(&call, req, FS_OP_STATFS, nodeid);
     fs_call_dispatch(&call, run_statfs);
+}
+
+// With default_permissions the kernel decides by itself, and remembers ENOSYS.
+void fs_op_access(fuse_req_t req, fuse_ino_t nodeid, int mask)
+{
+    (void)mask;
+    struct fs_call call;
+    fs_call_begin(&call, req, FS_OP_ACCESS, nodeid);
+    fs_call_send(&call, -ENOSYS);
 }

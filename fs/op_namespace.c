@@ -1,4 +1,5 @@
-// Names made, moved and removed: CREATE, MKNOD, MKDIR, SYMLINK, UNLINK, RMDIR, RENAME.
+// Names made, moved and removed: CREATE, TMPFILE, MKNOD, MKDIR, SYMLINK, LINK, UNLINK, RMDIR,
+// RENAME.
 //
 // mux decides each one by its rules and commits it before it returns. The kernel has already
 // applied the umask and checked the parent's mode bits. Owns nothing. Read next: mux/ops.h.
@@ -39,6 +40,24 @@ void fs_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mo
     call.mode = mode;
     call.flags = (unsigned)file->flags;
     fs_call_dispatch(&call, run_create);
+}
+
+static int run_tmpfile(struct fs_call *call)
+{
+    struct mux_entry entry;
+    int rc = mux_tmpfile(call->session->mux, &call->ctx, call->nodeid, call->mode, &entry);
+    if (rc == 0)
+        fs_answer_create(call, &entry);
+    return rc;
+}
+
+void fs_op_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_file_info *file)
+{
+    struct fs_call call;
+    fs_call_begin(&call, req, FS_OP_TMPFILE, parent);
+    call.mode = mode;
+    call.flags = (unsigned)file->flags;
+    fs_call_dispatch(&call, run_tmpfile);
 }
 
 static int run_make(struct fs_call *call)
@@ -136,4 +155,26 @@ void fs_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_
     call.new_name = new_name;
     call.flags = flags;
     fs_call_dispatch(&call, run_rename);
+}
+
+static int run_link(struct fs_call *call)
+{
+    struct mux_entry entry;
+    int rc = fs_check_name(call->new_name);
+    if (rc != 0)
+        return rc;
+    rc = mux_link(call->session->mux, &call->ctx, call->nodeid, call->new_parent, call->new_name,
+                  &entry);
+    if (rc == 0)
+        fs_answer_entry(call, &entry);
+    return rc;
+}
+
+void fs_op_link(fuse_req_t req, fuse_ino_t nodeid, fuse_ino_t parent, const char *name)
+{
+    struct fs_call call;
+    fs_call_begin(&call, req, FS_OP_LINK, nodeid);
+    call.new_parent = parent;
+    call.new_name = name;
+    fs_call_dispatch(&call, run_link);
 }

@@ -2,7 +2,8 @@
 //
 // A handler fills a struct fs_call and dispatches it; see call.h. What is not in the table is
 // answered ENOSYS by libfuse, after which the kernel falls back by itself and does not ask again.
-// Owns nothing. Read next: op_attr.c, op_dir.c, op_file.c, op_namespace.c, op_refused.c.
+// Owns nothing. Read next: op_attr.c, op_dir.c, op_file.c, op_space.c, op_xattr.c,
+// op_namespace.c.
 #include "fs/ops.h"
 
 #include "fs/session_priv.h"
@@ -23,6 +24,11 @@ const struct fuse_lowlevel_ops fs_ops = {
     .setattr = fs_op_setattr,
     .readlink = fs_op_readlink,
     .statfs = fs_op_statfs,
+    .access = fs_op_access,
+    .setxattr = fs_op_setxattr,
+    .getxattr = fs_op_getxattr,
+    .listxattr = fs_op_listxattr,
+    .removexattr = fs_op_removexattr,
 
     // Directories.
     .readdir = fs_op_readdir,
@@ -39,6 +45,9 @@ const struct fuse_lowlevel_ops fs_ops = {
     .read = fs_op_read,
     .write = fs_op_write,
     .fsync = fs_op_fsync,
+    .fallocate = fs_op_fallocate,
+    .lseek = fs_op_lseek,
+    .copy_file_range = fs_op_copy_file_range,
 
     // Names made, moved and removed.
     .create = fs_op_create,
@@ -48,18 +57,10 @@ const struct fuse_lowlevel_ops fs_ops = {
     .unlink = fs_op_unlink,
     .rmdir = fs_op_rmdir,
     .rename = fs_op_rename,
-
-    // Refused for now, counted, with an errno that programs know how to handle.
     .link = fs_op_link,
-    .access = fs_op_access, // default_permissions: the kernel decides and does not ask
-    .setxattr = fs_op_setxattr,
-    .getxattr = fs_op_getxattr,
-    .listxattr = fs_op_listxattr,
-    .removexattr = fs_op_removexattr,
-    .fallocate = fs_op_fallocate,
-    .lseek = fs_op_lseek,
-    .copy_file_range = fs_op_copy_file_range,
 
-    // Left to libfuse's ENOSYS: tmpfile, ioctl, poll, bmap, statx, and locks, which the kernel
-    // keeps to itself since they are not negotiated.
+    // Left to libfuse's ENOSYS: ioctl (the kernel says ENOTTY), poll, bmap, statx, and locks, which
+    // the kernel keeps to itself since they are not negotiated.
+
+    FS_COMPAT_TMPFILE(fs_op_tmpfile) // .tmpfile, where libfuse has it
 };

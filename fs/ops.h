@@ -13,6 +13,23 @@ void fs_op_setattr(fuse_req_t req, fuse_ino_t nodeid, struct stat *attr, int set
                    struct fuse_file_info *file);
 void fs_op_readlink(fuse_req_t req, fuse_ino_t nodeid);
 void fs_op_statfs(fuse_req_t req, fuse_ino_t nodeid);
+void fs_op_access(fuse_req_t req, fuse_ino_t nodeid, int mask);
+
+// op_xattr.c
+void fs_op_setxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name, const char *value,
+                    size_t size, int flags);
+void fs_op_getxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name, size_t size);
+void fs_op_listxattr(fuse_req_t req, fuse_ino_t nodeid, size_t size);
+void fs_op_removexattr(fuse_req_t req, fuse_ino_t nodeid, const char *name);
+
+// op_space.c
+void fs_op_fallocate(fuse_req_t req, fuse_ino_t nodeid, int mode, off_t offset, off_t length,
+                     struct fuse_file_info *file);
+void fs_op_lseek(fuse_req_t req, fuse_ino_t nodeid, off_t offset, int whence,
+                 struct fuse_file_info *file);
+void fs_op_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_offset,
+                           struct fuse_file_info *from_file, fuse_ino_t to, off_t to_offset,
+                           struct fuse_file_info *to_file, size_t size, int flags);
 
 // op_dir.c
 void fs_op_readdir(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
@@ -36,6 +53,7 @@ void fs_op_fsyncdir(fuse_req_t req, fuse_ino_t nodeid, int datasync, struct fuse
 // op_namespace.c
 void fs_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
                   struct fuse_file_info *file);
+void fs_op_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_file_info *file);
 void fs_op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t dev);
 void fs_op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode);
 void fs_op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name);
@@ -44,20 +62,6 @@ void fs_op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name);
 void fs_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
                   const char *new_name, unsigned flags);
 
-// op_refused.c
 void fs_op_link(fuse_req_t req, fuse_ino_t nodeid, fuse_ino_t parent, const char *name);
-void fs_op_access(fuse_req_t req, fuse_ino_t nodeid, int mask);
-void fs_op_setxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name, const char *value,
-                    size_t size, int flags);
-void fs_op_getxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name, size_t size);
-void fs_op_listxattr(fuse_req_t req, fuse_ino_t nodeid, size_t size);
-void fs_op_removexattr(fuse_req_t req, fuse_ino_t nodeid, const char *name);
-void fs_op_fallocate(fuse_req_t req, fuse_ino_t nodeid, int mode, off_t offset, off_t length,
-                     struct fuse_file_info *file);
-void fs_op_lseek(fuse_req_t req, fuse_ino_t nodeid, off_t offset, int whence,
-                 struct fuse_file_info *file);
-void fs_op_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_offset,
-                           struct fuse_file_info *from_file, fuse_ino_t to, off_t to_offset,
-                           struct fuse_file_info *to_file, size_t size, int flags);
 
 #endif

@@ -153,6 +153,12 @@ void fs_call_send(struct fs_call *call, int rc)
         case FS_ANSWER_STATFS:
             fuse_reply_statfs(call->req, &call->out.statvfs);
             break;
+        case FS_ANSWER_OFFSET:
+            fuse_reply_lseek(call->req, call->out.offset);
+            break;
+        case FS_ANSWER_LENGTH:
+            fuse_reply_xattr(call->req, call->out.length);
+            break;
         }
     }
     if (call->read_open) {
@@ -195,6 +201,8 @@ void fs_call_begin(struct fs_call *call, fuse_req_t req, enum fs_op op, uint64_t
     call->data = NULL;
     call->size = 0;
     call->offset = 0;
+    call->to_offset = 0;
+    call->length = 0;
     call->answer = FS_ANSWER_NONE;
     call->read_open = false;
     fs_count_request(call->session, op, 1);

@@ -3,6 +3,7 @@
 #include "mux/edit.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -12,18 +13,24 @@ struct change {
     uint64_t keep; // bytes from the start of the old content that stay
 };
 
+static bool makes_zeros(const struct mux_edit *edit)
+{
+    return edit->space == MUX_SPACE_PUNCH || edit->space == MUX_SPACE_ZERO;
+}
+
 static struct change plan(const struct mux_edit *edit, uint64_t old_size)
 {
     struct change change = {.old_size = old_size};
-    if (!edit->data) {
+    if (!edit->data && edit->space == MUX_SPACE_NONE) {
         change.new_size = (uint64_t)edit->attr->st_size;
         change.keep = change.new_size < old_size ? change.new_size : old_size;
         return change;
     }
     uint64_t end = edit->offset + edit->len;
-    change.new_size = end > old_size ? end : old_size;
+    bool grows = end > old_size && edit->space != MUX_SPACE_PUNCH;
+    change.new_size = grows ? end : old_size;
     change.keep = old_size;
-    if (end >= old_size && edit->offset < old_size)
+    if (end >= old_size && edit->offset < old_size && edit->space != MUX_SPACE_RESERVE)
         change.keep = edit->offset;
     return change;
 }
@@ -43,6 +50,49 @@ static int write_all(int fd, const char *data, size_t len, uint64_t offset)
     return 0;
 }
 
+// The part of the range that is in the file afterwards.
+static uint64_t clip(const struct mux_edit *edit, const struct change *change)
+{
+    if (edit->offset >= change->new_size)
+        return 0;
+    uint64_t left = change->new_size - edit->offset;
+    return edit->len < left ? edit->len : left;
+}
+
+// Zeros where the blob has bytes; what is behind its end is zeros already.
+static int zero_by_hand(int fd, uint64_t offset, uint64_t len)
+{
+    static const char zeros[65536];
+    off_t end = lseek(fd, 0, SEEK_END);
+    if (end < 0)
+        return -errno;
+    if ((uint64_t)end <= offset)
+        return 0;
+    if (len > (uint64_t)end - offset)
+        len = (uint64_t)end - offset;
+    int rc = 0;
+    while (rc == 0 && len > 0) {
+        size_t n = len < sizeof zeros ? (size_t)len : sizeof zeros;
+        rc = write_all(fd, zeros, n, offset);
+        offset += n;
+        len -= n;
+    }
+    return rc;
+}
+
+static int set_space(int fd, const struct mux_edit *edit, const struct change *change)
+{
+    uint64_t len = clip(edit, change);
+    int mode = makes_zeros(edit) ? FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE : 0;
+    if (len == 0)
+        return 0;
+    if (fallocate(fd, mode, (off_t)edit->offset, (off_t)len) == 0)
+        return 0;
+    if (errno != EOPNOTSUPP && errno != ENOSYS)
+        return -errno;
+    return makes_zeros(edit) ? zero_by_hand(fd, edit->offset, len) : 0;
+}
+
 static void set_inline(const struct mux_edit *edit, const struct change *change,
                        struct mux_record *record)
 {
@@ -51,6 +101,8 @@ static void set_inline(const struct mux_edit *edit, const struct change *change,
     memset(record->data + had, 0, sizeof record->data - had);
     if (edit->data)
         memcpy(record->data + edit->offset, edit->data, edit->len);
+    else if (makes_zeros(edit) && edit->offset < change->new_size)
+        memset(record->data + edit->offset, 0, clip(edit, change));
     inode->content = change->new_size > 0 ? STORE_CONTENT_INLINE : STORE_CONTENT_NONE;
     inode->inline_data = change->new_size > 0 ? record->data : NULL;
     inode->inline_len = change->new_size;
@@ -103,14 +155,31 @@ static bool copy_serves(const struct mux_copy *copy, const struct mux_record *re
     return copy->blob && copy->source == record->inode.blob && copy->bytes >= change->keep;
 }
 
+static bool changes_nothing(const struct mux_edit *edit, const struct change *change, bool own)
+{
+    if (edit->data || change->new_size != change->old_size)
+        return false;
+    if (makes_zeros(edit))
+        return clip(edit, change) == 0;
+    return edit->space != MUX_SPACE_RESERVE || !own;
+}
+
+static int fill(int fd, const struct mux_edit *edit, const struct change *change)
+{
+    if (edit->data)
+        return write_all(fd, edit->data, (size_t)edit->len, edit->offset);
+    return edit->space != MUX_SPACE_NONE ? set_space(fd, edit, change) : 0;
+}
+
 int mux_body_change(struct mux_op *op, const struct mux_edit *edit, struct mux_record *record,
                     struct mux_copy *copy, struct mux_body *ret, struct mux_copy *need)
 {
     struct store_inode *inode = &record->inode;
     struct change change = plan(edit, inode->size);
     bool is_blob = inode->content == STORE_CONTENT_BLOB;
+    bool own = is_blob && inode->blob_owned;
     struct mux_body body = {.size = change.new_size};
-    if (!edit->data && change.new_size == change.old_size) {
+    if (changes_nothing(edit, &change, own)) {
         *ret = body; // nothing to copy for
         return 0;
     }
@@ -118,19 +187,18 @@ int mux_body_change(struct mux_op *op, const struct mux_edit *edit, struct mux_r
     if (rc < 0)
         return rc;
     mux_op_end_read(op);
-    if (change.new_size == 0 || (change.new_size <= AF_INLINE_CONTENT_MAX &&
-                                 !(is_blob && (inode->blob_owned || change.keep > 0)))) {
+    if (change.new_size == 0 ||
+        (change.new_size <= AF_INLINE_CONTENT_MAX && !(own || (is_blob && change.keep > 0)))) {
         set_inline(edit, &change, record);
     } else {
-        bool own = is_blob && inode->blob_owned;
         if (is_blob && !own && change.keep > 0 && !copy_serves(copy, record, &change)) {
             *need = (struct mux_copy){.source = inode->blob, .bytes = change.keep};
             return MUX_BODY_COPY;
         }
         rc = own ? open_own(op, edit, &change, record, &body)
                  : make_own(op, &change, record, copy, &body);
-        if (rc == 0 && edit->data)
-            rc = write_all(store_blob_fd(body.blob), edit->data, edit->len, edit->offset);
+        if (rc == 0)
+            rc = fill(store_blob_fd(body.blob), edit, &change);
         if (rc < 0) {
             mux_body_finish(&body, false);
             return rc;

@@ -238,10 +238,24 @@ static bool same_content(const struct store_inode *a, const struct store_inode *
            memcmp(a->inline_data, b->inline_data, a->inline_len) == 0;
 }
 
-// A directory's times follow from what is done in it: they are no change of their own.
-static bool same_attributes(const struct store_inode *a, const struct store_inode *b)
+static bool same_xattrs(struct store_txn *txn, const struct store_inode *a,
+                        const struct store_inode *b)
 {
-    return a->mode == b->mode && (S_ISDIR(a->mode) || a->mtime_ns == b->mtime_ns);
+    const void *x, *y;
+    size_t x_len, y_len;
+    if (a->xattr_bytes != b->xattr_bytes || a->xattr_bytes == 0)
+        return a->xattr_bytes == b->xattr_bytes;
+    return store_xattr_get(txn, a->xattr_layer, a->fid, &x, &x_len) == 0 &&
+           store_xattr_get(txn, b->xattr_layer, b->fid, &y, &y_len) == 0 && x_len == y_len &&
+           memcmp(x, y, x_len) == 0;
+}
+
+// A directory's times follow from what is done in it: they are no change of their own.
+static bool same_attributes(struct store_txn *txn, const struct store_inode *a,
+                            const struct store_inode *b)
+{
+    return a->mode == b->mode && (S_ISDIR(a->mode) || a->mtime_ns == b->mtime_ns) &&
+           same_xattrs(txn, a, b);
 }
 
 // A name that the view has for the fid: the record's hint, a name in the delta, or the base's
@@ -280,7 +294,7 @@ static int report_inode(void *arg, const struct store_inode *inode)
         return rc == -ENOENT ? 0 : rc; // new: its name tells
     enum mux_change kind = MUX_MODIFIED;
     if (!S_ISREG(inode->mode) || same_content(&old, inode)) {
-        if (same_attributes(&old, inode))
+        if (same_attributes(diff->txn, &old, inode))
             return 0;
         kind = MUX_METADATA;
     }

@@ -11,7 +11,7 @@
 
 static bool changes_content(const struct mux_edit *edit)
 {
-    return edit->data || (edit->set & MUX_SET_SIZE);
+    return edit->data || edit->space != MUX_SPACE_NONE || (edit->set & MUX_SET_SIZE);
 }
 
 static int check(const struct mux_op *op, const struct mux_node *node, const struct mux_edit *edit)
@@ -122,7 +122,7 @@ static int edit_once(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid
     mux_copy_discard(&copy);
     if (rc < 0)
         return rc;
-    if (edit->data && outcome.mode_changed)
+    if ((edit->data || edit->space != MUX_SPACE_NONE) && outcome.mode_changed)
         mux_notify_inval_inode(mux, nodeid, -1, 0);
     if (ret)
         *ret = outcome.st;

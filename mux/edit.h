@@ -13,9 +13,18 @@
 #include "mux/copy_up.h"
 #include "mux/record.h"
 
+// What fallocate does to the range [offset, offset + len).
+enum mux_space {
+    MUX_SPACE_NONE = 0,
+    MUX_SPACE_RESERVE, // grow the file to the range's end; room for the range where there can be
+    MUX_SPACE_PUNCH,   // zeros in the range, up to the end of the file
+    MUX_SPACE_ZERO,    // zeros in the range, growing the file
+};
+
 struct mux_edit {
     const void *data; // a write of len bytes at offset, or NULL
-    size_t len;
+    enum mux_space space;
+    uint64_t len;
     uint64_t offset;
     unsigned set;            // enum mux_set, MUX_SET_SIZE included
     const struct stat *attr; // for set

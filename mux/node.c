@@ -4,6 +4,7 @@
 // record. Read next: node.h, then lookup.c.
 #include "mux/node.h"
 
+#include "mux/links.h"
 #include "mux/view.h"
 
 #include <errno.h>
@@ -29,6 +30,7 @@ void mux_node_of_inode(uint64_t nodeid, const struct store_inode *inode, size_t 
         .btime_ns = inode->btime_ns,
         .mode = inode->mode,
         .nlink = inode->nlink,
+        .xattr_bytes = inode->xattr_bytes,
         .index = (uint32_t)index,
         .state = RULES_STATE_INVALID,
         .level = RULES_WRITE,
@@ -73,6 +75,72 @@ static void settle(struct mux_op *op, rules_state state, struct mux_node *node)
         rules_state_release(rules, state);
     mux_node_cache_put(op->mux->nodes, rules, node);
 }
+
+// ---- files with several names
+
+struct levels {
+    struct mux_op *op;
+    enum rules_level min, max;
+};
+
+static int add_level(void *arg, const struct mux_link *link)
+{
+    struct levels *levels = arg;
+    struct rules *rules = levels->op->view->rules;
+    struct mux_node dir;
+    int rc = mux_node_load(levels->op, link->parent, &dir);
+    if (rc < 0)
+        return rc;
+    rules_state state = RULES_STATE_INVALID;
+    if (dir.state != RULES_STATE_INVALID)
+        state = rules_step(rules, dir.state, link->name, link->name_len);
+    mux_node_fini(levels->op, &dir);
+    if (state == RULES_STATE_INVALID)
+        return -ENOMEM;
+    enum rules_level level = rules_level(rules, state);
+    rules_state_release(rules, state);
+    if (level < levels->min)
+        levels->min = level;
+    if (level > levels->max)
+        levels->max = level;
+    return 0;
+}
+
+// The level of its most restricted name, for all of them lead to the same bytes; but what one name
+// lets the sandbox see is there, if only to look at.
+static int settle_linked(struct mux_op *op, const char *name, size_t name_len,
+                         struct mux_node *node)
+{
+    struct levels levels = {.op = op, .min = RULES_WRITE, .max = RULES_NONE};
+    struct store_inode inode = {
+        .fid = node->fid,
+        .parent = node->parent,
+        .name = name,
+        .name_len = (uint8_t)name_len,
+    };
+    rules_state root = rules_root(op->view->rules);
+    bool all_writable = rules_below_min(op->view->rules, root) == RULES_WRITE;
+    rules_state_release(op->view->rules, root);
+    if (all_writable) {
+        levels.max = RULES_WRITE;
+    } else {
+        int rc = mux_links_walk(op->txn, mux_op_layers(op), &inode, add_level, &levels);
+        if (rc < 0)
+            return rc;
+    }
+    if (levels.min == RULES_NONE && levels.max > RULES_NONE)
+        levels.min = RULES_VIEW;
+    node->level = (uint8_t)(levels.max == RULES_NONE ? RULES_NONE : levels.min);
+    mux_node_cache_put(op->mux->nodes, op->view->rules, node);
+    return 0;
+}
+
+static bool has_names(const struct mux_node *node)
+{
+    return node->nlink > 1 && !S_ISDIR(node->mode);
+}
+
+// ---- the way up
 
 struct link {
     struct mux_node node;
@@ -172,6 +240,12 @@ static int load_uncached(struct mux_op *op, uint64_t fid, struct mux_node *ret)
         *ret = node;
         return 0;
     }
+    if (has_names(&node)) {
+        rc = settle_linked(op, name, name_len, &node);
+        if (rc == 0)
+            *ret = node;
+        return rc;
+    }
     struct chain chain;
     chain.links = chain.local;
     chain.count = 0;
@@ -199,7 +273,13 @@ int mux_node_load_as(struct mux_op *op, uint64_t fid, rules_state state, struct 
     int rc = from_store(op, fid, &node, &name, &name_len);
     if (rc < 0)
         return rc;
-    settle(op, rules_state_ref(op->view->rules, state), &node);
+    if (has_names(&node)) {
+        rc = settle_linked(op, name, name_len, &node);
+        if (rc < 0)
+            return rc;
+    } else {
+        settle(op, rules_state_ref(op->view->rules, state), &node);
+    }
     *ret = node;
     return 0;
 }

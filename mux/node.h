@@ -25,7 +25,7 @@ struct mux_node {
     uint64_t stamp;  // of the view when it was cached; 0: shared, always true
     uint64_t fid, parent, version, size, blob;
     int64_t atime_ns, mtime_ns, ctime_ns, btime_ns;
-    uint32_t mode, nlink;
+    uint32_t mode, nlink, xattr_bytes;
     uint32_t index;    // of the layer that has the record; 0: the delta
     rules_state state; // of directories with a name; else RULES_STATE_INVALID
     uint8_t level;     // enum rules_level

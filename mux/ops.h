@@ -62,6 +62,10 @@ int mux_readlink(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, ch
 
 int mux_create(struct mux *mux, const struct mux_ctx *ctx, uint64_t parent, const char *name,
                mode_t mode, struct mux_entry *ret);
+// A regular file without a name (O_TMPFILE): freed when the kernel forgets it, unless mux_link
+// gives it one. -EACCES in a directory below which nothing may be written.
+int mux_tmpfile(struct mux *mux, const struct mux_ctx *ctx, uint64_t parent, mode_t mode,
+                struct mux_entry *ret);
 // FIFOs, sockets and regular files; devices are -EPERM.
 int mux_mknod(struct mux *mux, const struct mux_ctx *ctx, uint64_t parent, const char *name,
               mode_t mode, struct mux_entry *ret);
@@ -69,6 +73,10 @@ int mux_mkdir(struct mux *mux, const struct mux_ctx *ctx, uint64_t parent, const
               mode_t mode, struct mux_entry *ret);
 int mux_symlink(struct mux *mux, const struct mux_ctx *ctx, uint64_t parent, const char *name,
                 const char *target, struct mux_entry *ret);
+// Another name for a file, or the first one of a file made by O_TMPFILE. Level write at all its
+// names and at the new one, else -EACCES; -EXDEV between views, -EMLINK beyond AF_LINKS_MAX.
+int mux_link(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, uint64_t new_parent,
+             const char *new_name, struct mux_entry *ret);
 int mux_unlink(struct mux *mux, const struct mux_ctx *ctx, uint64_t parent, const char *name);
 int mux_rmdir(struct mux *mux, const struct mux_ctx *ctx, uint64_t parent, const char *name);
 // flags: 0, RENAME_NOREPLACE or RENAME_EXCHANGE (linux/fs.h), anything else -EINVAL.
@@ -92,6 +100,30 @@ void mux_read_done(struct mux *mux, struct mux_read *read);
 // Writes all or fails (-ENOSPC, -EDQUOT, -EFBIG, -EACCES). Copies up first where needed.
 int mux_write(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, const void *data,
               size_t size, off_t offset);
+// Extended attributes. "user." ones are kept; every other name is -EOPNOTSUPP: those of "security."
+// and "trusted." would mean something outside of the view, and the rules take the place of ACLs.
+// Reading needs level read, changing level write. A value that is too long is -E2BIG, a name
+// -ERANGE, and more than a file may have in all -ENOSPC. With size 0, get and list only tell the
+// length; a size that is too small is -ERANGE. List: names, each with its NUL.
+int mux_setxattr(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, const char *name,
+                 const void *value, size_t size, int flags);
+int mux_getxattr(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, const char *name,
+                 void *buf, size_t size, size_t *ret_len);
+int mux_listxattr(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, void *buf,
+                  size_t size, size_t *ret_len);
+int mux_removexattr(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, const char *name);
+// mode as fallocate(2): 0, KEEP_SIZE (reserves nothing), PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE with or
+// without KEEP_SIZE; anything else is -EOPNOTSUPP. Large ranges are MUX_SLOW.
+int mux_fallocate(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, int mode,
+                  off_t offset, off_t len);
+// SEEK_DATA or SEEK_HOLE. -ENXIO at the end. MUX_SLOW where the disk must be asked.
+int mux_lseek(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, off_t offset, int whence,
+              off_t *ret);
+// Copies bytes of one file into another of the same view; *ret may be less than size, 0 at the end
+// of `from`. -EOPNOTSUPP where the kernel should read and write by itself: content that is in a
+// record, and files of two views. MUX_SLOW unless ctx->may_block.
+int mux_copy_range(struct mux *mux, const struct mux_ctx *ctx, uint64_t from, off_t from_offset,
+                   uint64_t to, off_t to_offset, size_t size, size_t *ret);
 // Data and record reach the disk. MUX_SLOW unless ctx->may_block.
 int mux_fsync(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, bool datasync);
 int mux_statfs(struct mux *mux, uint64_t nodeid, struct statvfs *ret);

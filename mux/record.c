@@ -1,6 +1,8 @@
 // Inode records on their way into the delta. Read next: record.h, create.c.
 #include "mux/record.h"
 
+#include "mux/links.h"
+
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -63,14 +65,19 @@ int mux_record_touch_dir(struct mux_op *op, uint64_t fid)
     return mux_record_put(op, &record);
 }
 
-int mux_record_drop_link(struct mux_op *op, uint64_t fid)
+int mux_record_drop_link(struct mux_op *op, uint64_t fid, uint64_t parent, const char *name,
+                         size_t name_len)
 {
     struct mux_record record;
+    struct mux_link link = {.parent = parent, .name = name, .name_len = name_len};
     int rc = mux_record_load(op, fid, &record);
     if (rc < 0)
         return rc;
     if (record.inode.nlink == 0 || op->n_orphans >= MUX_OP_ORPHANS_MAX)
         return -EUCLEAN;
+    rc = mux_links_lose(op->txn, mux_op_layers(op), &record.inode, &link, record.name);
+    if (rc < 0)
+        return rc;
     record.inode.nlink = S_ISDIR(record.inode.mode) ? 0 : record.inode.nlink - 1;
     record.inode.ctime_ns = op->now_ns;
     rc = mux_record_put(op, &record);
@@ -82,6 +89,8 @@ int mux_record_drop_link(struct mux_op *op, uint64_t fid)
 
 uint64_t mux_record_growth(const struct mux_record *record, uint64_t new_size)
 {
-    uint64_t counted = record->index == 0 ? record->inode.size : 0;
-    return new_size > counted ? new_size - counted : 0;
+    const struct store_inode *inode = &record->inode;
+    uint64_t counted = record->index == 0 ? inode->size : 0;
+    uint64_t follows = record->index == 0 ? 0 : inode->xattr_bytes;
+    return new_size + follows > counted ? new_size + follows - counted : 0;
 }

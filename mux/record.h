@@ -25,9 +25,10 @@ void mux_record_set_name(struct mux_record *record, uint64_t parent, const char 
 // A directory in which a name came or went: mtime and ctime.
 int mux_record_touch_dir(struct mux_op *op, uint64_t fid);
 // Takes one name away from what it leads to: the last one makes it an orphan.
-int mux_record_drop_link(struct mux_op *op, uint64_t fid);
+int mux_record_drop_link(struct mux_op *op, uint64_t fid, uint64_t parent, const char *name,
+                         size_t name_len);
 
-// The bytes that putting this record adds to the delta's sum of file sizes (0 when it shrinks).
+// The bytes that putting this record with another file size adds to the delta's (0: it shrinks).
 uint64_t mux_record_growth(const struct mux_record *record, uint64_t new_size);
 
 #endif

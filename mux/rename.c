@@ -123,6 +123,16 @@ static int check_trees(struct mux_op *op, const struct rename *rename, unsigned 
     return rc;
 }
 
+// A file with several names: the index follows.
+static int index_moved(struct mux_op *op, const struct side *moved, const struct side *at)
+{
+    uint64_t delta = mux_op_delta(op), fid = moved->name.fid;
+    int rc = store_link_put(op->txn, delta, fid, at->dir.fid, at->name.text, at->name.len);
+    return rc < 0 ? rc
+                  : store_link_del(op->txn, delta, fid, moved->dir.fid, moved->name.text,
+                                   moved->name.len);
+}
+
 static int put_under(struct mux_op *op, const struct side *moved, const struct side *at)
 {
     struct mux_record record;
@@ -130,6 +140,8 @@ static int put_under(struct mux_op *op, const struct side *moved, const struct s
                              moved->name.fid, moved->name.type);
     if (rc == 0)
         rc = mux_record_load(op, moved->name.fid, &record);
+    if (rc == 0 && record.inode.nlink > 1 && !S_ISDIR(record.inode.mode))
+        rc = index_moved(op, moved, at);
     if (rc < 0)
         return rc;
     mux_record_set_name(&record, at->dir.fid, at->name.text, at->name.len);
@@ -143,7 +155,7 @@ static int apply(struct mux_op *op, const struct rename *rename)
     bool exchange = rename->flags & RENAME_EXCHANGE;
     int rc = mux_op_write(op);
     if (rc == 0 && !exchange && to->name.exists)
-        rc = mux_record_drop_link(op, to->name.fid);
+        rc = mux_record_drop_link(op, to->name.fid, to->dir.fid, to->name.text, to->name.len);
     if (rc == 0)
         rc = put_under(op, from, to);
     if (rc == 0)

@@ -1,6 +1,8 @@
 // Objects into a codebase's tree by path. Read next: tree_edit.h.
 #include "mux/tree_edit.h"
 
+#include "mux/links.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <string.h>
@@ -142,11 +144,14 @@ int mux_tree_edit_parent(struct mux_tree_edit *edit, const char *path, size_t le
 }
 
 // Takes one name away from an object that another one replaces.
-static int drop_name(struct mux_tree_edit *edit, const struct store_inode *old, size_t index)
+static int drop_name(struct mux_tree_edit *edit, const struct store_inode *old, size_t index,
+                     const struct mux_link *link)
 {
     if (old->nlink > 1) {
         struct inode_copy copy;
         int rc = copy_inode(old, &copy);
+        if (rc == 0)
+            rc = mux_links_lose(edit->txn, edit->layers, &copy.inode, link, copy.name);
         if (rc < 0)
             return rc;
         copy.inode.nlink--;
@@ -191,7 +196,7 @@ static int put_over(struct mux_tree_edit *edit, const struct store_inode *old,
         memcpy(name, old->name, old->name_len);
     uint64_t old_size = old->size;
     struct store_inode inode = fresh_inode(edit, object->mode, object->mtime_ns);
-    inode.fid = old->fid;
+    inode.fid = old->fid; // its extended attributes go with the content
     inode.nlink = old->nlink;
     inode.btime_ns = old->btime_ns;
     inode.parent = old->parent;
@@ -263,7 +268,8 @@ static int put_at_existing(struct mux_tree_edit *edit, uint64_t parent, const ch
     } else if (S_ISREG(old->mode) && S_ISREG(object->mode) && (!edit->implied || old->nlink == 1)) {
         rc = put_over(edit, old, object, ret_blob);
     } else {
-        rc = drop_name(edit, old, index);
+        struct mux_link link = {.parent = parent, .name = name, .name_len = name_len};
+        rc = drop_name(edit, old, index, &link);
         if (rc == 0)
             rc = put_new(edit, parent, name, name_len, object, ret_blob);
     }

@@ -31,7 +31,7 @@ static int remove_in(struct mux_op *op, const struct mux_node *dir, const struct
     if (rc == 0)
         rc = mux_remove_name(op, dir->fid, name);
     if (rc == 0)
-        rc = mux_record_drop_link(op, name->fid);
+        rc = mux_record_drop_link(op, name->fid, dir->fid, name->text, name->len);
     if (rc == 0)
         rc = mux_record_touch_dir(op, dir->fid);
     op->names_changed = true;

@@ -28,6 +28,7 @@ static int enter(struct mux *mux, uint64_t nodeid, bool exclusive, struct mux_op
     op->now_ns = exclusive ? af_wall_ns() : 0;
     op->n_touched = op->n_orphans = 0;
     op->created = NULL;
+    op->named = 0;
     return 0;
 }
 
@@ -88,6 +89,10 @@ static void publish(struct mux_op *op)
             view->n_orphans++;
         // As an orphan it has another level and no state.
         mux_node_cache_drop(op->mux->nodes, mux_view_nodeid(view, op->orphans[i]));
+    }
+    if (op->named && mux_fid_map_get(&view->orphans, op->named, NULL)) {
+        mux_fid_map_del(&view->orphans, op->named);
+        view->n_orphans--;
     }
     if (op->names_changed)
         view->names_seq++;

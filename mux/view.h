@@ -77,6 +77,7 @@ struct mux_op {
     struct mux_node touched[MUX_OP_TOUCHED_MAX]; // attributes that the cache takes over on commit
     const struct mux_node *created;              // or NULL: cached on commit
     uint64_t orphans[MUX_OP_ORPHANS_MAX];        // fids that become orphans on commit
+    uint64_t named;                              // fid of an orphan that gets a name, or 0
 };
 
 // Finds and locks the view of a private nodeid. -ESTALE: nobody's. On success, and only then,

@@ -10,7 +10,11 @@
 #define AF_PATH_MAX           4095        // bytes in a path given to an RPC (PATH_MAX - 1)
 #define AF_SYMLINK_MAX        4095        // bytes in a symlink target
 #define AF_FILE_SIZE_MAX      (1LL << 43) // bytes in one file (8 TiB)
-#define AF_INLINE_CONTENT_MAX 2048        // bytes of a file kept in its LMDB record
+#define AF_LINKS_MAX          4096        // names of one file: each is looked at to learn its level
+#define AF_XATTR_VALUE_MAX    65536       // bytes in one extended attribute (XATTR_SIZE_MAX)
+#define AF_XATTR_NAMES_MAX    65536       // bytes in one file's list of them (XATTR_LIST_MAX)
+#define AF_XATTR_TOTAL_MAX    (128u << 10) // bytes of all those of one file
+#define AF_INLINE_CONTENT_MAX 2048         // bytes of a file kept in its LMDB record
 #define AF_CODEBASE_SIZE_MAX  (1LL << 60) // bytes in all files of a codebase, for holes cost nothing
 
 // Identity: see mux/nodeid.h for the bit budget.

@@ -31,6 +31,7 @@ static const char *const dbi_names[STORE_DBI_COUNT] = {
     [STORE_DBI_DIGEST] = "digest",   [STORE_DBI_CODEBASE] = "codebase",
     [STORE_DBI_SANDBOX] = "sandbox", [STORE_DBI_GARBAGE] = "garbage",
     [STORE_DBI_UNLINK] = "unlink",   [STORE_DBI_PENDING] = "pending",
+    [STORE_DBI_LINK] = "link",       [STORE_DBI_XATTR] = "xattr",
 };
 
 // ---- the directory

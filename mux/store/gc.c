@@ -82,6 +82,8 @@ static int collect_layer(struct store_txn *txn, uint64_t layer, unsigned max, un
         rc = delete_keys(txn, STORE_DBI_ENTRY, layer, max, count);
     if (rc == 0 && *count < max)
         rc = delete_keys(txn, STORE_DBI_ORPHAN, layer, max, count);
+    if (rc == 0 && *count < max)
+        rc = delete_keys(txn, STORE_DBI_LINK, layer, max, count);
     if (rc == 0 && *count < max) {
         struct key_id key = key_of_id(layer);
         rc = store_del(txn, STORE_DBI_LAYER, store_val(&key, sizeof key));

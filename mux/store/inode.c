@@ -10,7 +10,7 @@
 
 #define INODE_VALUE_MAX (sizeof(struct value_inode) + 255 + 65536)
 
-static int decode(MDB_val value, uint64_t fid, struct store_inode *ret)
+static int decode(MDB_val value, uint64_t layer, uint64_t fid, struct store_inode *ret)
 {
     struct value_inode v;
     if (value.mv_size < sizeof v)
@@ -37,6 +37,8 @@ static int decode(MDB_val value, uint64_t fid, struct store_inode *ret)
         .blob_owned = v.blob_owned,
         .inline_data = name + v.name_len,
         .inline_len = value.mv_size - sizeof v - v.name_len,
+        .xattr_bytes = v.xattr_bytes,
+        .xattr_layer = layer,
     };
     if (ret->content > STORE_CONTENT_BLOB ||
         (ret->content != STORE_CONTENT_INLINE && ret->inline_len > 0))
@@ -49,7 +51,7 @@ int store_inode_get(struct store_txn *txn, uint64_t layer, uint64_t fid, struct 
     struct key_inode key = key_of_inode(layer, fid);
     MDB_val value;
     int rc = store_get(txn, STORE_DBI_INODE, store_val(&key, sizeof key), &value);
-    return rc < 0 ? rc : decode(value, fid, ret);
+    return rc < 0 ? rc : decode(value, layer, fid, ret);
 }
 
 int store_inode_find(struct store_txn *txn, const uint64_t *layers, size_t count, uint64_t fid,
@@ -70,7 +72,8 @@ int store_inode_find(struct store_txn *txn, const uint64_t *layers, size_t count
 struct former {
     bool exists;
     bool has_version;
-    uint64_t version, blob, size; // blob 0: none
+    uint64_t version, blob, charge; // blob 0: none
+    uint32_t xattr_bytes;
 };
 
 static int get_former(struct store_txn *txn, uint64_t layer, uint64_t fid, struct former *ret)
@@ -86,7 +89,8 @@ static int get_former(struct store_txn *txn, uint64_t layer, uint64_t fid, struc
     ret->has_version = S_ISREG(old.mode);
     ret->version = old.version;
     ret->blob = old.content == STORE_CONTENT_BLOB ? old.blob : 0;
-    ret->size = S_ISREG(old.mode) ? old.size : 0;
+    ret->charge = store_inode_charge(&old);
+    ret->xattr_bytes = old.xattr_bytes;
     return 0;
 }
 
@@ -115,6 +119,7 @@ static int put_record(struct store_txn *txn, uint64_t layer, const struct store_
         .name_len = inode->name_len,
         .mode = inode->mode,
         .nlink = inode->nlink,
+        .xattr_bytes = inode->xattr_bytes,
         .version = inode->version,
         .size = inode->size,
         .parent = inode->parent,
@@ -143,21 +148,33 @@ static int put_record(struct store_txn *txn, uint64_t layer, const struct store_
     return rc;
 }
 
+// The attributes go where their record goes.
+static int follow_xattrs(struct store_txn *txn, uint64_t layer, uint64_t fid, uint64_t from_layer,
+                         uint32_t bytes, const struct former *old)
+{
+    if (bytes > 0 && from_layer != layer)
+        return store_xattr_copy(txn, from_layer, layer, fid, bytes);
+    return bytes == 0 && old->xattr_bytes > 0 ? store_xattr_del(txn, layer, fid) : 0;
+}
+
 int store_inode_put(struct store_txn *txn, uint64_t layer, const struct store_inode *inode)
 {
     struct former old;
     uint64_t blob = inode->content == STORE_CONTENT_BLOB ? inode->blob : 0;
     bool has_version = S_ISREG(inode->mode);
     uint64_t version = inode->version, fid = inode->fid;
-    uint64_t size = has_version ? inode->size : 0;
+    uint64_t charge = store_inode_charge(inode), xattr_layer = inode->xattr_layer;
+    uint32_t xattr_bytes = inode->xattr_bytes;
     int rc = get_former(txn, layer, fid, &old);
     // On a full disk only what removes or shrinks may use the headroom; an orphan's record (no
     // names left) is part of an unlink.
-    bool grows = inode->nlink > 0 && (!old.exists || size > old.size);
+    bool grows = inode->nlink > 0 && (!old.exists || charge > old.charge);
     if (rc == 0 && grows)
         rc = store_space_for_growth(txn);
     if (rc == 0)
         rc = put_record(txn, layer, inode);
+    if (rc == 0)
+        rc = follow_xattrs(txn, layer, fid, xattr_layer, xattr_bytes, &old);
     if (rc == 0 && blob != old.blob && blob != 0)
         rc = store_blob_take(txn, blob);
     if (rc == 0 && blob != old.blob && old.blob != 0)
@@ -170,7 +187,7 @@ int store_inode_put(struct store_txn *txn, uint64_t layer, const struct store_in
     if (rc == 0 && has_version && !same_version)
         rc = put_version(txn, version, layer, fid);
     if (rc == 0)
-        rc = store_layer_count(txn, layer, (int64_t)(size - old.size), old.exists ? 0 : 1);
+        rc = store_layer_count(txn, layer, (int64_t)(charge - old.charge), old.exists ? 0 : 1);
     return store_keep_error(txn, rc);
 }
 
@@ -188,8 +205,10 @@ int store_inode_del(struct store_txn *txn, uint64_t layer, uint64_t fid)
         rc = store_blob_drop(txn, old.blob);
     if (rc == 0 && old.has_version)
         rc = del_version(txn, old.version, layer);
+    if (rc == 0 && old.xattr_bytes > 0)
+        rc = store_xattr_del(txn, layer, fid);
     if (rc == 0)
-        rc = store_layer_count(txn, layer, -(int64_t)old.size, -1);
+        rc = store_layer_count(txn, layer, -(int64_t)old.charge, -1);
     return store_keep_error(txn, rc);
 }
 
@@ -247,20 +266,21 @@ static int walk_layer(struct store_txn *txn, enum store_dbi dbi, uint64_t layer,
 struct inode_walk {
     int (*fn)(void *arg, const struct store_inode *inode);
     void *arg;
+    uint64_t layer;
 };
 
 static int pass_inode(void *arg, uint64_t fid, MDB_val value)
 {
     struct inode_walk *walk = arg;
     struct store_inode inode;
-    int rc = decode(value, fid, &inode);
+    int rc = decode(value, walk->layer, fid, &inode);
     return rc < 0 ? rc : walk->fn(walk->arg, &inode);
 }
 
 int store_layer_inodes(struct store_txn *txn, uint64_t layer,
                        int (*fn)(void *arg, const struct store_inode *inode), void *arg)
 {
-    struct inode_walk walk = {.fn = fn, .arg = arg};
+    struct inode_walk walk = {.fn = fn, .arg = arg, .layer = layer};
     return walk_layer(txn, STORE_DBI_INODE, layer, pass_inode, &walk);
 }
 

@@ -10,7 +10,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define STORE_SCHEMA_VERSION 1
+#define STORE_SCHEMA_VERSION 3
 #define STORE_FORMAT         1 // first byte of every value
 
 enum store_dbi {
@@ -28,6 +28,8 @@ enum store_dbi {
     STORE_DBI_GARBAGE,  // layer -> format byte: waits for the collector
     STORE_DBI_UNLINK,   // blob -> format byte: its file goes after the next sync
     STORE_DBI_PENDING,  // layer -> format byte: named by no record yet
+    STORE_DBI_LINK,     // layer fid parent name -> format byte: a name of a multi-linked file
+    STORE_DBI_XATTR,    // layer fid -> extended attributes (mux/xattr_set.h)
     STORE_DBI_COUNT,
 };
 
@@ -38,7 +40,7 @@ struct value_entry {
 
 struct value_inode {
     uint8_t format, content, blob_owned, name_len;
-    uint32_t mode, nlink;
+    uint32_t mode, nlink, xattr_bytes;
     uint64_t version, size, parent, blob;
     int64_t atime_ns, mtime_ns, ctime_ns, btime_ns;
 } __attribute__((packed)); // then the name, then the inline content
@@ -99,6 +101,13 @@ struct key_entry {
 } __attribute__((packed));
 
 #define KEY_ENTRY_PREFIX 24u // bytes before the name
+
+struct key_link {
+    uint64_t layer_be, fid_be, parent_be;
+    char name[255];
+} __attribute__((packed));
+
+#define KEY_LINK_PREFIX 24u // bytes before the name
 
 static inline struct key_id key_of_id(uint64_t id)
 {

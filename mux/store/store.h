@@ -30,6 +30,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 struct store;
@@ -76,7 +77,7 @@ struct store_layer {
     uint64_t id;
     bool frozen;
     uint32_t refs;   // stacks and owners that hold it
-    uint64_t bytes;  // sum of sizes of the regular files recorded in it
+    uint64_t bytes;  // sum of store_inode_charge over its records
     uint64_t inodes; // inode records in it
 };
 
@@ -169,7 +170,16 @@ struct store_inode {
                              // put; mux clears it when it copies a record to another layer.
     const void *inline_data; // for STORE_CONTENT_INLINE
     size_t inline_len;
+    uint32_t xattr_bytes; // size of its extended attributes, 0: it has none
+    uint64_t xattr_layer; // where they are. Set by get; a record that is put into another layer
+                          // takes them along.
 };
+
+// The bytes that a record counts in its layer.
+static inline uint64_t store_inode_charge(const struct store_inode *inode)
+{
+    return ((inode->mode & S_IFMT) == S_IFREG ? inode->size : 0) + inode->xattr_bytes;
+}
 
 int store_inode_get(struct store_txn *txn, uint64_t layer, uint64_t fid, struct store_inode *ret);
 // The first layer (top first) that records the fid.
@@ -180,11 +190,34 @@ int store_inode_find(struct store_txn *txn, const uint64_t *layers, size_t count
 int store_inode_put(struct store_txn *txn, uint64_t layer, const struct store_inode *inode);
 // Removes, releasing its blob and version.
 int store_inode_del(struct store_txn *txn, uint64_t layer, uint64_t fid);
+// The extended attributes of a record, as one value that the store does not look into: -ENOENT when
+// it has none. After a put the record must be put with the new size; a record with none deletes
+// them.
+int store_xattr_get(struct store_txn *txn, uint64_t layer, uint64_t fid, const void **ret,
+                    size_t *ret_len);
+int store_xattr_put(struct store_txn *txn, uint64_t layer, uint64_t fid, const void *bytes,
+                    size_t len);
+
 // A regular file's version -> where its record is (for shared nodeids).
 int store_version_find(struct store_txn *txn, uint64_t version, uint64_t *ret_layer,
                        uint64_t *ret_fid);
 int store_layer_inodes(struct store_txn *txn, uint64_t layer,
                        int (*fn)(void *arg, const struct store_inode *inode), void *arg);
+
+// Where the names of a file with several names may be: (layer, fid) -> (parent, name). Hints: a
+// name counts only when its entry leads to the fid, so what a frozen layer tells of names that are
+// gone does no harm. Files with one name need none: their record has it.
+int store_link_put(struct store_txn *txn, uint64_t layer, uint64_t fid, uint64_t parent,
+                   const char *name, size_t name_len);
+// No error when absent.
+int store_link_del(struct store_txn *txn, uint64_t layer, uint64_t fid, uint64_t parent,
+                   const char *name, size_t name_len);
+// All of a fid in this layer.
+int store_link_clear(struct store_txn *txn, uint64_t layer, uint64_t fid);
+// The callback returns 0 to go on, else its value ends the walk and is returned. It may read.
+int store_link_walk(struct store_txn *txn, uint64_t layer, uint64_t fid,
+                    int (*fn)(void *arg, uint64_t parent, const char *name, size_t name_len),
+                    void *arg);
 
 // Unlinked inodes that something may still hold open: (layer, fid).
 int store_orphan_put(struct store_txn *txn, uint64_t layer, uint64_t fid);

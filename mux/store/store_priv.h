@@ -193,6 +193,10 @@ void store_limit_growth(struct store *store); // at a sync point
 // Looks whether space has come back; makes a sync point when deletions run out of headroom.
 void store_space_when_full(struct store *store);
 int store_space_for_growth(struct store_txn *txn); // -ENOSPC when full
+// xattr.c
+int store_xattr_copy(struct store_txn *txn, uint64_t from_layer, uint64_t to_layer, uint64_t fid,
+                     size_t len);
+int store_xattr_del(struct store_txn *txn, uint64_t layer, uint64_t fid);
 // layer.c
 int store_layer_count(struct store_txn *txn, uint64_t id, int64_t bytes, int64_t inodes);
 

@@ -360,6 +360,79 @@ int mux_rmdir(struct mux *mux, const struct mux_ctx *ctx, uint64_t parent, const
     return fake_remove(ctx, parent, name);
 }
 
+// What the fake has not got.
+int mux_link(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, uint64_t new_parent,
+             const char *new_name, struct mux_entry *ret)
+{
+    (void)mux, (void)ctx, (void)nodeid, (void)new_parent, (void)new_name, (void)ret;
+    return -EPERM;
+}
+
+int mux_setxattr(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, const char *name,
+                 const void *value, size_t size, int flags)
+{
+    (void)mux, (void)ctx, (void)nodeid, (void)name, (void)value, (void)size, (void)flags;
+    return -EOPNOTSUPP;
+}
+
+int mux_getxattr(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, const char *name,
+                 void *buf, size_t size, size_t *ret_len)
+{
+    (void)mux, (void)ctx, (void)nodeid;
+    const char *value = strcmp(name, "user.known") == 0 ? "value" : NULL;
+    if (!value)
+        return -ENODATA;
+    *ret_len = strlen(value);
+    if (size > 0 && size < *ret_len)
+        return -ERANGE;
+    if (size > 0)
+        memcpy(buf, value, *ret_len);
+    return 0;
+}
+
+int mux_listxattr(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, void *buf,
+                  size_t size, size_t *ret_len)
+{
+    (void)mux, (void)ctx, (void)nodeid, (void)buf, (void)size;
+    *ret_len = 0;
+    return 0;
+}
+
+int mux_removexattr(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, const char *name)
+{
+    (void)mux, (void)ctx, (void)nodeid, (void)name;
+    return -ENODATA;
+}
+
+int mux_tmpfile(struct mux *mux, const struct mux_ctx *ctx, uint64_t parent, mode_t mode,
+                struct mux_entry *ret)
+{
+    (void)mux, (void)ctx, (void)parent, (void)mode, (void)ret;
+    return -EOPNOTSUPP;
+}
+
+int mux_fallocate(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, int mode,
+                  off_t offset, off_t len)
+{
+    (void)mux, (void)ctx, (void)nodeid, (void)mode, (void)offset, (void)len;
+    return -ENOSYS;
+}
+
+int mux_lseek(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, off_t offset, int whence,
+              off_t *ret)
+{
+    (void)mux, (void)ctx, (void)nodeid, (void)offset, (void)whence, (void)ret;
+    return -ENOSYS;
+}
+
+int mux_copy_range(struct mux *mux, const struct mux_ctx *ctx, uint64_t from, off_t from_offset,
+                   uint64_t to, off_t to_offset, size_t size, size_t *ret)
+{
+    (void)mux, (void)ctx, (void)from, (void)from_offset, (void)to, (void)to_offset, (void)size;
+    (void)ret;
+    return -ENOSYS;
+}
+
 int mux_rename(struct mux *mux, const struct mux_ctx *ctx, uint64_t parent, const char *name,
                uint64_t new_parent, const char *new_name, unsigned flags)
 {

@@ -364,6 +364,27 @@ static void test_slow_requests_are_answered_by_the_pool(void **state)
     assert_true(counters.op[FS_OP_FSYNC].latency_ns > 0);
 }
 
+static void test_extended_attributes_are_never_enosys(void **state)
+{
+    (void)state;
+    NEED_CUSTOM_IO;
+    uint64_t nodeid = fake_add(view, "f", S_IFREG | 0644, "hello");
+    struct fuse_getxattr_in in = {0};
+    static const char known[] = "user.known", unknown[] = "user.unknown";
+    static const char caps[] = "security.capability";
+    assert_int_equal(request(FUSE_GETXATTR, nodeid, &in, sizeof in, known, sizeof known), 0);
+    assert_int_equal(((const struct fuse_getxattr_out *)body())->size, 5);
+    in.size = 4;
+    assert_int_equal(request(FUSE_GETXATTR, nodeid, &in, sizeof in, known, sizeof known), -ERANGE);
+    in.size = 100;
+    assert_int_equal(request(FUSE_GETXATTR, nodeid, &in, sizeof in, known, sizeof known), 0);
+    assert_memory_equal(body(), "value", 5);
+    assert_int_equal(request(FUSE_GETXATTR, nodeid, &in, sizeof in, unknown, sizeof unknown),
+                     -ENODATA);
+    assert_int_equal(request(FUSE_GETXATTR, nodeid, &in, sizeof in, caps, sizeof caps),
+                     -EOPNOTSUPP);
+}
+
 static void test_unimplemented_operations_do_not_crash(void **state)
 {
     (void)state;
@@ -372,11 +393,11 @@ static void test_unimplemented_operations_do_not_crash(void **state)
         uint32_t opcode;
         int error;
     } cases[] = {
-        {FUSE_GETXATTR, -ENOSYS}, {FUSE_SETXATTR, -ENOSYS},    {FUSE_LISTXATTR, -ENOSYS},
-        {FUSE_ACCESS, -ENOSYS},   {FUSE_REMOVEXATTR, -ENOSYS}, {FUSE_FALLOCATE, -ENOSYS},
-        {FUSE_LSEEK, -ENOSYS},    {FUSE_IOCTL, -ENOSYS},       {FUSE_POLL, -ENOSYS},
-        {FUSE_BMAP, -ENOSYS},     {FUSE_GETLK, -ENOSYS},       {FUSE_COPY_FILE_RANGE, -ENOSYS},
-        {FUSE_SYNCFS, -ENOSYS},   {FUSE_LINK, -EPERM},         {999, -ENOSYS},
+        {FUSE_GETXATTR, -EOPNOTSUPP}, {FUSE_SETXATTR, -EOPNOTSUPP}, {FUSE_LISTXATTR, 0},
+        {FUSE_ACCESS, -ENOSYS},       {FUSE_REMOVEXATTR, -ENODATA}, {FUSE_FALLOCATE, -ENOSYS},
+        {FUSE_LSEEK, -ENOSYS},        {FUSE_IOCTL, -ENOSYS},        {FUSE_POLL, -ENOSYS},
+        {FUSE_BMAP, -ENOSYS},         {FUSE_GETLK, -ENOSYS},        {FUSE_COPY_FILE_RANGE, -ENOSYS},
+        {FUSE_SYNCFS, -ENOSYS},       {FUSE_LINK, -EPERM},          {999, -ENOSYS},
     };
     static const char zeros[256];
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
@@ -401,6 +422,7 @@ int main(void)
         TABLE(test_setattr_flags_reach_mux),
         TABLE(test_reads_end_where_the_file_ends),
         TABLE(test_slow_requests_are_answered_by_the_pool),
+        TABLE(test_extended_attributes_are_never_enosys),
         TABLE(test_unimplemented_operations_do_not_crash),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -255,6 +255,20 @@ int ops_rmdir(struct view *view, const char *path)
         rc_;                                                                                       \
     })
 
+int ops_link(struct view *view, const char *from, const char *to)
+{
+    struct mux_entry entry, ret;
+    WITH_PARENT(view, to)
+    rc = ops_lookup(view, from, &entry);
+    if (rc < 0)
+        return rc;
+    uint64_t nodeid = entry.nodeid;
+    rc = OR_SLOW(view, mux_link(mux, &ctx, nodeid, parent, name, &ret));
+    if (rc == 0)
+        assert_int_equal(ret.nodeid, nodeid);
+    return rc;
+}
+
 int ops_rename(struct view *view, const char *from, const char *to, unsigned flags)
 {
     uint64_t to_parent;
@@ -426,8 +440,7 @@ static int recount_one(void *arg, const struct store_inode *inode)
 {
     struct recount *recount = arg;
     recount->inodes++;
-    if (S_ISREG(inode->mode))
-        recount->bytes += inode->size;
+    recount->bytes += store_inode_charge(inode);
     return 0;
 }
 

@@ -49,6 +49,7 @@ int ops_symlink(struct view *view, const char *target, const char *path);
 int ops_mkfifo(struct view *view, const char *path, mode_t mode);
 int ops_unlink(struct view *view, const char *path);
 int ops_rmdir(struct view *view, const char *path);
+int ops_link(struct view *view, const char *from, const char *to);
 int ops_rename(struct view *view, const char *from, const char *to, unsigned flags);
 int ops_write_node(struct view *view, uint64_t nodeid, const void *data, size_t len, off_t offset);
 int ops_write(struct view *view, const char *path, const void *data, size_t len, off_t offset);
