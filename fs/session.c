@@ -98,6 +98,7 @@ int fs_session_new(const struct fs_options *options, struct fs_session **ret, st
     session->magic = FS_SESSION_MAGIC;
     session->mux = options->mux;
     session->dev_fd = -1;
+    session->root_fd = -1;
     session->end_fd = -1;
     session->policy = options->open_policy;
     session->worker_count = options->workers ? options->workers : default_workers();
@@ -359,8 +360,12 @@ static int unmount(struct fs_session *session)
     // Somebody may have unmounted it already, or mounted something else over it.
     if (fs_mount_find(session->mountpoint, &top) != 1 || top.minor != session->minor)
         return 0;
-    // Lazily: a busy mount goes away all the same, an idle one at once. Pages that were written
-    // through a map are flushed to us first, so the workers are still running.
+    // A descriptor of the mount keeps its device number from being given to another mount before
+    // leave_mount has aborted the connection by that number.
+    session->root_fd = open(session->mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (session->root_fd >= 0)
+        syncfs(session->root_fd); // pages written through a map come to us: the workers still run
+    // Lazily: a busy mount goes away all the same.
     return umount2(session->mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW) == 0 ? 0 : -errno;
 }
 
@@ -377,7 +382,12 @@ static void leave_mount(struct fs_session *session)
                (int)(DRAIN_LIMIT_NS / AF_NS_PER_SEC));
     // Processes that still have files open, or a mount of a subtree, get errors from now on
     // instead of waiting for a daemon that is gone.
-    fs_mount_abort(session->minor);
+    // While the connection is not at its end, its number is no other's.
+    if (session->root_fd >= 0 || !atomic_load(&session->ended))
+        fs_mount_abort(session->minor);
+    if (session->root_fd >= 0)
+        close(session->root_fd);
+    session->root_fd = -1;
     session->mounted = false;
 }
 

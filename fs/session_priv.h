@@ -65,6 +65,7 @@ struct fs_session {
 
     struct fuse_session *fuse;
     int dev_fd;            // /dev/fuse; closed by libfuse with the session
+    int root_fd;           // of the mount, while it is being left; else -1
     bool mounted;          // by us, and not yet unmounted
     unsigned major, minor; // of the mount's device; the minor is its connection's number
     bool read_ahead_set;
