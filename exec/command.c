@@ -22,8 +22,6 @@
 #include "mux/base/cleanup.h"
 #include "mux/base/clock.h"
 
-#define FINAL_READS_MAX 8 // a pipe holds at most 1 MiB
-
 static void on_drain_timer(struct exec_timer *timer);
 
 // ---- end --------------------------------------------------------------------------------
@@ -59,8 +57,8 @@ static void command_detach(struct exec_command *command)
 static void fill_result(struct exec_command *command, struct exec_result *result, bool with_code)
 {
     int64_t end_ns = command->ended_ns ? command->ended_ns : af_monotonic_ns();
-    *result = (struct exec_result){.out = exec_stream_output(&command->out),
-                                   .err = exec_stream_output(&command->err),
+    *result = (struct exec_result){.out = exec_gather_output(&command->out.kept),
+                                   .err = exec_gather_output(&command->err.kept),
                                    .exit_code = -1,
                                    .duration_ns = end_ns - command->started_ns,
                                    .timed_out = command->timed_out};
@@ -73,11 +71,7 @@ static void fill_result(struct exec_command *command, struct exec_result *result
 
 static void finish(struct exec_command *command)
 {
-    for (int i = 0; i < FINAL_READS_MAX; i++) {
-        bool more_out = exec_stream_read(&command->out), more_err = exec_stream_read(&command->err);
-        if (!more_out && !more_err)
-            break;
-    }
+    exec_streams_flush(command);
     bool with_code = command->exited && !command->timed_out && command->error.status == AF_OK;
     if (!with_code && !command->timed_out && command->error.status == AF_OK)
         af_error_set(&command->error, AF_ABORTED,
@@ -149,6 +143,12 @@ static void drain_quiet_again(struct exec_command *command)
     int64_t at_ns = af_monotonic_ns() + command->engine->options.drain_quiet_ns;
     if (at_ns > command->drain_until_ns)
         at_ns = command->drain_until_ns;
+    // A slow reader does not shorten the drain, but cannot stretch it beyond the timeout either.
+    int64_t timeout_at_ns = command->started_ns + command->timeout_ns;
+    if (command->paused)
+        at_ns = command->endless || timeout_at_ns < command->drain_until_ns
+                    ? command->drain_until_ns
+                    : timeout_at_ns;
     exec_timer_set(&command->engine->timers, &command->timer, at_ns, on_drain_timer);
 }
 
@@ -179,6 +179,19 @@ void exec_command_on_output(struct exec_command *command)
         drained(command);
     else
         drain_quiet_again(command);
+}
+
+void exec_command_unpause(struct exec_command *command)
+{
+    if (!command->paused || command->state == COMMAND_OVER)
+        return;
+    exec_streams_unpause(command);
+    if (command->state != COMMAND_DRAINING)
+        return;
+    int64_t since_ns =
+        command->paused_ns > command->ended_ns ? command->paused_ns : command->ended_ns;
+    command->drain_until_ns += af_monotonic_ns() - since_ns;
+    drain_quiet_again(command);
 }
 
 static void drain(struct exec_command *command)
@@ -383,8 +396,9 @@ static void on_start(struct exec_post *post)
         finish(command);
         return;
     }
-    exec_timer_set(&e->timers, &command->timer, command->started_ns + command->timeout_ns,
-                   on_timeout);
+    if (!command->endless)
+        exec_timer_set(&e->timers, &command->timer, command->started_ns + command->timeout_ns,
+                       on_timeout);
     send_later(command);
 }
 
@@ -396,26 +410,53 @@ int exec_command_start(struct exec_box *box, const struct exec_command_spec *spe
     if (!atomic_load(&box->up))
         return af_error_set(err, AF_FAILED_PRECONDITION, "the sandbox is not running");
     struct exec_command *command;
-    if (exec_command_new(box, spec, &command, err) < 0)
+    if (exec_command_new(box, spec, NULL, &command, err) < 0)
         return -1;
     command->done = done;
     command->arg = arg;
     atomic_store(&command->refs, ret_command ? 2 : 1);
     if (ret_command)
         *ret_command = command;
-    exec_post(box->engine, &command->start_post, on_start);
+    exec_command_post(command);
     return 0;
+}
+
+void exec_command_post(struct exec_command *command)
+{
+    exec_post(command->engine, &command->start_post, on_start);
+}
+
+void exec_command_end(struct exec_command *command)
+{
+    if (command->state == COMMAND_OVER)
+        return;
+    if (command->error.status == AF_OK && !command->timed_out)
+        af_error_set(&command->error, AF_CANCELLED, "the command was cancelled");
+    end_tree(command);
 }
 
 static void on_cancel(struct exec_post *post)
 {
     struct exec_command *command = EXEC_CONTAINER_OF(post, struct exec_command, cancel_post);
-    if (command->state != COMMAND_OVER) {
-        if (command->error.status == AF_OK && !command->timed_out)
-            af_error_set(&command->error, AF_CANCELLED, "the command was cancelled");
-        end_tree(command);
-    }
+    exec_command_end(command);
     unref(command);
+}
+
+static void on_resume(struct exec_post *post)
+{
+    struct exec_command *command = EXEC_CONTAINER_OF(post, struct exec_command, resume_post);
+    atomic_store(&command->resume_posted, false);
+    exec_command_unpause(command);
+    unref(command);
+}
+
+void exec_command_resume(struct exec_command *command)
+{
+    AF_CHECK_MAGIC(command, EXEC_COMMAND_MAGIC);
+    if (atomic_load(&command->over) || atomic_exchange(&command->resume_posted, true))
+        return;
+    atomic_fetch_add(&command->refs, 1);
+    exec_post(command->engine, &command->resume_post, on_resume);
 }
 
 void exec_command_cancel(struct exec_command *command)

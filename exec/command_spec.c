@@ -230,7 +230,8 @@ static int text_to_memfd(struct exec_command *command)
 }
 
 // In the order of the protocol.
-static int open_fds(struct exec_command *command, const struct exec_command_spec *spec)
+static int open_fds(struct exec_command *command, const struct exec_command_spec *spec,
+                    const int channel[2])
 {
     int e = add_pipe(command, false, &command->status.fd);
     if (e == 0)
@@ -245,6 +246,15 @@ static int open_fds(struct exec_command *command, const struct exec_command_spec
     }
     if (e == 0 && command->head.text_bytes > EXEC_PROTO_TEXT_MAX)
         e = text_to_memfd(command);
+    if (channel)
+        command->head.flags |= EXEC_START_CHANNEL;
+    for (int i = 0; e == 0 && channel && i < 2; i++) {
+        int fd = fcntl(channel[i], F_DUPFD_CLOEXEC, 0);
+        if (fd < 0)
+            e = -errno;
+        else
+            command->fds[command->fd_count++] = fd;
+    }
     return e;
 }
 
@@ -264,8 +274,8 @@ void exec_command_free(struct exec_command *command)
                  command->stdin_watch.fd};
     for (size_t i = 0; i < AF_ARRAY_LEN(fds); i++)
         af_cleanup_fd(&fds[i]);
-    free(command->out.bytes);
-    free(command->err.bytes);
+    exec_gather_fini(&command->out.kept);
+    exec_gather_fini(&command->err.kept);
     free(command->text);
     free(command->stdin_bytes);
     free(command->program);
@@ -288,6 +298,7 @@ static struct exec_command *command_alloc(struct exec_box *box,
     command->out.command = command->err.command = command;
     command->started_ns = af_monotonic_ns();
     command->timeout_ns = spec->timeout_ns ? spec->timeout_ns : AF_TIMEOUT_DEFAULT_NS;
+    command->on_output = spec->on_output;
     command->output_max = spec->output_bytes_max ? spec->output_bytes_max : AF_OUTPUT_MAX;
     command->head.head.kind = EXEC_MSG_START;
     command->program = strndup(spec->shell_line ? "the shell" : spec->argv[0], 256);
@@ -300,7 +311,7 @@ static struct exec_command *command_alloc(struct exec_box *box,
 }
 
 int exec_command_new(struct exec_box *box, const struct exec_command_spec *spec,
-                     struct exec_command **ret_command, struct af_error *err)
+                     const int channel[2], struct exec_command **ret_command, struct af_error *err)
 {
     if (check_spec(spec, err) < 0)
         return -1;
@@ -311,7 +322,7 @@ int exec_command_new(struct exec_box *box, const struct exec_command_spec *spec,
         exec_command_free(command);
         return -1;
     }
-    int e = open_fds(command, spec);
+    int e = open_fds(command, spec, channel);
     if (e < 0) {
         exec_command_free(command);
         return af_error_set(err, AF_RESOURCE_EXHAUSTED, "cannot make the pipes of a command: %s",

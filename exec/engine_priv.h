@@ -16,6 +16,7 @@
 #include <sys/queue.h>
 
 #include "exec/exec.h"
+#include "exec/gather.h"
 #include "exec/init/protocol.h"
 #include "exec/timer.h"
 #include "mux/base/limits.h"
@@ -143,9 +144,7 @@ enum exec_command_state {
 struct exec_stream {
     struct exec_watch watch;
     struct exec_command *command;
-    char *bytes; // len + 1 bytes at least, or NULL
-    size_t len, capacity;
-    uint64_t total;
+    struct exec_gather kept; // with a receiver only counted
 };
 
 struct exec_command {
@@ -159,14 +158,17 @@ struct exec_command {
     bool unsent; // in box->unsent
     bool end_wanted;
     struct exec_grave grave;
-    struct exec_post start_post, cancel_post;
-    atomic_bool cancel_posted;
+    struct exec_post start_post, cancel_post, resume_post;
+    atomic_bool cancel_posted, resume_posted;
     atomic_bool over; // state is COMMAND_OVER
 
     exec_command_done done;
+    exec_command_output on_output; // NULL: output is kept for the result
     void *arg;
     size_t output_max;
-    int64_t started_ns, timeout_ns, drain_until_ns;
+    bool endless; // no timeout
+    int64_t started_ns, timeout_ns, drain_until_ns, paused_ns;
+    bool paused; // the receiver has enough: the pipes are not read
 
     uint64_t id;
     struct exec_msg_start head;
@@ -197,6 +199,12 @@ void exec_command_on_ended(struct exec_box *box, uint64_t id);
 int exec_command_send(struct exec_command *command, int socket_fd);
 // event: the box has no process left: ends the command with the given error.
 void exec_command_box_gone(struct exec_command *command, const struct af_error *why);
+// any: posts a prepared command (exec_command_new), whose reference of its own is the engine's.
+void exec_command_post(struct exec_command *command);
+// event: kills everything that the command started, as exec_command_cancel does.
+void exec_command_end(struct exec_command *command);
+// event: reads the command's pipes again. Allowed when it is not paused.
+void exec_command_unpause(struct exec_command *command);
 // event: a stream of the command has brought bytes or has closed.
 void exec_command_on_output(struct exec_command *command);
 

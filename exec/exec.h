@@ -29,6 +29,8 @@
 struct exec_engine;
 struct exec_box;
 struct exec_command;
+struct exec_session;
+struct exec_turn;
 
 // ---- engine -----------------------------------------------------------------------------
 
@@ -134,6 +136,15 @@ struct exec_env {
     const char *value;
 };
 
+enum exec_output_kind { EXEC_OUTPUT_STDOUT, EXEC_OUTPUT_STDERR };
+
+// A receiver of output as it comes: at most 64 KiB at a time, in order for each of the two kinds.
+// Returns whether there is room for more. If not, nothing more is read (the command blocks when
+// its pipes are full) until exec_command_resume or exec_turn_resume. Two things do not wait for
+// that: the end of the command, before which the rest of its pipes arrives, and its timeout.
+typedef bool (*exec_command_output)(void *arg, enum exec_output_kind kind, const char *bytes,
+                                    size_t len);
+
 struct exec_command_spec {
     // Exactly one of the two. A command line runs in the root's bash where there is one, else in
     // its sh, as `SHELL -c LINE`; an argv is executed as it is, found through PATH.
@@ -150,6 +161,9 @@ struct exec_command_spec {
     const char *workdir;     // absolute path inside; NULL or "": /workspace
     int64_t timeout_ns;      // 0: AF_TIMEOUT_DEFAULT_NS; at most AF_TIMEOUT_MAX_NS
     size_t output_bytes_max; // kept of each of stdout and stderr; 0: AF_OUTPUT_MAX
+    // NULL: output is kept for the result. Else it goes here, with the `arg` of the callback at the
+    // end, and the result has only its total_bytes.
+    exec_command_output on_output;
 };
 
 struct exec_output {
@@ -195,7 +209,78 @@ int exec_command_start(struct exec_box *box, const struct exec_command_spec *spe
 // the command is over already.
 void exec_command_cancel(struct exec_command *command);
 
+// There is room again after on_output has returned false. Harmless at any other time, also when it
+// comes before on_output has returned.
+void exec_command_resume(struct exec_command *command);
+
 // Gives the caller's reference back. The command goes on. NULL is allowed.
 void exec_command_unref(struct exec_command *command);
+
+// ---- sessions ---------------------------------------------------------------------------
+
+// A session is a shell that stays: its directory, variables, functions, descriptors and background
+// jobs last from one command line to the next. Each line is a turn; turns run one at a time, in
+// the order in which they came. A session is one of its box's commands, without a timeout.
+// A turn that is cancelled or runs into its timeout ends the session with everything in it: a
+// shell of which only the running program is killed would go on with the rest of the line.
+
+struct exec_session_spec {
+    const char *shell; // a path, or a name for PATH, of a POSIX-like shell; NULL or "": the root's
+                       // bash, else its sh
+    const struct exec_env *env;
+    size_t env_count; // as in a command
+};
+
+// The shell has come up (err NULL), or the session is over: INVALID_ARGUMENT (no such shell, or it
+// is none, with its words), DEADLINE_EXCEEDED, and what a command's end may say.
+typedef void (*exec_session_ready)(void *arg, const struct af_error *err);
+
+// A session that was ready is over, and no process of it is left. Comes before the callbacks of
+// the turns that end with it.
+typedef void (*exec_session_closed)(void *arg);
+
+// Starts a session in a box that is up; both callbacks get `arg`. *ret_session is a reference that
+// the caller gives back with exec_session_unref, whatever the callbacks say.
+// Errors at once: as exec_command_start.
+int exec_session_start(struct exec_box *box, const struct exec_session_spec *spec,
+                       exec_session_ready ready, exec_session_closed closed, void *arg,
+                       struct exec_session **ret_session, struct af_error *err);
+
+// The shell's path or name, constant.
+const char *exec_session_shell(const struct exec_session *session);
+
+// Kills everything of the session. Its turns end with CANCELLED. Allowed when it is over.
+void exec_session_close(struct exec_session *session);
+
+// Gives the caller's reference back. The session goes on. NULL is allowed.
+void exec_session_unref(struct exec_session *session);
+
+struct exec_turn_spec {
+    const char *line;              // any text; AF_COMMAND_MAX
+    int64_t timeout_ns;            // from when it is its turn; as in a command
+    size_t output_bytes_max;       // as in a command
+    exec_command_output on_output; // as in a command
+};
+
+// Runs a line in the session's shell. Its output is what comes while it runs, and what came since
+// the turn before from background jobs (at most AF_SESSION_IDLE_OUTPUT_MAX of each stream).
+// `done` is as for a command; the exit code is the shell's $?, or that of the shell itself when it
+// ended. In addition:
+//   FAILED_PRECONDITION  the session is over (also while the turn was waiting)
+//   RESOURCE_EXHAUSTED   AF_SESSION_TURNS_MAX are waiting already
+//   ABORTED              the line has broken the session's control channel, which ends the session
+// *ret_turn (ret_turn may be NULL) is a reference, for exec_turn_unref.
+// Errors at once: INVALID_ARGUMENT (spec).
+int exec_session_run(struct exec_session *session, const struct exec_turn_spec *spec,
+                     exec_command_done done, void *arg, struct exec_turn **ret_turn,
+                     struct af_error *err);
+
+// A waiting turn leaves the queue; a running one ends with its session. `done` gets AF_CANCELLED.
+// Nothing happens when the turn is over.
+void exec_turn_cancel(struct exec_turn *turn);
+// As exec_command_resume.
+void exec_turn_resume(struct exec_turn *turn);
+// Gives the caller's reference back. NULL is allowed.
+void exec_turn_unref(struct exec_turn *turn);
 
 #endif

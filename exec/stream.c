@@ -1,69 +1,108 @@
 // Reading a command's output and feeding its stdin.
 //
-// A command is never blocked by its own flood: what is over the cap is read and counted, not
-// kept. One call reads a bounded amount, so that one flood cannot starve other commands.
+// Without a receiver output is kept up to a cap, and a command is never blocked by its own flood:
+// what is over the cap is read and counted. With a receiver (on_output) it is handed over as it
+// comes; while the receiver has enough the pipes are not read, and fill up: that is what slows a
+// command down to its reader, and no other. One call reads a bounded amount, so that one flood
+// cannot starve other commands. Whatever the receiver says, what is in the pipes at the end (no
+// more than they hold) is handed over then, so that an end never waits for a reader.
 // stdin is written as the command reads it; a command that closes its stdin loses the rest.
-// Owns: buffers and watches of the streams. Thread: event. Fails: memory that is not there counts
-// as a reached cap, and is seen as truncated output. Read next: command.c.
+// Owns: buffers and watches of the streams. Thread: event. Fails: not (see gather.h).
+// Read next: command.c.
 #include "exec/stream.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
+
+#include "mux/base/cleanup.h"
+#include "mux/base/clock.h"
 
 #define READS_MAX 4 // of the scratch buffer's size, per call
 
-static void keep(struct exec_stream *stream, const char *bytes, size_t n)
+// Hands bytes over, or keeps them. A receiver that has had enough for now pauses the command.
+static void deliver(struct exec_stream *stream, const char *bytes, size_t n)
 {
-    size_t room = stream->command->output_max - stream->len;
-    if (n > room)
-        n = room;
-    size_t needed = stream->len + n + 1;
-    if (needed > stream->capacity) {
-        size_t capacity = stream->capacity ? stream->capacity : 512;
-        while (capacity < needed)
-            capacity *= 2;
-        char *grown = realloc(stream->bytes, capacity);
-        if (!grown)
-            return;
-        stream->bytes = grown;
-        stream->capacity = capacity;
+    struct exec_command *command = stream->command;
+    if (!command->on_output) {
+        exec_gather_add(&stream->kept, command->output_max, bytes, n);
+        return;
     }
-    memcpy(stream->bytes + stream->len, bytes, n);
-    stream->len += n;
-    stream->bytes[stream->len] = '\0';
+    stream->kept.total += n;
+    enum exec_output_kind kind = stream == &command->out ? EXEC_OUTPUT_STDOUT : EXEC_OUTPUT_STDERR;
+    if (!command->on_output(command->arg, kind, bytes, n))
+        exec_streams_pause(command);
 }
 
-bool exec_stream_read(struct exec_stream *stream)
+void exec_stream_read(struct exec_stream *stream)
+{
+    struct exec_command *command = stream->command;
+    struct exec_engine *e = command->engine;
+    for (int i = 0; i < READS_MAX && stream->watch.fd >= 0 && !command->paused; i++) {
+        ssize_t n = read(stream->watch.fd, e->scratch, sizeof(e->scratch));
+        if (n > 0)
+            deliver(stream, e->scratch, (size_t)n);
+        else if (n == 0 || (errno != EAGAIN && errno != EINTR))
+            exec_watch_close(e, &stream->watch);
+        else if (errno == EAGAIN)
+            break;
+    }
+}
+
+static void flush(struct exec_stream *stream)
 {
     struct exec_engine *e = stream->command->engine;
-    bool any = false;
-    for (int i = 0; i < READS_MAX && stream->watch.fd >= 0; i++) {
-        ssize_t n = read(stream->watch.fd, e->scratch, sizeof(e->scratch));
-        if (n > 0) {
-            any = true;
-            stream->total += (uint64_t)n;
-            keep(stream, e->scratch, (size_t)n);
-        } else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
-            exec_watch_close(e, &stream->watch);
-        } else if (errno == EAGAIN) {
-            break;
-        }
+    int left = 0;
+    if (stream->watch.fd < 0 || ioctl(stream->watch.fd, FIONREAD, &left) < 0)
+        return;
+    while (left > 0) {
+        size_t wanted = (size_t)left < sizeof(e->scratch) ? (size_t)left : sizeof(e->scratch);
+        ssize_t n = read(stream->watch.fd, e->scratch, wanted);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return;
+        deliver(stream, e->scratch, (size_t)n);
+        left -= (int)n;
     }
-    return any;
 }
 
-struct exec_output exec_stream_output(struct exec_stream *stream)
+void exec_streams_flush(struct exec_command *command)
 {
-    return (struct exec_output){
-        .bytes = stream->bytes ? stream->bytes : "",
-        .len = stream->len,
-        .total_bytes = stream->total,
-        .truncated = stream->total > stream->len,
-    };
+    flush(&command->out);
+    flush(&command->err);
 }
+
+// ---- pause ------------------------------------------------------------------------------
+
+// Closed pipes say so whatever is asked of epoll: edge-triggered they say it once.
+static void watch_streams(struct exec_command *command, uint32_t events)
+{
+    struct exec_stream *streams[] = {&command->out, &command->err};
+    for (size_t i = 0; i < AF_ARRAY_LEN(streams); i++)
+        if (streams[i]->watch.fd >= 0)
+            exec_watch_change(command->engine, &streams[i]->watch, events);
+}
+
+void exec_streams_pause(struct exec_command *command)
+{
+    if (command->paused)
+        return;
+    command->paused = true;
+    command->paused_ns = af_monotonic_ns();
+    watch_streams(command, EPOLLET);
+}
+
+void exec_streams_unpause(struct exec_command *command)
+{
+    command->paused = false;
+    watch_streams(command, EPOLLIN);
+}
+
+// ---- events -----------------------------------------------------------------------------
 
 static void on_output(struct exec_watch *watch, uint32_t events)
 {

@@ -9,11 +9,15 @@
 // event: puts the pipes of a command into the epoll set. 0 or -errno.
 int exec_streams_open(struct exec_command *command);
 
-// event: reads what is there now, a bounded amount; closes the stream at its end.
-// Returns whether bytes came.
-bool exec_stream_read(struct exec_stream *stream);
+// event: reads what is there now, a bounded amount and nothing while paused; closes the stream at
+// its end.
+void exec_stream_read(struct exec_stream *stream);
 
-// event: the stream as part of a result. Its bytes stay the stream's.
-struct exec_output exec_stream_output(struct exec_stream *stream);
+// event: hands over what is in both pipes at this moment, paused or not.
+void exec_streams_flush(struct exec_command *command);
+
+// event: stops and resumes reading both pipes.
+void exec_streams_pause(struct exec_command *command);
+void exec_streams_unpause(struct exec_command *command);
 
 #endif

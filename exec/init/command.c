@@ -108,6 +108,21 @@ static int streams_set(const struct init_start *start)
     return 0;
 }
 
+// Puts a session's channel at its two numbers. By way of higher ones, for the sources may have the
+// numbers that are wanted. 0 or an errno value.
+static int channel_set(const struct init_start *start, int *status_fd)
+{
+    if (start->channel_fds[0] < 0)
+        return 0;
+    *status_fd = fcntl(*status_fd, F_DUPFD_CLOEXEC, EXEC_CHANNEL_OUT + 1);
+    int in = fcntl(start->channel_fds[0], F_DUPFD_CLOEXEC, EXEC_CHANNEL_OUT + 1);
+    int out = fcntl(start->channel_fds[1], F_DUPFD_CLOEXEC, EXEC_CHANNEL_OUT + 1);
+    if (*status_fd < 0 || in < 0 || out < 0 || dup2(in, EXEC_CHANNEL_IN) < 0 ||
+        dup2(out, EXEC_CHANNEL_OUT) < 0)
+        return errno;
+    return 0;
+}
+
 static _Noreturn void leader(const struct init_start *start, const struct init_limits *limits,
                              const struct command_text *text)
 {
@@ -115,6 +130,8 @@ static _Noreturn void leader(const struct init_start *start, const struct init_l
     sigset_t none;
     sigemptyset(&none);
     int e = text->argv && text->argv[0] && text->workdir ? streams_set(start) : EBADMSG;
+    if (!e)
+        e = channel_set(start, &status_fd);
     if (!e)
         e = limits_set(limits);
     if (!e && setsid() < 0)
@@ -156,10 +173,11 @@ _Noreturn void init_supervise(const struct init_start *start, const struct init_
     if (leader_pid == 0)
         leader(start, limits, &text); // NOLINT(clang-analyzer-unix.Vfork)
     // Held here they would keep the pipes open for the engine and the writer of stdin.
-    close(start->stdout_fd);
-    close(start->stderr_fd);
-    if (start->stdin_fd >= 0)
-        close(start->stdin_fd);
+    const int fds[] = {start->stdout_fd, start->stderr_fd, start->stdin_fd, start->channel_fds[0],
+                       start->channel_fds[1]};
+    for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
     for (;;) {
         int status;
         pid_t pid = waitpid(-1, &status, 0);

@@ -17,6 +17,7 @@ struct init_start {
     int stderr_fd;
     int stdin_fd;
     int text_fd;
+    int channel_fds[2]; // in, out
 };
 
 // Bounds that every command gets, from the command line of the init.

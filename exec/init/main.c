@@ -269,10 +269,11 @@ static void command_end(uint64_t id)
 
 static void on_start(size_t size, const int *fds, int count)
 {
-    struct init_start start = {.head = message.start, .stdin_fd = -1, .text_fd = -1};
+    struct init_start start = {
+        .head = message.start, .stdin_fd = -1, .text_fd = -1, .channel_fds = {-1, -1}};
     uint32_t flags = start.head.flags;
-    int wanted =
-        EXEC_START_FDS_MIN + !!(flags & EXEC_START_HAS_STDIN) + !!(flags & EXEC_START_TEXT_FD);
+    int wanted = EXEC_START_FDS_MIN + !!(flags & EXEC_START_HAS_STDIN) +
+                 !!(flags & EXEC_START_TEXT_FD) + (flags & EXEC_START_CHANNEL ? 2 : 0);
     size_t text = flags & EXEC_START_TEXT_FD ? 0 : start.head.text_bytes;
     if (size != sizeof(start.head) + text || count != wanted || start.head.head.id == 0) {
         errno = EBADMSG;
@@ -285,9 +286,13 @@ static void on_start(size_t size, const int *fds, int count)
     if (flags & EXEC_START_HAS_STDIN)
         start.stdin_fd = fds[next++];
     if (flags & EXEC_START_TEXT_FD)
-        start.text_fd = fds[next];
+        start.text_fd = fds[next++];
     else
         start.text = message.bytes + sizeof(start.head);
+    if (flags & EXEC_START_CHANNEL) {
+        start.channel_fds[0] = fds[next];
+        start.channel_fds[1] = fds[next + 1];
+    }
     command_start(&start);
 }
 

@@ -13,7 +13,7 @@
 
 #include <stdint.h>
 
-#define EXEC_PROTO_VERSION     1u
+#define EXEC_PROTO_VERSION     2u
 #define EXEC_PROTO_TEXT_MAX    (32u << 10) // bytes of text inside a START; more goes by a memfd
 #define EXEC_PROTO_MEMFD_MAX   (1u << 20)  // bytes of text in that memfd
 #define EXEC_PROTO_STRINGS_MAX 8192u       // argv and environment strings of one command
@@ -55,9 +55,15 @@ struct exec_msg_hello {
 enum exec_start_flags {
     EXEC_START_HAS_STDIN = 1, // a descriptor for stdin comes along; else /dev/null
     EXEC_START_TEXT_FD = 2,   // the text is in a memfd that comes along
+    EXEC_START_CHANNEL = 4,   // two more descriptors for the leader (sessions, exec/session.c)
 };
 
-// Descriptors, in this order: status pipe, stdout, stderr, [stdin], [text].
+// Where the leader finds the two descriptors of EXEC_START_CHANNEL. POSIX shells take only digits
+// as descriptors.
+#define EXEC_CHANNEL_IN  8
+#define EXEC_CHANNEL_OUT 9
+
+// Descriptors, in this order: status pipe, stdout, stderr, [stdin], [text], [channel in, out].
 // Text: argc + envc + 1 NUL-terminated strings: arguments, environment, working directory.
 struct exec_msg_start {
     struct exec_msg_head head;
@@ -68,7 +74,7 @@ struct exec_msg_start {
 };
 
 #define EXEC_START_FDS_MIN 3
-#define EXEC_START_FDS_MAX 5
+#define EXEC_START_FDS_MAX 7
 
 // Records on a status pipe (each one write, far below PIPE_BUF).
 enum exec_status_kind {
