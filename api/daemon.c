@@ -179,6 +179,14 @@ static int start_fs(struct daemon *daemon, struct af_error *err)
     return 0;
 }
 
+// The runner's word: sessions know nothing of the store.
+static void sandbox_destroyed(void *arg, const char *id)
+{
+    struct daemon *daemon = arg;
+    if (daemon->sessions)
+        sessions_forget(daemon->sessions, id);
+}
+
 static int start_exec(struct daemon *daemon, struct af_error *err)
 {
     const struct af_config *config = &daemon->config;
@@ -196,10 +204,14 @@ static int start_exec(struct daemon *daemon, struct af_error *err)
         .mountpoint = config->mount,
         .rootfs = config->exec.rootfs,
         .tmp_bytes = config->exec.tmp_bytes,
+        .destroyed = sandbox_destroyed,
+        .arg = daemon,
     };
     af_log(AF_LOG_INFO, "exec", "commands run in bubblewrap", "version=%s",
            exec_engine_features(daemon->engine)->bwrap_version);
-    return runner_new(&runner, &daemon->runner, err);
+    if (runner_new(&runner, &daemon->runner, err) < 0)
+        return -1;
+    return sessions_new(daemon->runner, &daemon->sessions, err);
 }
 
 static int add_methods(struct net_server *server, struct af_error *err)
@@ -210,7 +222,7 @@ static int add_methods(struct net_server *server, struct af_error *err)
     } tables[] = {
         {codebase_methods, codebase_methods_count}, {sandbox_methods, sandbox_methods_count},
         {exec_methods, exec_methods_count},         {inspect_methods, inspect_methods_count},
-        {tree_methods, tree_methods_count},
+        {tree_methods, tree_methods_count},         {session_methods, session_methods_count},
     };
     for (size_t i = 0; i < AF_ARRAY_LEN(tables); i++)
         if (net_server_add_methods(server, tables[i].methods, tables[i].count, err) < 0)
@@ -278,6 +290,7 @@ void daemon_stop(struct daemon *daemon)
     runner_free(daemon->runner);
     exec_engine_free(daemon->engine);
     net_server_free(daemon->server);
+    sessions_free(daemon->sessions);
     if (daemon->fs)
         fs_session_free(daemon->fs);
     if (daemon->mux)

@@ -1,14 +1,15 @@
 // The daemon's state: what every service handler finds behind grpc_call_context.
 //
-// Made and taken apart by daemon.c in this order: mux, fs, exec, runner, server; everything here is
-// set before the server starts and stays until it has stopped, so handlers read it without locks.
-// Read next: daemon.c, then api/services/common.h.
+// Made and taken apart by daemon.c in this order: mux, fs, exec, runner, sessions, server;
+// everything here is set before the server starts and stays until it has stopped, so handlers read
+// it without locks. Read next: daemon.c, then api/services/common.h.
 #ifndef AF_API_DAEMON_H
 #define AF_API_DAEMON_H
 
 #include "api/config.h"
 #include "api/net/server.h"
 #include "api/runner.h"
+#include "api/sessions.h"
 #include "fs/fs.h"
 #include "mux/mux.h"
 
@@ -20,6 +21,7 @@ struct daemon {
     struct fs_session *fs;
     struct exec_engine *engine;
     struct runner *runner;
+    struct sessions *sessions;
     struct net_server *server;
     int mount_lock;     // see fs_lock_mountpoint
     char *run_dir;      // STATE/run: exec's lock and generated files

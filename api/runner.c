@@ -56,6 +56,8 @@ struct runner {
     struct exec_engine *engine;
     char *mountpoint, *rootfs;
     uint64_t tmp_bytes;
+    void (*destroyed)(void *arg, const char *id);
+    void *arg;
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t wake;    // monotonic clock
@@ -220,6 +222,8 @@ static void handle_stopped(struct run *run)
         rc = mux_sandbox_set_status(runner->mux, run->id, STORE_SANDBOX_STOPPED, &error);
     if (leave_unless_destroyed(run, false)) {
         rc = mux_sandbox_destroy(runner->mux, run->id, &error);
+        if (rc == 0)
+            runner->destroyed(runner->arg, run->id);
         leave_unless_destroyed(run, true);
     }
     if (rc < 0 && error.status != AF_NOT_FOUND) // gone already: somebody destroyed it twice
@@ -334,6 +338,8 @@ int runner_new(const struct runner_options *options, struct runner **ret, struct
     runner->mountpoint = strdup(options->mountpoint);
     runner->rootfs = options->rootfs ? strdup(options->rootfs) : NULL;
     runner->tmp_bytes = options->tmp_bytes;
+    runner->destroyed = options->destroyed;
+    runner->arg = options->arg;
     runner->next_expiry_ns = 0; // look once at the start
     pthread_mutex_init(&runner->lock, NULL);
     pthread_condattr_t attr;
@@ -550,6 +556,14 @@ int runner_destroy(struct runner *runner, const char *id, runner_done done, void
     return 0;
 }
 
+static int refuse_idle(struct runner *runner, const char *id, struct af_error *err)
+{
+    if (mux_sandbox_get(runner->mux, id, sandbox_exists, NULL, err) < 0)
+        return -1;
+    return af_error_set(err, AF_FAILED_PRECONDITION, "sandbox %s is not running; start it first",
+                        id);
+}
+
 int runner_command(struct runner *runner, const char *id, const struct exec_command_spec *spec,
                    exec_command_done done, void *arg, struct exec_command **ret_command,
                    struct af_error *err)
@@ -560,10 +574,20 @@ int runner_command(struct runner *runner, const char *id, const struct exec_comm
     bool up = run && run->state == RUN_UP;
     int rc = up ? exec_command_start(run->box, spec, done, arg, ret_command, err) : -1;
     pthread_mutex_unlock(&runner->lock);
-    if (up || mux_sandbox_get(runner->mux, id, sandbox_exists, NULL, err) < 0)
-        return rc;
-    return af_error_set(err, AF_FAILED_PRECONDITION, "sandbox %s is not running; start it first",
-                        id);
+    return up ? rc : refuse_idle(runner, id, err);
+}
+
+int runner_session(struct runner *runner, const char *id, const struct exec_session_spec *spec,
+                   exec_session_ready ready, exec_session_closed closed, void *arg,
+                   struct exec_session **ret_session, struct af_error *err)
+{
+    AF_CHECK_MAGIC(runner, RUNNER_MAGIC);
+    pthread_mutex_lock(&runner->lock);
+    struct run *run = find_run(runner, id);
+    bool up = run && run->state == RUN_UP;
+    int rc = up ? exec_session_start(run->box, spec, ready, closed, arg, ret_session, err) : -1;
+    pthread_mutex_unlock(&runner->lock);
+    return up ? rc : refuse_idle(runner, id, err);
 }
 
 void runner_expect_expiry(struct runner *runner, int64_t expires_ns)

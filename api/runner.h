@@ -23,6 +23,10 @@ struct runner_options {
     const char *mountpoint;     // copied
     const char *rootfs;         // of every box, or NULL; copied
     uint64_t tmp_bytes;         // of every box; 0: exec's default
+    // A sandbox's record was removed, its callers not told yet. On the runner's or a caller's
+    // thread.
+    void (*destroyed)(void *arg, const char *id);
+    void *arg;
 };
 
 int runner_new(const struct runner_options *options, struct runner **ret, struct af_error *err);
@@ -50,6 +54,11 @@ int runner_destroy(struct runner *runner, const char *id, runner_done done, void
 int runner_command(struct runner *runner, const char *id, const struct exec_command_spec *spec,
                    exec_command_done done, void *arg, struct exec_command **ret_command,
                    struct af_error *err);
+
+// exec_session_start in the box of a running sandbox. Errors as above.
+int runner_session(struct runner *runner, const char *id, const struct exec_session_spec *spec,
+                   exec_session_ready ready, exec_session_closed closed, void *arg,
+                   struct exec_session **ret_session, struct af_error *err);
 
 // A sandbox was made that expires at this wall-clock time: it is destroyed soon after.
 void runner_expect_expiry(struct runner *runner, int64_t expires_ns);

@@ -18,6 +18,8 @@ extern const struct grpc_method sandbox_methods[];
 extern const size_t sandbox_methods_count;
 extern const struct grpc_method exec_methods[];
 extern const size_t exec_methods_count;
+extern const struct grpc_method session_methods[];
+extern const size_t session_methods_count;
 extern const struct grpc_method inspect_methods[];
 extern const size_t inspect_methods_count;
 extern const struct grpc_method tree_methods[];
@@ -48,7 +50,7 @@ struct service_list {
 int service_list_add(struct service_list *list, void *item, void (*free_item)(void *item));
 void service_list_fini(struct service_list *list, void (*free_item)(void *item));
 
-// INVALID_ARGUMENT with the form an id has, when the field is none. `prefix`: "cb" or "sb".
+// INVALID_ARGUMENT with the form an id has, when the field is none. `prefix`: "cb", "sb" or "sess".
 int service_check_id(const char *prefix, ProtobufCBinaryData field, struct af_id *ret,
                      struct af_error *err);
 

@@ -1,8 +1,10 @@
-// Commands: sandbox.v1 Exec, and agentfense.v1 ExecService.Run with raw bytes.
+// Commands: sandbox.v1 Exec and ExecStream, and agentfense.v1 ExecService.Run with raw bytes.
 //
 // A call owns its command from on_message to on_free and holds a reference to itself while the
 // command runs; the command's end, on exec's thread, ends the call. A cancelled call kills its
-// command. Read next: exec/exec.h.
+// command.
+// A stream sends what it is given until the call is full, and goes on when its client has read.
+// Read next: session_service.c, exec/exec.h.
 #include "api/services/exec_service.h"
 
 #include "api/services/common.h"
@@ -43,7 +45,7 @@ static const char *keep_text(struct command *command, ProtobufCBinaryData field)
     return command->texts[command->n_texts++] = grpc_text_dup(field);
 }
 
-static int check_bytes(const char *what, ProtobufCBinaryData field, struct af_error *err)
+int exec_check_bytes(const char *what, ProtobufCBinaryData field, struct af_error *err)
 {
     if (field.len > 0 && memchr(field.data, 0, field.len))
         return af_error_set(err, AF_INVALID_ARGUMENT, "%s holds a NUL byte", what);
@@ -68,6 +70,22 @@ static int command_init(struct command *command, size_t env_count, size_t argc,
     return af_error_errno(err, ENOMEM, "cannot take the command");
 }
 
+int exec_check_timeout(struct daemon *daemon, const Google__Protobuf__Duration *timeout,
+                       int64_t *ret_ns, struct af_error *err)
+{
+    int64_t max_ns = daemon->config.exec.timeout_max_ns;
+    if (service_duration_ns("timeout", timeout, daemon->config.exec.timeout_default_ns, ret_ns,
+                            err) < 0)
+        return -1;
+    if (*ret_ns == 0) // asked for in so many words: as long as is allowed
+        *ret_ns = max_ns;
+    if (*ret_ns > max_ns)
+        return af_error_set(err, AF_INVALID_ARGUMENT,
+                            "timeout is longer than the %" PRId64 " s that this server allows",
+                            max_ns / AF_NS_PER_SEC);
+    return 0;
+}
+
 // Fills what both messages have in common. `timeout` may be NULL.
 static int command_common(struct daemon *daemon, struct command *command, ProtobufCBinaryData input,
                           ProtobufCBinaryData workdir, const Google__Protobuf__Duration *timeout,
@@ -77,16 +95,9 @@ static int command_common(struct daemon *daemon, struct command *command, Protob
         return af_error_set(err, AF_INVALID_ARGUMENT,
                             "stdin has %zu bytes; at most %u fit into one call", input.len,
                             AF_STDIN_MAX);
-    if (check_bytes("workdir", workdir, err) < 0 ||
-        service_duration_ns("timeout", timeout, daemon->config.exec.timeout_default_ns,
-                            &command->spec.timeout_ns, err) < 0)
+    if (exec_check_bytes("workdir", workdir, err) < 0 ||
+        exec_check_timeout(daemon, timeout, &command->spec.timeout_ns, err) < 0)
         return -1;
-    if (command->spec.timeout_ns == 0) // asked for in so many words: as long as is allowed
-        command->spec.timeout_ns = daemon->config.exec.timeout_max_ns;
-    if (command->spec.timeout_ns > daemon->config.exec.timeout_max_ns)
-        return af_error_set(err, AF_INVALID_ARGUMENT,
-                            "timeout is longer than the %" PRId64 " s that this server allows",
-                            daemon->config.exec.timeout_max_ns / AF_NS_PER_SEC);
     command->spec.stdin_bytes = input.len > 0 ? input.data : NULL;
     command->spec.stdin_len = input.len;
     command->spec.workdir = keep_text(command, workdir);
@@ -106,7 +117,7 @@ static int command_shell(struct command *command, ProtobufCBinaryData line, stru
 {
     if (line.len == 0)
         return af_error_set(err, AF_INVALID_ARGUMENT, "command is required");
-    if (check_bytes("command", line, err) < 0)
+    if (exec_check_bytes("command", line, err) < 0)
         return -1;
     command->spec.shell_line = keep_text(command, line);
     return 0;
@@ -114,9 +125,23 @@ static int command_shell(struct command *command, ProtobufCBinaryData line, stru
 
 // ---- a call and its command
 
-struct exec_state {
-    struct exec_command *command;
-};
+struct exec_state *exec_state_new(struct grpc_call *call)
+{
+    struct exec_state *state = calloc(1, sizeof *state);
+    if (!state) {
+        grpc_call_finish(call, AF_RESOURCE_EXHAUSTED, "no memory for the command");
+        return NULL;
+    }
+    grpc_call_set_data(call, state);
+    grpc_call_ref(call);
+    return state;
+}
+
+void exec_state_refuse(struct grpc_call *call, const struct af_error *err)
+{
+    grpc_call_finish_error(call, err);
+    grpc_call_unref(call);
+}
 
 // Starts the command; `done` gets the call, referenced.
 static void start_command(struct grpc_call *call, ProtobufCBinaryData sandbox_id,
@@ -124,35 +149,40 @@ static void start_command(struct grpc_call *call, ProtobufCBinaryData sandbox_id
 {
     struct af_error err;
     struct af_id id;
-    struct exec_state *state = calloc(1, sizeof *state);
-    if (!state) {
-        af_error_errno(&err, ENOMEM, "cannot start the command");
-        grpc_call_finish_error(call, &err);
+    struct exec_state *state = exec_state_new(call);
+    if (!state)
         return;
-    }
-    grpc_call_set_data(call, state);
-    grpc_call_ref(call);
     int rc = service_check_id("sb", sandbox_id, &id, &err);
     if (rc == 0)
         rc = runner_command(daemon_of(call)->runner, id.text, &command->spec, done, call,
                             &state->command, &err);
-    if (rc < 0) {
-        grpc_call_finish_error(call, &err);
-        grpc_call_unref(call);
-    }
+    if (rc < 0)
+        exec_state_refuse(call, &err);
 }
 
 void exec_cancel(struct grpc_call *call)
 {
-    struct exec_state *state = grpc_call_data(call);
+    const struct exec_state *state = grpc_call_data(call);
     if (state && state->command)
         exec_command_cancel(state->command);
+    if (state && state->turn)
+        exec_turn_cancel(state->turn);
+}
+
+void exec_writable(struct grpc_call *call)
+{
+    const struct exec_state *state = grpc_call_data(call);
+    if (state && state->command)
+        exec_command_resume(state->command);
+    if (state && state->turn)
+        exec_turn_resume(state->turn);
 }
 
 void exec_free(struct grpc_call *call)
 {
     struct exec_state *state = grpc_call_data(call);
     exec_command_unref(state->command);
+    exec_turn_unref(state->turn);
     free(state);
 }
 
@@ -165,11 +195,18 @@ static const char *tail(const struct exec_output *output, size_t max)
 static void finish_timeout(struct grpc_call *call, const struct exec_result *result)
 {
     struct af_error err;
-    af_error_set(&err, AF_DEADLINE_EXCEEDED,
-                 "the command and everything it started were killed after %.3f s; stdout ended in "
-                 "\"%s\", stderr in \"%s\"",
-                 (double)result->duration_ns / (double)AF_NS_PER_SEC, tail(&result->out, 160),
-                 tail(&result->err, 160));
+    const struct exec_state *state = grpc_call_data(call);
+    const char *fate = state->turn ? " and the session is closed" : "";
+    double seconds = (double)result->duration_ns / (double)AF_NS_PER_SEC;
+    if (result->out.len + result->err.len > 0)
+        af_error_set(&err, AF_DEADLINE_EXCEEDED,
+                     "the command and everything it started were killed after %.3f s%s; stdout "
+                     "ended in \"%s\", stderr in \"%s\"",
+                     seconds, fate, tail(&result->out, 160), tail(&result->err, 160));
+    else
+        af_error_set(&err, AF_DEADLINE_EXCEEDED,
+                     "the command and everything it started were killed after %.3f s%s", seconds,
+                     fate);
     grpc_call_finish_error(call, &err);
 }
 
@@ -209,7 +246,7 @@ static char *reply_text(const struct exec_output *output, ProtobufCBinaryData *r
     return text;
 }
 
-static void exec_done(void *arg, const struct af_error *err, const struct exec_result *result)
+void exec_done(void *arg, const struct af_error *err, const struct exec_result *result)
 {
     struct grpc_call *call = arg;
     if (ended_well(call, err, result)) {
@@ -228,7 +265,8 @@ static void exec_done(void *arg, const struct af_error *err, const struct exec_r
     grpc_call_unref(call);
 }
 
-void exec_message(struct grpc_call *call, const ProtobufCMessage *message)
+static void take_exec(struct grpc_call *call, const ProtobufCMessage *message,
+                      exec_command_output on_output, exec_command_done done)
 {
     const Sandbox__V1__ExecRequest *request = (const void *)message;
     struct af_error err;
@@ -244,9 +282,50 @@ void exec_message(struct grpc_call *call, const ProtobufCMessage *message)
     } else {
         for (size_t i = 0; i < request->n_env; i++)
             command_env(&command, request->env[i]->key, request->env[i]->value);
-        start_command(call, request->sandbox_id, &command, exec_done);
+        command.spec.on_output = on_output;
+        start_command(call, request->sandbox_id, &command, done);
     }
     command_fini(&command);
+}
+
+void exec_message(struct grpc_call *call, const ProtobufCMessage *message)
+{
+    take_exec(call, message, NULL, exec_done);
+}
+
+// ---- sandbox.v1 ExecStream
+
+bool exec_stream_output(void *arg, enum exec_output_kind kind, const char *bytes, size_t len)
+{
+    struct grpc_call *call = arg;
+    Sandbox__V1__ExecOutput output = SANDBOX__V1__EXEC_OUTPUT__INIT;
+    output.type = kind == EXEC_OUTPUT_STDERR
+                      ? SANDBOX__V1__EXEC_OUTPUT__OUTPUT_TYPE__OUTPUT_TYPE_STDERR
+                      : SANDBOX__V1__EXEC_OUTPUT__OUTPUT_TYPE__OUTPUT_TYPE_STDOUT;
+    output.data = service_bytes(bytes, len);
+    enum grpc_sent sent = grpc_call_send(call, &output.base);
+    if (sent == GRPC_GONE)
+        exec_cancel(call); // also when the call was ended for what it had queued
+    return sent != GRPC_SENT_FULL;
+}
+
+void exec_stream_done(void *arg, const struct af_error *err, const struct exec_result *result)
+{
+    struct grpc_call *call = arg;
+    if (ended_well(call, err, result)) {
+        char number[16];
+        snprintf(number, sizeof number, "%d", result->exit_code);
+        grpc_call_trailer(call, "agentfense-exit-code", number);
+        snprintf(number, sizeof number, "%d", result->signal);
+        grpc_call_trailer(call, "agentfense-signal", number);
+        grpc_call_finish(call, AF_OK, NULL);
+    }
+    grpc_call_unref(call);
+}
+
+void exec_stream_message(struct grpc_call *call, const ProtobufCMessage *message)
+{
+    take_exec(call, message, exec_stream_output, exec_stream_done);
 }
 
 // ---- agentfense.v1 ExecService.Run
@@ -278,7 +357,7 @@ static int run_argv(const Agentfense__V1__RunRequest *request, struct command *c
     if (request->n_argv == 0)
         return command_shell(command, request->command, err);
     for (size_t i = 0; i < request->n_argv; i++) {
-        if (check_bytes("an argument", request->argv[i], err) < 0)
+        if (exec_check_bytes("an argument", request->argv[i], err) < 0)
             return -1;
         command->argv[i] = keep_text(command, request->argv[i]);
     }

@@ -188,5 +188,14 @@ const struct grpc_method sandbox_methods[] = {
         .on_cancel = exec_cancel,
         .on_free = exec_free,
     },
+    {
+        .path = "/sandbox.v1.SandboxService/ExecStream",
+        .kind = GRPC_SERVER_STREAM,
+        .request = &sandbox__v1__exec_request__descriptor,
+        .on_message = exec_stream_message,
+        .on_writable = exec_writable,
+        .on_cancel = exec_cancel,
+        .on_free = exec_free,
+    },
 };
 const size_t sandbox_methods_count = AF_ARRAY_LEN(sandbox_methods);
