@@ -2,12 +2,12 @@
 
 import concurrent.futures
 import os
-import pathlib
 
 import grpc
 import pytest
 
 from harness import AGENT_SAFE, FULL, afpb, eventually, expect, pb
+from processes import alive_with
 
 
 @pytest.fixture(scope="module")
@@ -64,20 +64,6 @@ def test_X6_binary_output_is_replaced_here_and_raw_in_the_extension(client, sand
     assert result.stdout.endswith("aé") and "\ufffd" in result.stdout
     raw = client.execs.Run(afpb.RunRequest(sandbox_id=sandbox, argv=[b"printf", rb"\377\000a"]))
     assert raw.stdout == b"\xff\x00a" and raw.exit_code == 0
-
-
-def alive_with(marker):
-    """Processes of this machine whose environment or arguments hold the marker."""
-    found = []
-    for proc in pathlib.Path("/proc").glob("[0-9]*"):
-        try:
-            if marker.encode() in (proc / "cmdline").read_bytes() and "python" not in os.readlink(
-                proc / "exe"
-            ):
-                found.append(proc.name)
-        except OSError:
-            continue
-    return found
 
 
 def test_X6_a_timeout_kills_every_descendant_and_keeps_the_output(client, sandbox):

@@ -124,11 +124,6 @@ def test_what_cannot_be_honoured_is_refused_at_create(client, codebase):
     expect(INVALID, create, pb.CreateSandboxRequest(codebase_id=codebase, permissions=rules))
 
 
-def test_methods_of_later_slices_say_so(client, codebase):
-    request = pb.CreateSessionRequest(sandbox_id="sb_" + "0" * 26)
-    expect(grpc.StatusCode.UNIMPLEMENTED, client.sandboxes.CreateSession, request)
-
-
 def test_oversized_and_broken_messages(client, daemon, codebase):
     big = pb.ExecRequest(sandbox_id="sb_" + "0" * 26, command="x" * (5 << 20))
     expect(INVALID, client.sandboxes.Exec, big)
