@@ -38,15 +38,15 @@
 #define AF_LABEL_BYTES_MAX  1024 // bytes in one label's key or value
 
 // Commands.
-#define AF_COMMAND_MAX        (128u << 10) // bytes in a command line (MAX_ARG_STRLEN)
-#define AF_ENV_MAX            256          // variables of one command
-#define AF_STDIN_MAX          (3u << 20)   // bytes of stdin in one Exec
-#define AF_OUTPUT_MAX         (1u << 20)   // bytes kept of each of stdout and stderr
-#define AF_SESSIONS_MAX       64           // sessions that are open at once in one sandbox
-#define AF_SESSIONS_KNOWN_MAX 1024         // sessions of one sandbox that are remembered
-#define AF_SESSION_TURNS_MAX  16           // commands that wait in one session
-#define AF_SESSION_IDLE_OUTPUT_MAX (64u << 10) // bytes of each stream kept between two commands
-#define AF_TIMEOUT_DEFAULT_NS (30LL * 1000000000)
-#define AF_TIMEOUT_MAX_NS     (24LL * 3600 * 1000000000)
+#define AF_COMMAND_MAX             (128u << 10) // bytes in a command line (MAX_ARG_STRLEN)
+#define AF_ENV_MAX                 256          // variables of one command
+#define AF_STDIN_MAX               (3u << 20)   // bytes of stdin in one Exec
+#define AF_OUTPUT_MAX              (1u << 20)   // bytes kept of each of stdout and stderr
+#define AF_SESSIONS_MAX            64           // sessions that are open at once in one sandbox
+#define AF_SESSIONS_KNOWN_MAX      1024         // sessions of one sandbox that are remembered
+#define AF_SESSION_TURNS_MAX       16           // commands that wait in one session
+#define AF_SESSION_IDLE_OUTPUT_MAX (64u << 10)  // bytes of each stream kept between two commands
+#define AF_TIMEOUT_DEFAULT_NS      (30LL * 1000000000)
+#define AF_TIMEOUT_MAX_NS          (24LL * 3600 * 1000000000)
 
 #endif

@@ -140,7 +140,8 @@ def test_X2_here_documents_and_many_lines(client, session):
 
 def test_X3_commands_of_one_session_take_turns(client, session):
     def one(i):
-        return out(client, session, f"echo start{i}; for j in 1 2 3; do echo {i}; done; echo end{i}")
+        command = f"echo start{i}; for j in 1 2 3; do echo {i}; done; echo end{i}"
+        return out(client, session, command)
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         outs = list(pool.map(one, range(16)))
