@@ -120,6 +120,7 @@ static struct exec_turn *pop(struct exec_session *session)
 
 void exec_session_next(struct exec_session *session)
 {
+    exec_session_ref(session); // its last turn may hold the last one
     while (!STAILQ_EMPTY(&session->waiting)) {
         if (session->state == SESSION_OVER)
             refuse(pop(session), AF_FAILED_PRECONDITION,
@@ -127,8 +128,9 @@ void exec_session_next(struct exec_session *session)
         else if (session->state == SESSION_READY && !session->current)
             turn_start(session, pop(session));
         else
-            return;
+            break;
     }
+    exec_session_unref(session);
 }
 
 static void on_start(struct exec_post *post)
