@@ -334,3 +334,36 @@ def test_sessions_do_not_survive_the_daemon(new_daemon):
     client = daemon.start().client()
     expect(NOT_FOUND, get, client, session)
     client.close()
+
+
+def test_X3_cancelling_a_waiting_command_leaves_the_session_alone(client, sandbox):
+    made = create(client, sandbox).id
+    first = client.sandboxes.SessionExec.future(
+        request_of(made, "mkfifo /tmp/turn; read x < /tmp/turn; echo $x")
+    )
+    eventually(lambda: client.exec(sandbox, "test -p /tmp/turn").exit_code == 0)
+    waiting = client.sandboxes.SessionExec.future(request_of(made, "touch /tmp/never"))
+    last = client.sandboxes.SessionExec.future(request_of(made, "echo last"))
+    waiting.cancel()
+    client.out(sandbox, "echo go > /tmp/turn")
+    assert first.result().stdout == "go\n"
+    assert last.result().stdout == "last\n"
+    client.out(sandbox, "test ! -e /tmp/never")
+    close(client, made)
+
+
+def test_X7_sessions_leave_no_descriptor_behind(client, daemon, sandbox):
+    def descriptors():
+        return len(os.listdir(f"/proc/{daemon.process.pid}/fd"))
+
+    def cycle():
+        made = create(client, sandbox).id
+        out(client, made, "echo x")
+        list(client.sandboxes.SessionExecStream(request_of(made, "head -c 300000 /dev/zero")))
+        close(client, made)
+
+    cycle()
+    before = descriptors()
+    for _ in range(30):
+        cycle()
+    eventually(lambda: descriptors() <= before)
