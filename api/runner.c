@@ -6,6 +6,7 @@
 // every run; a leaf but for exec's own locks. Read next: runner.h, exec/exec.h.
 #include "api/runner.h"
 
+#include "api/expired.h"
 #include "mux/base/cleanup.h"
 #include "mux/base/clock.h"
 #include "mux/base/log.h"
@@ -17,8 +18,7 @@
 #include <uthash.h>
 #include <utlist.h>
 
-#define RUNNER_MAGIC  0x52554e52
-#define EXPIRED_BATCH 64
+#define RUNNER_MAGIC 0x52554e52
 
 enum run_state { RUN_STARTING, RUN_UP, RUN_STOPPING };
 
@@ -232,30 +232,6 @@ static void handle_stopped(struct run *run)
     end_run(run, rc < 0 ? &error : NULL);
 }
 
-struct expired {
-    struct af_id ids[EXPIRED_BATCH];
-    size_t count;
-    int64_t now_ns, next_ns;
-};
-
-static int collect_expired(void *arg, const struct store_sandbox *sandbox)
-{
-    struct expired *expired = arg;
-    if (sandbox->expires_ns == 0)
-        return 0;
-    if (sandbox->expires_ns > expired->now_ns) {
-        if (sandbox->expires_ns < expired->next_ns)
-            expired->next_ns = sandbox->expires_ns;
-        return 0;
-    }
-    if (expired->count == EXPIRED_BATCH) { // the rest in the next round
-        expired->next_ns = expired->now_ns;
-        return 1;
-    }
-    expired->ids[expired->count++] = sandbox->id;
-    return 0;
-}
-
 static void expiry_done(void *arg, const struct af_error *err)
 {
     (void)arg;
@@ -266,9 +242,9 @@ static void expiry_done(void *arg, const struct af_error *err)
 
 static void remove_expired(struct runner *runner)
 {
-    struct expired expired = {.now_ns = af_wall_ns(), .next_ns = INT64_MAX};
+    struct expired expired;
     struct af_error error;
-    mux_sandbox_list(runner->mux, NULL, NULL, collect_expired, &expired, &error);
+    expired_find(runner->mux, &expired);
     pthread_mutex_lock(&runner->lock);
     if (expired.next_ns < runner->next_expiry_ns)
         runner->next_expiry_ns = expired.next_ns;
