@@ -37,7 +37,8 @@ static void put_quoted(FILE *file, const char *line)
     fputc('\'', file);
     for (;;) {
         size_t n = strcspn(line, "'");
-        fwrite(line, 1, n, file);
+        if (fwrite(line, 1, n, file) != n)
+            return; // the file remembers
         line += n;
         if (!*line)
             break;

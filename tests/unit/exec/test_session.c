@@ -278,6 +278,22 @@ static void what_is_no_shell_is_refused(void **state)
     }
 }
 
+static void a_shell_that_does_not_answer_is_ended(void **state)
+{
+    struct xt *xt = *state;
+    struct exec_options options = xt_options(xt);
+    options.start_timeout_ns = 2 * XT_SECOND;
+    xt_engine_open(xt, &options);
+    xt->box = xt_box_start(xt, "sb_test", XT_UID);
+    unsigned before = xt_processes_of(XT_UID);
+    struct sink life;
+    struct exec_session *session = open_session(xt, &life, "cat"); // reads to the script's end
+    assert_true(life.failed);
+    assert_int_equal(life.error.status, AF_DEADLINE_EXCEEDED);
+    assert_int_equal(xt_processes_of(XT_UID), before);
+    exec_session_unref(session);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -289,6 +305,8 @@ int main(void)
         xt_test(output_between_turns_is_bounded_and_comes_with_the_next),
         xt_test(a_flood_on_the_control_channel_ends_the_session_only),
         xt_test(what_is_no_shell_is_refused),
+        cmocka_unit_test_setup_teardown(a_shell_that_does_not_answer_is_ended, xt_setup_dirs,
+                                        xt_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
