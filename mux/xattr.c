@@ -155,7 +155,8 @@ struct setter {
     const char *name;
     const void *value; // NULL: remove it
     size_t size;
-    int flags; // XATTR_CREATE, XATTR_REPLACE
+    int flags;     // XATTR_CREATE, XATTR_REPLACE
+    bool too_many; // set: -ENOSPC for the file's limit, which no freed disk would mend
 };
 
 static int check(const struct mux_op *op, const struct mux_node *node)
@@ -180,8 +181,8 @@ static int check_flags(const struct setter *setter, const void *set, size_t len)
     return 0;
 }
 
-static int change_set(struct mux_op *op, const struct setter *setter,
-                      const struct store_inode *inode, void **ret, size_t *ret_len)
+static int change_set(struct mux_op *op, struct setter *setter, const struct store_inode *inode,
+                      void **ret, size_t *ret_len)
 {
     const void *set = NULL;
     size_t len = 0;
@@ -190,12 +191,15 @@ static int change_set(struct mux_op *op, const struct setter *setter,
                  : 0;
     if (rc == 0)
         rc = check_flags(setter, set, len);
-    return rc < 0 ? rc
-                  : mux_xattr_change(set, len, setter->name, strlen(setter->name), setter->value,
-                                     setter->size, ret, ret_len);
+    if (rc == 0) {
+        rc = mux_xattr_change(set, len, setter->name, strlen(setter->name), setter->value,
+                              setter->size, ret, ret_len);
+        setter->too_many = rc == -ENOSPC;
+    }
+    return rc;
 }
 
-static int change(struct mux_op *op, uint64_t fid, const struct setter *setter)
+static int change(struct mux_op *op, uint64_t fid, struct setter *setter)
 {
     struct mux_record record;
     struct store_inode *inode = &record.inode;
@@ -223,7 +227,7 @@ static int change(struct mux_op *op, uint64_t fid, const struct setter *setter)
     return mux_record_put(op, &record);
 }
 
-static int change_once(struct mux *mux, uint64_t nodeid, const struct setter *setter)
+static int change_once(struct mux *mux, uint64_t nodeid, struct setter *setter)
 {
     struct mux_op op;
     struct mux_node node;
@@ -241,7 +245,7 @@ static int change_once(struct mux *mux, uint64_t nodeid, const struct setter *se
 }
 
 static int change_any(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid,
-                      const struct setter *setter)
+                      struct setter *setter)
 {
     bool tried = false;
     int rc = check_name(setter->name);
@@ -253,8 +257,8 @@ static int change_any(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodei
         return -EACCES; // below write
     do {
         rc = change_once(mux, nodeid, setter);
-    } while ((rc == -ENOSPC && mux_reap_dead(mux, nodeid)) ||
-             mux_freed_space(mux, ctx, &rc, &tried));
+    } while (!setter->too_many && ((rc == -ENOSPC && mux_reap_dead(mux, nodeid)) ||
+                                   mux_freed_space(mux, ctx, &rc, &tried)));
     return rc;
 }
 
