@@ -9,6 +9,7 @@ errors stay grpc.RpcError, so that tests assert on codes and details. Environmen
 
 import os
 import pathlib
+import re
 import select
 import shutil
 import signal
@@ -123,6 +124,11 @@ class Daemon:
     def log_text(self):
         """What it wrote to stderr so far."""
         return (self.dir / "daemon.log").read_text(errors="replace")
+
+    def libfuse(self):
+        """The version of libfuse that the daemon is built with, as it says at start: (3, 18)."""
+        found = re.search(r"libfuse (\d+)\.(\d+)", self.log_text())
+        return int(found[1]), int(found[2])
 
     def stop(self):
         """SIGTERM; returns the exit code."""
