@@ -57,7 +57,7 @@ static int delete_keys(struct store_txn *txn, enum store_dbi dbi, uint64_t layer
         int mdb_rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
         if (mdb_rc == MDB_NOTFOUND ||
             (mdb_rc == 0 &&
-             (key.mv_size < sizeof prefix || memcmp(key.mv_data, &prefix, sizeof prefix))))
+             (key.mv_size < sizeof prefix || memcmp(key.mv_data, &prefix, sizeof prefix) != 0)))
             break;
         txn->changed = true;
         rc = store_keep_error(txn, store_errno(mdb_rc != 0 ? mdb_rc : mdb_cursor_del(cursor, 0)));

@@ -51,7 +51,7 @@ static int walk(struct store_txn *txn, enum store_dbi dbi, const char *after_id,
 
 int store_codebase_put(struct store_txn *txn, const struct store_codebase *c)
 {
-    uint8_t bytes[sizeof(struct value_codebase) + 2 * AF_NAME_TEXT_MAX];
+    uint8_t bytes[sizeof(struct value_codebase) + 2UL * AF_NAME_TEXT_MAX];
     int rc = check_space(txn, STORE_DBI_CODEBASE, c->id.text);
     if (rc < 0)
         return rc;
