@@ -164,7 +164,7 @@ $(PROTO_SRC)/proto/%.proto: proto/%.proto tools/build/proto-bytes.awk
 	@awk -f tools/build/proto-bytes.awk $< > $@
 $(B)/gen/proto/%.pb-c.c $(B)/gen/proto/%.pb-c.h &: $(PROTO_SRC)/proto/%.proto \
 		$(PROTOS:%=$(PROTO_SRC)/%)
-	@mkdir -p $(B)/gen
+	@mkdir -p $(@D)
 	@echo '  PROTOC  $*.proto'
 	@protoc-c -I$(PROTO_SRC) -I/usr/include --c_out=$(B)/gen proto/$*.proto
 $(B)/gen/google/protobuf/%.pb-c.c $(B)/gen/google/protobuf/%.pb-c.h &: /usr/include/google/protobuf/%.proto

@@ -47,6 +47,14 @@ def generate_stubs():
 _stubs = generate_stubs()
 import agentfense_pb2 as afpb  # noqa: E402
 import agentfense_pb2_grpc as afgrpc  # noqa: E402
+import agentfense_file_pb2 as filepb  # noqa: E402
+import agentfense_file_pb2_grpc as filegrpc  # noqa: E402
+import agentfense_monitor_pb2 as monpb  # noqa: E402
+import agentfense_monitor_pb2_grpc as mongrpc  # noqa: E402
+import agentfense_process_pb2 as procpb  # noqa: E402
+import agentfense_process_pb2_grpc as procgrpc  # noqa: E402
+import agentfense_sandbox_pb2 as sbpb  # noqa: E402
+import agentfense_sandbox_pb2_grpc as sbgrpc  # noqa: E402
 import sandbox_pb2 as pb  # noqa: E402
 import sandbox_pb2_grpc as pbgrpc  # noqa: E402
 
@@ -181,6 +189,11 @@ class Client:
         self.inspect = afgrpc.InspectServiceStub(self.channel)
         self.trees = afgrpc.TreeServiceStub(self.channel)
         self.execs = afgrpc.ExecServiceStub(self.channel)
+        self.views = sbgrpc.SandboxServiceStub(self.channel)  # agentfense.v1's
+        self.processes = procgrpc.ProcessServiceStub(self.channel)
+        self.archives = filegrpc.ArchiveServiceStub(self.channel)
+        self.files = filegrpc.FileServiceStub(self.channel)
+        self.monitor = mongrpc.MonitorServiceStub(self.channel)
 
     def close(self):
         self.channel.close()
