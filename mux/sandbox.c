@@ -48,6 +48,8 @@ static int create_in_txn(struct store_txn *txn, const struct mux_sandbox_spec *s
                             "the codebase %s has %d layers, one for each change between two "
                             "sandboxes; copy it into a new codebase",
                             spec->codebase_id, STORE_STACK_MAX);
+    sandbox->owner = codebase.owner;
+    sandbox->owner_len = strlen(codebase.owner);
     sandbox->root_fid = codebase.root_fid;
     sandbox->stack = codebase.stack;
     if (rc == 0)
@@ -71,6 +73,7 @@ int mux_sandbox_create(struct mux *mux, const struct mux_sandbox_spec *spec, str
 
     struct store_sandbox sandbox = {
         .status = STORE_SANDBOX_PENDING,
+        .access = STORE_ACCESS_NORMAL,
         .created_ns = af_wall_ns(),
         .expires_ns = spec->expires_ns,
         .quota_bytes = spec->quota_bytes,
@@ -183,6 +186,41 @@ int mux_sandbox_set_status(struct mux *mux, const char *id, enum store_sandbox_s
         rc = store_commit(txn);
     else
         store_abort(txn);
+    return rc < 0 ? mux_fail_sandbox(err, rc, id) : 0;
+}
+
+static int change_in_txn(struct store_txn *txn, const char *id, mux_sandbox_change_fn fn, void *arg,
+                         struct af_error *err)
+{
+    struct store_sandbox sandbox;
+    int rc = store_sandbox_get(txn, id, &sandbox);
+    if (rc < 0)
+        return mux_fail_sandbox(err, rc, id);
+    struct store_sandbox changed = sandbox;
+    rc = fn(arg, &changed, err);
+    if (rc == 0) {
+        rc = store_sandbox_put(txn, &changed);
+        if (rc < 0)
+            rc = mux_fail_sandbox(err, rc, id);
+    }
+    store_sandbox_free_rules(&sandbox);
+    return rc;
+}
+
+int mux_sandbox_change(struct mux *mux, const char *id, mux_sandbox_change_fn fn, void *arg,
+                       struct af_error *err)
+{
+    if (mux_check_sandbox_id(id, err) < 0)
+        return -1;
+    struct store_txn *txn;
+    int rc = store_write_begin(mux_store(mux), &txn);
+    if (rc < 0)
+        return mux_fail(err, rc, "changing the sandbox");
+    if (change_in_txn(txn, id, fn, arg, err) < 0) {
+        store_abort(txn);
+        return -1;
+    }
+    rc = store_commit(txn);
     return rc < 0 ? mux_fail_sandbox(err, rc, id) : 0;
 }
 

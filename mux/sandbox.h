@@ -33,6 +33,15 @@ int mux_sandbox_list(struct mux *mux, const char *codebase_id, const char *after
 int mux_sandbox_set_status(struct mux *mux, const char *id, enum store_sandbox_status status,
                            struct af_error *err);
 
+// Reads the record, has fn change it, and writes it back: one transaction, so that changes of
+// different kinds do not undo each other. fn may replace anything but the id; what it points to
+// must live until mux_sandbox_change returns. fn fails with *err set, and then nothing changed.
+// Only the record: a view that is attached does not learn of it (view_change.c is for that).
+typedef int (*mux_sandbox_change_fn)(void *arg, struct store_sandbox *sandbox,
+                                     struct af_error *err);
+int mux_sandbox_change(struct mux *mux, const char *id, mux_sandbox_change_fn fn, void *arg,
+                       struct af_error *err);
+
 struct mux_attachment {
     uint32_t slot;
     uid_t uid; // host uid and gid of its commands, and the owner of what they make

@@ -10,7 +10,7 @@
 
 struct sandbox_reply {
     Sandbox__V1__Sandbox message;
-    Sandbox__V1__Sandbox *facts; // labels, runtime, image, limits, as unpacked from user_data
+    Agentfense__V1__SandboxInfo *facts;
     struct af_id id, codebase_id;
     Google__Protobuf__Timestamp created, started, stopped, expires;
     Sandbox__V1__PermissionRule *rules;
@@ -61,12 +61,12 @@ struct sandbox_reply *sandbox_reply_new(const struct store_sandbox *record)
         return NULL;
     Sandbox__V1__Sandbox *message = &reply->message;
     sandbox__v1__sandbox__init(message);
-    reply->facts = sandbox__v1__sandbox__unpack(NULL, record->user_data_len, record->user_data);
+    reply->facts = sandbox_facts_unpack(record);
     if (!reply->facts || !copy_rules(reply, record)) {
         sandbox_reply_free(reply);
         return NULL;
     }
-    *message = *reply->facts;
+    *message = *reply->facts->sandbox;
     reply->id = record->id;
     reply->codebase_id = record->codebase_id;
     message->id = grpc_text(reply->id.text);
@@ -85,8 +85,7 @@ void sandbox_reply_free(struct sandbox_reply *reply)
 {
     if (!reply)
         return;
-    if (reply->facts)
-        sandbox__v1__sandbox__free_unpacked(reply->facts, NULL);
+    sandbox_facts_free(reply->facts);
     free(reply->rules);
     free(reply->rule_pointers);
     free(reply->patterns);
@@ -198,11 +197,14 @@ static int check_resources(const Sandbox__V1__ResourceLimits *limits, struct af_
 }
 
 // Packs what mux has no use for.
-static int pack_facts(const Sandbox__V1__CreateSandboxRequest *message, struct sandbox_request *ret,
+static int pack_facts(const Sandbox__V1__CreateSandboxRequest *message,
+                      const struct sandbox_options *options, struct sandbox_request *ret,
                       struct af_error *err)
 {
     size_t count = message->n_labels;
-    Sandbox__V1__Sandbox facts = SANDBOX__V1__SANDBOX__INIT;
+    Agentfense__V1__SandboxInfo facts = AGENTFENSE__V1__SANDBOX_INFO__INIT;
+    Agentfense__V1__SandboxOptions packed = AGENTFENSE__V1__SANDBOX_OPTIONS__INIT;
+    Sandbox__V1__Sandbox sandbox = SANDBOX__V1__SANDBOX__INIT;
     AF_CLEANUP_FREE Sandbox__V1__Sandbox__LabelsEntry *labels = calloc(count + 1, sizeof *labels);
     AF_CLEANUP_FREE Sandbox__V1__Sandbox__LabelsEntry **pointers =
         calloc(count + 1, sizeof *pointers);
@@ -214,34 +216,54 @@ static int pack_facts(const Sandbox__V1__CreateSandboxRequest *message, struct s
         labels[i].value = message->labels[i]->value;
         pointers[i] = &labels[i];
     }
-    facts.labels = pointers;
-    facts.n_labels = count;
-    facts.runtime = SANDBOX__V1__RUNTIME_TYPE__RUNTIME_TYPE_BWRAP;
-    facts.resources = message->resources;
-    size_t size = sandbox__v1__sandbox__get_packed_size(&facts);
+    sandbox.labels = pointers;
+    sandbox.n_labels = count;
+    sandbox.runtime = SANDBOX__V1__RUNTIME_TYPE__RUNTIME_TYPE_BWRAP;
+    sandbox.resources = message->resources;
+    packed.commit_policy = options->commit_policy;
+    packed.conflict_policy = options->conflict_policy;
+    packed.network = options->network;
+    facts.sandbox = &sandbox;
+    facts.options = &packed;
+    size_t size = agentfense__v1__sandbox_info__get_packed_size(&facts);
     ret->user_data = malloc(size + 1);
     if (!ret->user_data)
         return af_error_errno(err, ENOMEM, "cannot take the labels");
-    sandbox__v1__sandbox__pack(&facts, ret->user_data);
+    agentfense__v1__sandbox_info__pack(&facts, ret->user_data);
     ret->spec.user_data = ret->user_data;
     ret->spec.user_data_len = size;
     return 0;
 }
 
+static int check_network(const struct sandbox_options *options, struct af_error *err)
+{
+    if (options->network == AGENTFENSE__V1__NETWORK__NETWORK_HOST)
+        return af_error_set(err, AF_FAILED_PRECONDITION,
+                            "this server gives no sandbox the host's network; use NETWORK_NONE");
+    return 0;
+}
+
 int sandbox_request_parse(const Sandbox__V1__CreateSandboxRequest *message,
+                          const Agentfense__V1__SandboxOptions *options_message,
                           struct sandbox_request *ret, struct af_error *err)
 {
     memset(ret, 0, sizeof *ret);
     int64_t expires_in_ns;
+    struct sandbox_options options;
     if (service_check_id("cb", message->codebase_id, &ret->codebase_id, err) < 0 ||
         service_duration_ns("expires_in", message->expires_in, 0, &expires_in_ns, err) < 0 ||
         check_labels(message, err) < 0 || check_runtime(message, err) < 0 ||
         check_resources(message->resources, err) < 0 || parse_rules(message, ret, err) < 0 ||
-        pack_facts(message, ret, err) < 0) {
+        sandbox_options_parse(options_message, &options, err) < 0 ||
+        check_network(&options, err) < 0 || pack_facts(message, &options, ret, err) < 0) {
         sandbox_request_fini(ret);
         return -1;
     }
     ret->spec.codebase_id = ret->codebase_id.text;
+    if (options_message && options_message->quota) {
+        ret->spec.quota_bytes = options_message->quota->bytes;
+        ret->spec.quota_inodes = options_message->quota->inodes;
+    }
     ret->spec.expires_ns = expires_in_ns > 0 ? af_wall_ns() + expires_in_ns : 0;
     return 0;
 }

@@ -1,10 +1,10 @@
 // A sandbox's record as the API shows it, and a request to create one as mux takes it.
 //
-// The api's own facts (labels, runtime, image, limits) live in the record's user_data as a packed
-// sandbox.v1.Sandbox that holds nothing else. Errors: an af_error. Any thread.
+// Errors: an af_error. Any thread. Read next: api/sandbox_facts.h, where the api's own facts are.
 #ifndef AF_API_SERVICES_SANDBOX_RECORD_H
 #define AF_API_SERVICES_SANDBOX_RECORD_H
 
+#include "api/sandbox_facts.h"
 #include "api/services/common.h"
 #include "mux/sandbox.h"
 
@@ -19,14 +19,16 @@ const Sandbox__V1__Sandbox *sandbox_reply_message(const struct sandbox_reply *re
 // Reads the record and ends the call with it, or with the error.
 void sandbox_reply_send(struct grpc_call *call, const char *id);
 
-// What CreateSandbox asks for, checked, in mux's terms. The request must outlive it.
+// What CreateSandbox asks for, checked, in mux's terms. The messages must outlive it.
 struct sandbox_request {
     struct mux_sandbox_spec spec;
     struct af_id codebase_id;
     struct store_rule *rules;
     uint8_t *user_data;
 };
+// options: those of agentfense.v1; NULL for a sandbox of sandbox.v1.
 int sandbox_request_parse(const Sandbox__V1__CreateSandboxRequest *message,
+                          const Agentfense__V1__SandboxOptions *options,
                           struct sandbox_request *ret, struct af_error *err);
 void sandbox_request_fini(struct sandbox_request *request);
 

@@ -137,12 +137,13 @@ int store_codebase_list(struct store_txn *txn, const char *after_id,
 int store_sandbox_put(struct store_txn *txn, const struct store_sandbox *s)
 {
     size_t codebase_len = strlen(s->codebase_id.text);
-    if (s->n_rules > AF_RULES_MAX || s->user_data_len > UINT32_MAX) // could not be read back
+    if (s->n_rules > AF_RULES_MAX || s->user_data_len > UINT32_MAX ||
+        s->owner_len > AF_NAME_TEXT_MAX) // could not be read back
         return store_keep_error(txn, -E2BIG);
     int rc = check_space(txn, STORE_DBI_SANDBOX, s->id.text);
     if (rc < 0)
         return rc;
-    size_t total = sizeof(struct value_sandbox) + codebase_len + s->user_data_len;
+    size_t total = sizeof(struct value_sandbox) + codebase_len + s->owner_len + s->user_data_len;
     for (size_t i = 0; i < s->n_rules; i++)
         total += sizeof(struct value_rule) + s->rules[i].pattern_len;
     AF_CLEANUP_FREE uint8_t *bytes = malloc(total);
@@ -151,7 +152,9 @@ int store_sandbox_put(struct store_txn *txn, const struct store_sandbox *s)
     struct value_sandbox v = {
         .format = STORE_FORMAT,
         .status = (uint8_t)s->status,
+        .access = (uint8_t)s->access,
         .codebase_len = (uint16_t)codebase_len,
+        .owner_len = (uint16_t)s->owner_len,
         .n_rules = (uint32_t)s->n_rules,
         .user_data_len = (uint32_t)s->user_data_len,
         .root_fid = s->root_fid,
@@ -168,6 +171,9 @@ int store_sandbox_put(struct store_txn *txn, const struct store_sandbox *s)
     memcpy(p, &v, sizeof v);
     memcpy(p += sizeof v, s->codebase_id.text, codebase_len);
     p += codebase_len;
+    if (s->owner_len > 0)
+        memcpy(p, s->owner, s->owner_len);
+    p += s->owner_len;
     for (size_t i = 0; i < s->n_rules; i++) {
         const struct store_rule *rule = &s->rules[i];
         struct value_rule head = {.pattern_len = rule->pattern_len,
@@ -212,13 +218,17 @@ static int decode_sandbox(MDB_val key, MDB_val value, struct store_sandbox *ret)
         return -EUCLEAN;
     memcpy(&v, p, sizeof v);
     p += sizeof v;
-    if (v.format != STORE_FORMAT || (size_t)(end - p) < v.codebase_len || v.n_rules > AF_RULES_MAX)
+    if (v.format != STORE_FORMAT || v.n_rules > AF_RULES_MAX ||
+        (size_t)(end - p) < (size_t)v.codebase_len + v.owner_len ||
+        v.owner_len > AF_NAME_TEXT_MAX || v.access < STORE_ACCESS_NORMAL ||
+        v.access > STORE_ACCESS_CUT_OFF)
         return -EUCLEAN;
     struct store_sandbox s = {
         .root_fid = v.root_fid,
         .stack = v.stack,
         .delta = v.delta,
         .status = (enum store_sandbox_status)v.status,
+        .access = (enum store_sandbox_access)v.access,
         .created_ns = v.created_ns,
         .started_ns = v.started_ns,
         .stopped_ns = v.stopped_ns,
@@ -234,6 +244,9 @@ static int decode_sandbox(MDB_val key, MDB_val value, struct store_sandbox *ret)
     if (rc < 0)
         return rc;
     p += v.codebase_len;
+    s.owner = (const char *)p;
+    s.owner_len = v.owner_len;
+    p += v.owner_len;
     struct store_rule *rules = calloc(v.n_rules + 1, sizeof *rules);
     if (!rules)
         return -ENOMEM;

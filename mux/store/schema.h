@@ -10,7 +10,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define STORE_SCHEMA_VERSION 3
+#define STORE_SCHEMA_VERSION 4
 #define STORE_FORMAT         1 // first byte of every value
 
 enum store_dbi {
@@ -70,12 +70,12 @@ struct value_codebase {
 } __attribute__((packed)); // then name, owner
 
 struct value_sandbox {
-    uint8_t format, status;
-    uint16_t codebase_len;
+    uint8_t format, status, access;
+    uint16_t codebase_len, owner_len;
     uint32_t n_rules, user_data_len;
     uint64_t root_fid, stack, delta, quota_bytes, quota_inodes;
     int64_t created_ns, started_ns, stopped_ns, expires_ns;
-} __attribute__((packed)); // then codebase id, n_rules value_rule with patterns, user_data
+} __attribute__((packed)); // then codebase id, owner, n_rules value_rule with patterns, user_data
 
 struct value_rule {
     uint16_t pattern_len;

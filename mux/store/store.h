@@ -275,6 +275,13 @@ enum store_sandbox_status {
     STORE_SANDBOX_ERROR = 4,
 };
 
+// What a view lets through whatever its rules say: values of agentfense.v1.Access.
+enum store_sandbox_access {
+    STORE_ACCESS_NORMAL = 1,
+    STORE_ACCESS_READ_ONLY = 2,
+    STORE_ACCESS_CUT_OFF = 3,
+};
+
 struct store_rule {
     const char *pattern;
     uint16_t pattern_len;
@@ -290,10 +297,13 @@ struct store_sandbox {
     uint64_t stack; // counted reference
     uint64_t delta; // the live layer, counted reference
     enum store_sandbox_status status;
+    enum store_sandbox_access access;
     int64_t created_ns, started_ns, stopped_ns, expires_ns; // 0: never
     uint64_t quota_bytes, quota_inodes;                     // 0: none
     const struct store_rule *rules;
     size_t n_rules;
+    const char *owner; // of its codebase when it was made; not NUL-terminated
+    size_t owner_len;
     const void *user_data; // the api's own (labels, runtime, limits), opaque here
     size_t user_data_len;
 };

@@ -398,8 +398,13 @@ static void write_some_of_everything(struct fixture *f, uint64_t *layer, uint64_
     *layer = make_layer(f);
     struct store_txn *txn = begin(f);
     struct store_rule rule = {.pattern = "/src/**", .pattern_len = 7};
-    struct store_sandbox sandbox = {
-        .rules = &rule, .n_rules = 1, .user_data = "x", .user_data_len = 1};
+    struct store_sandbox sandbox = {.access = STORE_ACCESS_NORMAL,
+                                    .rules = &rule,
+                                    .n_rules = 1,
+                                    .owner = "o",
+                                    .owner_len = 1,
+                                    .user_data = "x",
+                                    .user_data_len = 1};
     struct store_codebase codebase = {.files = 1};
     af_id_new("sb", &sandbox.id);
     af_id_new("cb", &codebase.id);

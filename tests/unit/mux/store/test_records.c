@@ -387,6 +387,9 @@ static void test_sandbox_and_codebase_records_come_back_whole(void **state)
                                .delta = 7,
                                .n_rules = 2,
                                .rules = rules,
+                               .access = STORE_ACCESS_READ_ONLY,
+                               .owner = "an owner",
+                               .owner_len = 8,
                                .user_data = "\0data",
                                .user_data_len = 5,
                                .expires_ns = 99};
@@ -410,6 +413,9 @@ static void test_sandbox_and_codebase_records_come_back_whole(void **state)
     assert_int_equal(out.rules[1].priority, -9);
     assert_memory_equal(out.user_data, "\0data", 5);
     assert_int_equal(out.expires_ns, 99);
+    assert_int_equal(out.access, STORE_ACCESS_READ_ONLY);
+    assert_int_equal(out.owner_len, 8);
+    assert_memory_equal(out.owner, "an owner", 8);
     assert_string_equal(out.codebase_id.text, in.codebase_id.text);
     store_sandbox_free_rules(&out);
     assert_int_equal(store_codebase_get(txn, cb.id.text, &cb_out), 0);
