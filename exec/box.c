@@ -74,6 +74,8 @@ static void box_gone(struct exec_box *box)
         exec_command_box_gone(command, &box->why);
     af_cleanup_fd(&box->launch.words_fd);
     box->launch.words_fd = -1;
+    af_cleanup_fd(&box->launch.pts_fd);
+    box->launch.pts_fd = -1;
     exec_timer_clear(&box->engine->timers, &box->timer);
     box->state = BOX_GONE;
     exec_box_done done = box->done;
@@ -416,6 +418,7 @@ static struct exec_box *box_alloc(struct exec_engine *e, const struct exec_box_s
     box->engine = e;
     box->socket.fd = box->bwrap_exit.fd = box->init_exit.fd = -1;
     box->launch.socket_fd = box->launch.words_fd = box->launch.bwrap_pidfd = -1;
+    box->launch.pts_fd = -1;
     LIST_INIT(&box->commands);
     STAILQ_INIT(&box->unsent);
     snprintf(box->id, sizeof(box->id), "%s", spec->id);

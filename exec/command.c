@@ -19,6 +19,8 @@
 
 #include "exec/command_spec.h"
 #include "exec/stream.h"
+#include "exec/input.h"
+#include "exec/pty.h"
 #include "mux/base/cleanup.h"
 #include "mux/base/clock.h"
 
@@ -48,6 +50,7 @@ static void command_detach(struct exec_command *command)
     exec_watch_close(e, &command->out.watch);
     exec_watch_close(e, &command->err.watch);
     exec_watch_close(e, &command->stdin_watch);
+    exec_input_drop(command);
     exec_command_close_fds(command);
     if (command->unsent)
         STAILQ_REMOVE(&box->unsent, command, exec_command, unsent_link);
@@ -228,6 +231,14 @@ static void set_failure(struct exec_command *command, const struct exec_status_r
     }
 }
 
+void exec_command_tell_started(struct exec_command *command)
+{
+    exec_command_started on_started = command->on_started;
+    command->on_started = NULL;
+    if (on_started)
+        on_started(command->arg);
+}
+
 static void on_record(struct exec_command *command, const struct exec_status_record *record)
 {
     switch (record->kind) {
@@ -242,6 +253,7 @@ static void on_record(struct exec_command *command, const struct exec_status_rec
         command->exited = true;
         command->wait_status = record->value;
         command->left = record->extra != 0;
+        exec_command_tell_started(command);
         if (command->state != COMMAND_RUNNING)
             break; // being killed: ENDED follows
         command->ended_ns = af_monotonic_ns();
@@ -252,6 +264,9 @@ static void on_record(struct exec_command *command, const struct exec_status_rec
             command->left = false;
             exec_command_on_output(command);
         }
+        break;
+    case EXEC_STATUS_STARTED:
+        exec_command_tell_started(command);
         break;
     default: // a record that this version does not know says nothing
         break;
@@ -371,6 +386,8 @@ static int command_register(struct exec_command *command)
         return -ENOMEM;
     command->timer_reserved = true;
     int failed = exec_watch_add(e, &command->status, command->status.fd, EPOLLIN, on_status);
+    if (failed == 0 && command->terminal)
+        failed = exec_pty_open(command);
     return failed ? failed : exec_streams_open(command);
 }
 
@@ -391,7 +408,8 @@ static void on_start(struct exec_post *post)
         af_error_set(&command->error, AF_RESOURCE_EXHAUSTED,
                      "the sandbox runs %u commands already: wait for one to end", box->slots_used);
     else if ((failed = command_register(command)) < 0)
-        af_error_errno(&command->error, failed, "cannot watch the command");
+        af_error_errno(&command->error, failed,
+                       command->terminal ? "cannot open a terminal" : "cannot watch the command");
     if (command->error.status != AF_OK) {
         finish(command);
         return;

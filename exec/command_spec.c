@@ -13,8 +13,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
+#include "exec/input.h"
+#include "exec/pty.h"
 #include "mux/base/cleanup.h"
 #include "mux/base/clock.h"
 
@@ -79,7 +82,7 @@ static int add_env(struct text *text, const struct exec_box *box,
         {"HOME", EXEC_INSIDE_HOME},
         {"PATH", PATH_DEFAULT},
         {"LANG", "C.UTF-8"},
-        {"TERM", "dumb"}, // there is no terminal
+        {"TERM", spec->terminal ? "xterm-256color" : "dumb"},
         {"USER", EXEC_INSIDE_USER},
         {"LOGNAME", EXEC_INSIDE_USER},
         {"SHELL", box->shell == EXEC_SHELL_BASH ? "/bin/bash" : "/bin/sh"},
@@ -145,6 +148,9 @@ static int check_spec(const struct exec_command_spec *spec, struct af_error *err
     if (!spec->shell_line == !spec->argv || (spec->argv && !spec->argv[0]))
         return af_error_set(err, AF_INVALID_ARGUMENT,
                             "a command needs either a command line or an argument list");
+    if (spec->stdin_bytes && spec->stdin_open)
+        return af_error_set(err, AF_INVALID_ARGUMENT,
+                            "stdin is either given with the command or left open");
     if (spec->stdin_len > AF_STDIN_MAX)
         return af_error_set(err, AF_INVALID_ARGUMENT, "stdin is longer than %u bytes",
                             AF_STDIN_MAX);
@@ -189,6 +195,19 @@ static int add_pipe(struct exec_command *command, bool we_write, int *ret_ours)
     return 0;
 }
 
+// The status pipe; with orders in the other direction a socket.
+static int add_status(struct exec_command *command)
+{
+    if (!command->controlled)
+        return add_pipe(command, false, &command->status.fd);
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
+        return -errno;
+    command->fds[command->fd_count++] = ends[1];
+    command->status.fd = ends[0];
+    return fcntl(ends[0], F_SETFL, O_RDWR | O_NONBLOCK) < 0 ? -errno : 0;
+}
+
 // Most inputs fit into the pipe at once: then the event thread has nothing to do for them.
 static int fill_stdin(struct exec_command *command, const struct exec_command_spec *spec)
 {
@@ -207,11 +226,11 @@ static int fill_stdin(struct exec_command *command, const struct exec_command_sp
         command->stdin_watch.fd = -1;
         return 0;
     }
-    command->stdin_len = spec->stdin_len - at;
-    command->stdin_bytes = malloc(command->stdin_len);
-    if (!command->stdin_bytes)
+    struct exec_input *input =
+        exec_input_new((const char *)spec->stdin_bytes + at, spec->stdin_len - at, true);
+    if (!input)
         return -ENOMEM;
-    memcpy(command->stdin_bytes, (const char *)spec->stdin_bytes + at, command->stdin_len);
+    STAILQ_INSERT_TAIL(&command->input, input, link);
     return 0;
 }
 
@@ -233,15 +252,16 @@ static int text_to_memfd(struct exec_command *command)
 static int open_fds(struct exec_command *command, const struct exec_command_spec *spec,
                     const int channel[2])
 {
-    int e = add_pipe(command, false, &command->status.fd);
-    if (e == 0)
+    bool pipes = !command->terminal; // a terminal is opened on the event thread (pty.c)
+    int e = add_status(command);
+    if (e == 0 && pipes)
         e = add_pipe(command, false, &command->out.watch.fd);
-    if (e == 0)
+    if (e == 0 && pipes)
         e = add_pipe(command, false, &command->err.watch.fd);
-    if (e == 0 && spec->stdin_bytes) {
+    if (e == 0 && pipes && (spec->stdin_bytes || spec->stdin_open)) {
         command->head.flags |= EXEC_START_HAS_STDIN;
         e = add_pipe(command, true, &command->stdin_watch.fd);
-        if (e == 0)
+        if (e == 0 && spec->stdin_bytes)
             e = fill_stdin(command, spec);
     }
     if (e == 0 && command->head.text_bytes > EXEC_PROTO_TEXT_MAX)
@@ -276,8 +296,8 @@ void exec_command_free(struct exec_command *command)
         af_cleanup_fd(&fds[i]);
     exec_gather_fini(&command->out.kept);
     exec_gather_fini(&command->err.kept);
+    exec_input_drop(command);
     free(command->text);
-    free(command->stdin_bytes);
     free(command->program);
     free(command->workdir);
     command->magic = 0;
@@ -299,6 +319,15 @@ static struct exec_command *command_alloc(struct exec_box *box,
     command->started_ns = af_monotonic_ns();
     command->timeout_ns = spec->timeout_ns ? spec->timeout_ns : AF_TIMEOUT_DEFAULT_NS;
     command->on_output = spec->on_output;
+    command->on_started = spec->on_started;
+    command->stdin_open = spec->stdin_open;
+    command->controlled = spec->controlled;
+    command->terminal = spec->terminal != NULL;
+    command->head.flags |= (spec->controlled ? EXEC_START_CONTROL : 0) |
+                           (spec->terminal ? EXEC_START_TERMINAL | EXEC_START_HAS_STDIN : 0);
+    if (spec->terminal)
+        exec_pty_want(command, spec->terminal);
+    STAILQ_INIT(&command->input);
     command->output_max = spec->output_bytes_max ? spec->output_bytes_max : AF_OUTPUT_MAX;
     command->head.head.kind = EXEC_MSG_START;
     command->program = strndup(spec->shell_line ? "the shell" : spec->argv[0], 256);

@@ -76,6 +76,7 @@ struct exec_launch {
     pid_t bwrap_pid;
     int init_pidfd; // for the attach job, closed when that is done
     pid_t init_pid;
+    int pts_fd;    // found by the attach job: the box's devpts (O_PATH), -1: none
     int socket_fd; // the engine's end
     int words_fd;  // memfd with what bwrap wrote on stderr
 };
@@ -145,7 +146,21 @@ struct exec_stream {
     struct exec_watch watch;
     struct exec_command *command;
     struct exec_gather kept; // with a receiver only counted
+    bool hung;               // a terminal that nothing has open, though its command runs
 };
+
+// Bytes on their way to a command's stdin (input.c).
+struct exec_input {
+    STAILQ_ENTRY(exec_input) link;
+    struct exec_post post;
+    struct exec_command *command; // a reference
+    exec_command_written done;
+    void *arg;
+    bool eof;
+    size_t len, at; // at of len are written
+    char bytes[];
+};
+STAILQ_HEAD(exec_input_list, exec_input);
 
 struct exec_command {
     unsigned magic;
@@ -158,12 +173,13 @@ struct exec_command {
     bool unsent; // in box->unsent
     bool end_wanted;
     struct exec_grave grave;
-    struct exec_post start_post, cancel_post, resume_post;
-    atomic_bool cancel_posted, resume_posted;
+    struct exec_post start_post, cancel_post, resume_post, resize_post;
+    atomic_bool cancel_posted, resume_posted, resize_posted;
     atomic_bool over; // state is COMMAND_OVER
 
     exec_command_done done;
-    exec_command_output on_output; // NULL: output is kept for the result
+    exec_command_output on_output;   // NULL: output is kept for the result
+    exec_command_started on_started; // NULL once told
     void *arg;
     size_t output_max;
     bool endless; // no timeout
@@ -175,9 +191,13 @@ struct exec_command {
     char *text;                  // argv, env, workdir as in protocol.h
     int fds[EXEC_START_FDS_MAX]; // the init's ends until sent, -1 otherwise
     int fd_count;
-    char *stdin_bytes; // what did not fit into the pipe
-    size_t stdin_len, stdin_at;
-    char *program; // for messages: argv[0], and the working directory
+    bool controlled, terminal;    // constant
+    bool stdin_open;              // constant: stdin is what comes by exec_command_write
+    bool stdin_watched;           // its pipe is in the epoll set
+    struct exec_input_list input; // not written yet
+    atomic_size_t input_bytes;    // of it and of posts under way
+    atomic_uint window;           // rows << 16 | columns: what the terminal is to have
+    char *program;                // for messages: argv[0], and the working directory
     char *workdir;
 
     struct exec_watch stdin_watch;
@@ -207,6 +227,8 @@ void exec_command_end(struct exec_command *command);
 void exec_command_unpause(struct exec_command *command);
 // event: a stream of the command has brought bytes or has closed.
 void exec_command_on_output(struct exec_command *command);
+// event: the leader runs its program: tells on_started, once.
+void exec_command_tell_started(struct exec_command *command);
 
 // ---- engine -----------------------------------------------------------------------------
 

@@ -145,6 +145,15 @@ enum exec_output_kind { EXEC_OUTPUT_STDOUT, EXEC_OUTPUT_STDERR };
 typedef bool (*exec_command_output)(void *arg, enum exec_output_kind kind, const char *bytes,
                                     size_t len);
 
+// The leader executes its program. On the event thread, before any output, at most once; not at all
+// when the program could not be run.
+typedef void (*exec_command_started)(void *arg);
+
+// A terminal's size in characters; 0 is 24 rows, 80 columns.
+struct exec_window {
+    uint16_t rows, columns;
+};
+
 struct exec_command_spec {
     // Exactly one of the two. A command line runs in the root's bash where there is one, else in
     // its sh, as `SHELL -c LINE`; an argv is executed as it is, found through PATH.
@@ -164,6 +173,14 @@ struct exec_command_spec {
     // NULL: output is kept for the result. Else it goes here, with the `arg` of the callback at the
     // end, and the result has only its total_bytes.
     exec_command_output on_output;
+
+    // For commands that are talked to while they run.
+    bool controlled;                 // takes exec_command_signal, and on_started is told
+    exec_command_started on_started; // may be NULL
+    bool stdin_open;                 // stdin is what exec_command_write brings (not stdin_bytes)
+    // The three streams are a terminal of this size, the leader's controlling one; everything it
+    // shows is stdout. NULL: pipes. TERM is then xterm-256color unless it is in env.
+    const struct exec_window *terminal;
 };
 
 struct exec_output {
@@ -180,6 +197,7 @@ struct exec_result {
     int signal;          // 0, or the signal that ended the leader
     int64_t duration_ns; // from the call of exec_command_start to the end
     bool timed_out;      // the tree was killed at the timeout; exit_code and signal mean nothing
+    bool out_of_memory;  // the box's memory limit has killed something of it
 };
 
 // Called exactly once per started command.
@@ -212,6 +230,28 @@ void exec_command_cancel(struct exec_command *command);
 // There is room again after on_output has returned false. Harmless at any other time, also when it
 // comes before on_output has returned.
 void exec_command_resume(struct exec_command *command);
+
+// Bytes for the stdin of a command with stdin_open are in its pipe or terminal (err NULL), or will
+// never get there: FAILED_PRECONDITION, it has closed its stdin or has ended.
+typedef void (*exec_command_written)(void *arg, const struct af_error *err);
+
+// Queues a copy of the bytes; `done` (may be NULL) is called exactly once unless -1 is returned.
+// Writes happen in the order of the calls. `eof` closes stdin after the bytes; in a terminal it
+// is the key for the end of input (Ctrl-D), when that is in use.
+// Errors at once: FAILED_PRECONDITION (no stdin_open), RESOURCE_EXHAUSTED (AF_STDIN_QUEUE_MAX bytes
+// wait already: wait for `done`).
+int exec_command_write(struct exec_command *command, const void *bytes, size_t len, bool eof,
+                       exec_command_written done, void *arg, struct af_error *err);
+
+// Sends a signal to the leader of a controlled command, or with `all` to everything that it has
+// started. Answers when the supervisor has the order. Nothing happens when the command is over.
+// Errors: INVALID_ARGUMENT (no such signal), FAILED_PRECONDITION (not controlled).
+int exec_command_signal(struct exec_command *command, int number, bool all, struct af_error *err);
+
+// Sets the size of the command's terminal; its foreground processes get SIGWINCH.
+// Errors: FAILED_PRECONDITION (no terminal).
+int exec_command_resize(struct exec_command *command, const struct exec_window *window,
+                        struct af_error *err);
 
 // Gives the caller's reference back. The command goes on. NULL is allowed.
 void exec_command_unref(struct exec_command *command);

@@ -12,6 +12,7 @@
 
 #include "exec/attach.h"
 #include "exec/bwrap.h"
+#include "exec/pty.h"
 #include "mux/base/cleanup.h"
 #include "mux/base/log.h"
 
@@ -40,6 +41,9 @@ static void run_attach(struct exec_job *job)
     struct exec_launch *launch = &box->launch;
     int result = exec_attach_check(launch->init_pid, launch->init_pidfd, launch->bwrap_pid,
                                    box->uid, box->gid, &launch->error);
+    if (result == 0)
+        result =
+            exec_pty_locate(launch->init_pid, launch->init_pidfd, &launch->pts_fd, &launch->error);
     if (result == 0 && box->view_path)
         result = exec_attach(home_fd, launch->init_pidfd, box->view_path, &launch->error);
     answer(box, result);

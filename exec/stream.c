@@ -1,4 +1,4 @@
-// Reading a command's output and feeding its stdin.
+// Reading a command's output.
 //
 // Without a receiver output is kept up to a cap, and a command is never blocked by its own flood:
 // what is over the cap is read and counted. With a receiver (on_output) it is handed over as it
@@ -6,9 +6,10 @@
 // command down to its reader, and no other. One call reads a bounded amount, so that one flood
 // cannot starve other commands. Whatever the receiver says, what is in the pipes at the end (no
 // more than they hold) is handed over then, so that an end never waits for a reader.
-// stdin is written as the command reads it; a command that closes its stdin loses the rest.
+// A terminal that nothing has open reads as ended (EIO), but may be opened again for as long as its
+// command runs; until then it is watched for edges only, since epoll would report it for ever.
 // Owns: buffers and watches of the streams. Thread: event. Fails: not (see gather.h).
-// Read next: command.c.
+// Read next: command.c, input.c (stdin).
 #include "exec/stream.h"
 
 #include <errno.h>
@@ -18,15 +19,18 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "exec/input.h"
 #include "mux/base/cleanup.h"
 #include "mux/base/clock.h"
 
-#define READS_MAX 4 // of the scratch buffer's size, per call
+#define READS_MAX    4           // of the scratch buffer's size, per call
+#define PTY_HELD_MAX (128 << 10) // more than a terminal holds for its reader
 
 // Hands bytes over, or keeps them. A receiver that has had enough for now pauses the command.
 static void deliver(struct exec_stream *stream, const char *bytes, size_t n)
 {
     struct exec_command *command = stream->command;
+    exec_command_tell_started(command);
     if (!command->on_output) {
         exec_gather_add(&stream->kept, command->output_max, bytes, n);
         return;
@@ -37,26 +41,48 @@ static void deliver(struct exec_stream *stream, const char *bytes, size_t n)
         exec_streams_pause(command);
 }
 
+static void ended(struct exec_stream *stream)
+{
+    struct exec_command *command = stream->command;
+    if (!command->terminal || command->state != COMMAND_RUNNING) {
+        exec_watch_close(command->engine, &stream->watch);
+        return;
+    }
+    stream->hung = true;
+    exec_watch_change(command->engine, &stream->watch, EPOLLIN | EPOLLET);
+}
+
+static void heard(struct exec_stream *stream)
+{
+    if (stream->hung)
+        exec_watch_change(stream->command->engine, &stream->watch, EPOLLIN);
+    stream->hung = false;
+}
+
 void exec_stream_read(struct exec_stream *stream)
 {
     struct exec_command *command = stream->command;
     struct exec_engine *e = command->engine;
     for (int i = 0; i < READS_MAX && stream->watch.fd >= 0 && !command->paused; i++) {
         ssize_t n = read(stream->watch.fd, e->scratch, sizeof(e->scratch));
-        if (n > 0)
+        if (n > 0) {
+            heard(stream);
             deliver(stream, e->scratch, (size_t)n);
-        else if (n == 0 || (errno != EAGAIN && errno != EINTR))
-            exec_watch_close(e, &stream->watch);
-        else if (errno == EAGAIN)
+        } else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
+            ended(stream);
             break;
+        } else if (errno == EAGAIN) {
+            break;
+        }
     }
 }
 
 static void flush(struct exec_stream *stream)
 {
     struct exec_engine *e = stream->command->engine;
-    int left = 0;
-    if (stream->watch.fd < 0 || ioctl(stream->watch.fd, FIONREAD, &left) < 0)
+    int left = PTY_HELD_MAX; // a terminal cannot say what it holds
+    if (stream->watch.fd < 0 ||
+        (!stream->command->terminal && ioctl(stream->watch.fd, FIONREAD, &left) < 0))
         return;
     while (left > 0) {
         size_t wanted = (size_t)left < sizeof(e->scratch) ? (size_t)left : sizeof(e->scratch);
@@ -99,6 +125,7 @@ void exec_streams_pause(struct exec_command *command)
 void exec_streams_unpause(struct exec_command *command)
 {
     command->paused = false;
+    command->out.hung = false; // asked again
     watch_streams(command, EPOLLIN);
 }
 
@@ -112,28 +139,11 @@ static void on_output(struct exec_watch *watch, uint32_t events)
     exec_command_on_output(stream->command);
 }
 
-static void on_stdin(struct exec_watch *watch, uint32_t events)
-{
-    (void)events;
-    struct exec_command *command = EXEC_CONTAINER_OF(watch, struct exec_command, stdin_watch);
-    ssize_t n = write(watch->fd, command->stdin_bytes + command->stdin_at,
-                      command->stdin_len - command->stdin_at);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR))
-        return;
-    if (n > 0)
-        command->stdin_at += (size_t)n;
-    if (n < 0 || command->stdin_at == command->stdin_len)
-        exec_watch_close(command->engine, watch);
-}
-
 int exec_streams_open(struct exec_command *command)
 {
     struct exec_engine *e = command->engine;
     int failed = exec_watch_add(e, &command->out.watch, command->out.watch.fd, EPOLLIN, on_output);
-    if (failed == 0)
+    if (failed == 0 && !command->terminal)
         failed = exec_watch_add(e, &command->err.watch, command->err.watch.fd, EPOLLIN, on_output);
-    if (failed == 0 && command->stdin_watch.fd >= 0)
-        failed =
-            exec_watch_add(e, &command->stdin_watch, command->stdin_watch.fd, EPOLLOUT, on_stdin);
-    return failed;
+    return failed ? failed : exec_input_open(command);
 }

@@ -1,4 +1,4 @@
-// The pipes of a command on the engine's side: stdout and stderr in, stdin out.
+// The pipes of a command's output on the engine's side, or its terminal.
 //
 // Read next: stream.c, command.c.
 #ifndef AF_EXEC_STREAM_H

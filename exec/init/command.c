@@ -4,16 +4,22 @@
 // moves to another session stays below it. It is not dumpable and blocks every signal, but shares
 // its uid with the command, which can therefore kill it: then the engine sees a status pipe that
 // closed without a word, and the init kills what it left (main.c). Nothing is ever invented.
-// Owns: its copies of the descriptors. Fails: by a FAILED record. Read next: protocol.h.
+// Orders of the engine (signals) come over the status socket of commands that have one; the
+// supervisor is the parent, so that the pid it signals is never another's.
+// Owns: its copies of the descriptors. Fails: by a FAILED record. Read next: tree.c, protocol.h.
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -24,6 +30,11 @@ struct command_text {
     char **argv;
     char **envp;
     const char *workdir;
+};
+
+struct supervisor {
+    int status_fd;
+    pid_t leader; // 0: it has ended
 };
 
 void init_report(int status_fd, uint32_t kind, int32_t value, uint32_t extra)
@@ -136,6 +147,8 @@ static _Noreturn void leader(const struct init_start *start, const struct init_l
         e = limits_set(limits);
     if (!e && setsid() < 0)
         e = errno;
+    if (!e && start->head.flags & EXEC_START_TERMINAL && ioctl(0, TIOCSCTTY, 0) < 0)
+        e = errno;
     if (e)
         fail(status_fd, EXEC_STAGE_SETUP, e);
     if (chdir(text->workdir) < 0)
@@ -156,41 +169,102 @@ static bool children_left(void)
     return pid == 0;
 }
 
+// A child has ended, or (pid < 0) none is left. Returns unless that was the end of everything.
+static void take_end(struct supervisor *supervisor, pid_t pid, int status)
+{
+    if (pid == supervisor->leader) {
+        supervisor->leader = 0; // its pid may soon be another's
+        bool left = children_left();
+        init_report(supervisor->status_fd, EXEC_STATUS_EXITED, status, left);
+        if (!left)
+            _exit(0);
+    } else if (pid < 0) {
+        init_report(supervisor->status_fd, EXEC_STATUS_GONE, 0, 0);
+        _exit(0);
+    }
+}
+
+static _Noreturn void wait_for_children(struct supervisor *supervisor)
+{
+    for (;;) {
+        int status;
+        pid_t pid = waitpid(-1, &status, 0);
+        if (pid >= 0 || errno != EINTR)
+            take_end(supervisor, pid, status);
+    }
+}
+
+// Returns false when there is none, or nobody any more to give one.
+static bool take_order(struct supervisor *supervisor, struct pollfd *polled)
+{
+    struct exec_order order;
+    ssize_t n = recv(supervisor->status_fd, &order, sizeof(order), MSG_DONTWAIT);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return false;
+    if (n <= 0) {
+        polled->fd = -1;
+        return false;
+    }
+    if (n != sizeof(order) || order.kind != EXEC_ORDER_SIGNAL)
+        return true; // an order that this version does not know
+    if (order.all)
+        init_signal_tree(order.signal);
+    else if (supervisor->leader > 0)
+        kill(supervisor->leader, order.signal);
+    return true;
+}
+
+static _Noreturn void wait_for_children_and_orders(struct supervisor *supervisor)
+{
+    sigset_t child;
+    sigemptyset(&child);
+    sigaddset(&child, SIGCHLD);
+    struct pollfd polled[] = {
+        {.fd = supervisor->status_fd, .events = POLLIN},
+        {.fd = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK), .events = POLLIN}};
+    init_report(supervisor->status_fd, EXEC_STATUS_STARTED, 0, 0);
+    if (polled[1].fd < 0) // out of descriptors: without orders, then
+        wait_for_children(supervisor);
+    for (;;) {
+        int status;
+        pid_t pid;
+        while ((pid = waitpid(-1, &status, WNOHANG)) != 0)
+            if (pid > 0 || errno != EINTR)
+                take_end(supervisor, pid, status);
+        if (poll(polled, 2, -1) <= 0)
+            continue;
+        struct signalfd_siginfo info;
+        while (polled[1].revents && read(polled[1].fd, &info, sizeof(info)) > 0)
+            ;
+        while (polled[0].revents && take_order(supervisor, &polled[0]))
+            ;
+    }
+}
+
 _Noreturn void init_supervise(const struct init_start *start, const struct init_limits *limits)
 {
-    int status_fd = start->status_fd;
+    struct supervisor supervisor = {.status_fd = start->status_fd};
     struct command_text text = {0};
     int e = text_load(start, &text);
     if (!e && prctl(PR_SET_CHILD_SUBREAPER, 1) < 0)
         e = errno;
     if (e)
-        fail(status_fd, EXEC_STAGE_SETUP, e);
+        fail(start->status_fd, EXEC_STAGE_SETUP, e);
     // vfork: nothing to do until the leader's program runs, and a copy of the memory would cost a
     // tenth of a short command. The leader changes nothing here that is used again.
     pid_t leader_pid = vfork(); // NOLINT(clang-analyzer-security.insecureAPI.vfork)
     if (leader_pid < 0)
-        fail(status_fd, EXEC_STAGE_FORK, errno);
+        fail(start->status_fd, EXEC_STAGE_FORK, errno);
     if (leader_pid == 0)
         leader(start, limits, &text); // NOLINT(clang-analyzer-unix.Vfork)
+    supervisor.leader = leader_pid;
     // Held here they would keep the pipes open for the engine and the writer of stdin.
     const int fds[] = {start->stdout_fd, start->stderr_fd, start->stdin_fd, start->channel_fds[0],
                        start->channel_fds[1]};
     for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
         if (fds[i] >= 0)
             close(fds[i]);
-    for (;;) {
-        int status;
-        pid_t pid = waitpid(-1, &status, 0);
-        if (pid < 0 && errno == EINTR)
-            continue;
-        if (pid == leader_pid) {
-            bool left = children_left();
-            init_report(status_fd, EXEC_STATUS_EXITED, status, left);
-            if (!left)
-                _exit(0);
-        } else if (pid < 0) {
-            init_report(status_fd, EXEC_STATUS_GONE, 0, 0);
-            _exit(0);
-        }
-    }
+    if (start->head.flags & EXEC_START_CONTROL)
+        wait_for_children_and_orders(&supervisor);
+    wait_for_children(&supervisor);
 }

@@ -1,4 +1,4 @@
-// What the two files of agentfense-init share. Nothing outside this folder includes it.
+// What the files of agentfense-init share. Nothing outside this folder includes it.
 //
 // Single-threaded; no locks. Read next: main.c.
 #ifndef AF_EXEC_INIT_INIT_H
@@ -32,5 +32,9 @@ _Noreturn void init_supervise(const struct init_start *start, const struct init_
 
 // Writes one record on a status pipe; nobody is there to read it when it fails.
 void init_report(int status_fd, uint32_t kind, int32_t value, uint32_t extra);
+
+// tree.c: sends a signal to everything below this process, also to what is forked meanwhile as far
+// as a few rounds find it. What forks faster than that is for END (main.c).
+void init_signal_tree(int number);
 
 #endif

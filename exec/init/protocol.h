@@ -13,7 +13,7 @@
 
 #include <stdint.h>
 
-#define EXEC_PROTO_VERSION     2u
+#define EXEC_PROTO_VERSION     3u
 #define EXEC_PROTO_TEXT_MAX    (32u << 10) // bytes of text inside a START; more goes by a memfd
 #define EXEC_PROTO_MEMFD_MAX   (1u << 20)  // bytes of text in that memfd
 #define EXEC_PROTO_STRINGS_MAX 8192u       // argv and environment strings of one command
@@ -56,6 +56,9 @@ enum exec_start_flags {
     EXEC_START_HAS_STDIN = 1, // a descriptor for stdin comes along; else /dev/null
     EXEC_START_TEXT_FD = 2,   // the text is in a memfd that comes along
     EXEC_START_CHANNEL = 4,   // two more descriptors for the leader (sessions, exec/session.c)
+    EXEC_START_CONTROL = 8,   // the status pipe is a socket on which orders come (exec_order), and
+                              // the start is reported
+    EXEC_START_TERMINAL = 16, // stdin, stdout and stderr are one terminal, the leader's controlling
 };
 
 // Where the leader finds the two descriptors of EXEC_START_CHANNEL. POSIX shells take only digits
@@ -78,9 +81,10 @@ struct exec_msg_start {
 
 // Records on a status pipe (each one write, far below PIPE_BUF).
 enum exec_status_kind {
-    EXEC_STATUS_FAILED = 1, // value: errno, extra: enum exec_stage; nothing ran
-    EXEC_STATUS_EXITED = 2, // value: wait status of the leader, extra: 1 when it left others
-    EXEC_STATUS_GONE = 3,   // those others have ended by themselves
+    EXEC_STATUS_FAILED = 1,  // value: errno, extra: enum exec_stage; nothing ran
+    EXEC_STATUS_EXITED = 2,  // value: wait status of the leader, extra: 1 when it left others
+    EXEC_STATUS_GONE = 3,    // those others have ended by themselves
+    EXEC_STATUS_STARTED = 4, // the leader executes its program (with EXEC_START_CONTROL only)
 };
 
 enum exec_stage {
@@ -95,6 +99,17 @@ struct exec_status_record {
     uint32_t kind;
     int32_t value;
     uint32_t extra;
+};
+
+// What the engine says to a supervisor, one packet each (EXEC_START_CONTROL).
+enum exec_order_kind {
+    EXEC_ORDER_SIGNAL = 1, // to the leader, or to all that is below the supervisor
+};
+
+struct exec_order {
+    uint32_t kind;
+    int32_t signal;
+    uint32_t all;
 };
 
 #endif

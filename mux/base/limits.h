@@ -41,6 +41,8 @@
 #define AF_COMMAND_MAX             (128u << 10) // bytes in a command line (MAX_ARG_STRLEN)
 #define AF_ENV_MAX                 256          // variables of one command
 #define AF_STDIN_MAX               (3u << 20)   // bytes of stdin in one Exec
+#define AF_STDIN_QUEUE_MAX         (5u << 20)   // bytes that wait to be read by one command
+#define AF_TERMINALS_MAX           64u          // terminals of one sandbox, its own included
 #define AF_OUTPUT_MAX              (1u << 20)   // bytes kept of each of stdout and stderr
 #define AF_SESSIONS_MAX            64           // sessions that are open at once in one sandbox
 #define AF_SESSIONS_KNOWN_MAX      1024         // sessions of one sandbox that are remembered
