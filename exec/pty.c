@@ -140,7 +140,7 @@ static int add_slave(struct exec_command *command, int slave)
 
 int exec_pty_open(struct exec_command *command)
 {
-    int slave;
+    int slave = -1;
     int e = open_pair(command->box, &command->out.watch.fd, &slave);
     if (e < 0)
         return e;
