@@ -82,8 +82,8 @@ SRC_cli    := $(call find_c,tools/agentfense)
 SRC_fuzz   := $(call find_c,tests/fuzz)
 SRC_unit   := $(call find_c,tests/unit)
 TESTS_unit := $(foreach f,$(SRC_unit),$(if $(filter test_%,$(notdir $(f))),$(f)))
-PROTOS     := $(sort $(wildcard proto/*.proto))
-GOOGLE     := timestamp duration empty
+PROTOS     := $(sort $(wildcard proto/*.proto proto/grpc/*.proto))
+GOOGLE     := timestamp duration empty descriptor
 
 # ---- flags ------------------------------------------------------------------------------
 # protobuf-c's INIT macros say {0} for a union whose first member is a struct.
@@ -106,7 +106,7 @@ endif
 
 # libfuse: the private build when it is there, else the system's.
 PRIVATE_FUSE := $(if $(filter system,$(FUSE)),,$(wildcard $(FUSE_DIR)/lib/libfuse3.a))
-PKGS := liburing lmdb libseccomp libprotobuf-c libnghttp2 libcrypto libcurl jansson \
+PKGS := liburing lmdb libseccomp libprotobuf-c libnghttp2 libssl libcrypto libcurl jansson \
         libcyaml yaml-0.1 libfyaml liburcu libsystemd libcap libarchive
 BUILD_GOALS := $(filter-out help deps check check-full run clean distclean style format fuzz bench-exec, \
                  $(or $(MAKECMDGOALS),all))
@@ -170,7 +170,14 @@ $(B)/gen/proto/%.pb-c.c $(B)/gen/proto/%.pb-c.h &: $(PROTO_SRC)/proto/%.proto \
 $(B)/gen/google/protobuf/%.pb-c.c $(B)/gen/google/protobuf/%.pb-c.h &: /usr/include/google/protobuf/%.proto
 	@mkdir -p $(B)/gen
 	@protoc-c -I/usr/include --c_out=$(B)/gen google/protobuf/$*.proto
-gen: $(GEN_C) $(GEN_H)
+# What the server tells about itself by reflection: the .proto files as they are, in binary form.
+DESCRIPTOR_SET := $(B)/gen/proto/descriptor-set.bin
+$(DESCRIPTOR_SET): $(PROTOS)
+	@mkdir -p $(@D)
+	@protoc -Iproto -I/usr/include --include_imports --descriptor_set_out=$@ $(PROTOS:proto/%=%)
+$(B)/obj/api/services/descriptors.o: $(DESCRIPTOR_SET)
+$(B)/obj/api/services/descriptors.o: CFLAGS_ALL += -DDESCRIPTOR_SET='"$(DESCRIPTOR_SET)"'
+gen: $(GEN_C) $(GEN_H) $(DESCRIPTOR_SET)
 
 # ---- objects ----------------------------------------------------------------------------
 objs_of = $(patsubst %.c,$(B)/obj/%.o,$(1))
@@ -281,7 +288,7 @@ format:
 tidy: $(GEN_H)
 	@printf '%s\n' $(or $(DIR:%=$(call find_c,$(DIR))),$(SRC_mux) $(SRC_fs) $(SRC_init) $(SRC_exec) \
 		$(SRC_client) $(SRC_api) $(SRC_tools) $(SRC_fsctl) $(SRC_cli)) | xargs -r -P 2 -n 4 sh -c \
-		'clang-tidy --quiet "$$@" -- $(filter-out -Werror,$(CFLAGS_ALL))' tidy
+		'clang-tidy --quiet "$$@" -- $(filter-out -Werror,$(CFLAGS_ALL)) -DDESCRIPTOR_SET=\"$(DESCRIPTOR_SET)\"' tidy
 
 DEPFILES := $(shell find $(B)/obj $(B)/obj-init -name '*.d' 2>/dev/null)
 -include $(DEPFILES)

@@ -24,14 +24,15 @@ enum af_open_policy { AF_OPEN_POLICY_KERNEL };
 
 struct af_config {
     // Where. Absolute paths without a trailing slash; state and socket are always set.
-    char *state;          // directory of the store, made when missing
-    char *socket;         // unix socket of the API; default AF_SOCKET_DEFAULT
-    char *mount;          // FUSE mount point; default STATE/mnt
-    char *listen;         // "ADDR:PORT", or NULL: no TCP
-    bool listen_anywhere; // allow addresses beyond loopback
-    char *config_file;    // the file that was read, or NULL
-    char *group;          // name or number of the group that may call, or NULL: root only
-    gid_t group_id;       // of `group`; meaningful when `group` is set
+    char *state;      // directory of the store, made when missing
+    char *socket;     // unix socket of the API; default AF_SOCKET_DEFAULT
+    char *mount;      // FUSE mount point; default STATE/mnt
+    char *listen;     // "ADDR:PORT", or NULL: no TCP
+    char *listen_tls; // "ADDR:PORT", or NULL: no TLS; then the next three are set
+    char *tls_cert, *tls_key, *token_file;
+    char *config_file; // the file that was read, or NULL
+    char *group;       // name or number of the group that may call, or NULL: root only
+    gid_t group_id;    // of `group`; meaningful when `group` is set
 
     // File system.
     enum af_transport transport;
@@ -40,6 +41,7 @@ struct af_config {
 
     // API.
     unsigned workers;           // threads that run handlers; 0: as the CPUs are
+    bool reflection;            // describe the services to who asks
     uint64_t message_bytes_max; // one gRPC message
     unsigned connections_max;
     unsigned connections_per_uid;

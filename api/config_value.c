@@ -194,9 +194,13 @@ int af_config_validate(struct af_config *config, struct af_error *err)
                             "exec.bwrap: %s is no absolute path (or `bwrap`, for the one in the "
                             "system's directories)",
                             config->exec.bwrap);
-    if (config->listen_anywhere && !config->listen)
+    unsigned tls_parts = !!config->tls_cert + !!config->tls_key + !!config->token_file;
+    if (config->listen_tls && tls_parts != 3)
         return af_error_set(err, AF_INVALID_ARGUMENT,
-                            "listen_anywhere is set, but there is no address to listen on");
+                            "listen_tls needs tls_cert, tls_key and token_file as well");
+    if (!config->listen_tls && tls_parts > 0)
+        return af_error_set(err, AF_INVALID_ARGUMENT,
+                            "tls_cert, tls_key and token_file are of use with listen_tls only");
     if (config->group && find_group(config, err))
         return -1;
     return default_mount(config, err);

@@ -6,6 +6,7 @@
 #include "api/daemon.h"
 
 #include "api/services/common.h"
+#include "api/services/health_service.h"
 #include "mux/base/cleanup.h"
 #include "mux/base/clock.h"
 #include "mux/base/log.h"
@@ -214,7 +215,7 @@ static int start_exec(struct daemon *daemon, struct af_error *err)
     return sessions_new(daemon->runner, &daemon->sessions, err);
 }
 
-static int add_methods(struct net_server *server, struct af_error *err)
+static int add_methods(struct net_server *server, bool reflection, struct af_error *err)
 {
     const struct {
         const struct grpc_method *methods;
@@ -223,11 +224,14 @@ static int add_methods(struct net_server *server, struct af_error *err)
         {codebase_methods, codebase_methods_count}, {sandbox_methods, sandbox_methods_count},
         {exec_methods, exec_methods_count},         {inspect_methods, inspect_methods_count},
         {tree_methods, tree_methods_count},         {session_methods, session_methods_count},
+        {health_methods, health_methods_count},
     };
     for (size_t i = 0; i < AF_ARRAY_LEN(tables); i++)
         if (net_server_add_methods(server, tables[i].methods, tables[i].count, err) < 0)
             return -1;
-    return 0;
+    return reflection
+               ? net_server_add_methods(server, reflection_methods, reflection_methods_count, err)
+               : 0;
 }
 
 static int start_server(struct daemon *daemon, struct af_error *err)
@@ -238,16 +242,24 @@ static int start_server(struct daemon *daemon, struct af_error *err)
         .workers = config->workers,
         .check_group = config->group != NULL,
         .group = config->group_id,
+        .refused_uid = config->uid_base,
+        .refused_uid_count = config->uid_count + 1, // slots count from 1
+        .tls_cert = config->tls_cert,
+        .tls_key = config->tls_key,
+        .token_file = config->token_file,
         .limits.message_bytes_max = config->message_bytes_max,
         .limits.conns_max = config->connections_max,
         .limits.conns_per_uid = config->connections_per_uid,
     };
-    if (net_server_new(&options, &daemon->server, err) < 0 ||
-        add_methods(daemon->server, err) < 0 || make_socket_dir(config->socket, err) < 0 ||
+    if (health_new(&daemon->health, err) < 0 ||
+        net_server_new(&options, &daemon->server, err) < 0 ||
+        add_methods(daemon->server, config->reflection, err) < 0 ||
+        make_socket_dir(config->socket, err) < 0 ||
         net_server_listen_unix(daemon->server, config->socket, err) < 0)
         return -1;
-    if (config->listen && net_server_listen_tcp(daemon->server, config->listen,
-                                                config->listen_anywhere, NULL, err) < 0)
+    if ((config->listen && net_server_listen_tcp(daemon->server, config->listen, NULL, err) < 0) ||
+        (config->listen_tls &&
+         net_server_listen_tls(daemon->server, config->listen_tls, NULL, err) < 0))
         return -1;
     return net_server_start(daemon->server, err);
 }
@@ -285,11 +297,13 @@ void daemon_stop(struct daemon *daemon)
     // Commands are ended first, so that the calls that wait for them end with a status.
     if (daemon->runner)
         runner_close(daemon->runner);
+    health_stop(daemon->health);
     if (daemon->server)
         net_server_stop(daemon->server, daemon->config.stop_grace_ns);
     runner_free(daemon->runner);
     exec_engine_free(daemon->engine);
     net_server_free(daemon->server);
+    health_free(daemon->health);
     sessions_free(daemon->sessions);
     if (daemon->fs)
         fs_session_free(daemon->fs);

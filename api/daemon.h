@@ -22,6 +22,7 @@ struct daemon {
     struct exec_engine *engine;
     struct runner *runner;
     struct sessions *sessions;
+    struct health *health;
     struct net_server *server;
     int mount_lock;     // see fs_lock_mountpoint
     char *run_dir;      // STATE/run: exec's lock and generated files

@@ -20,6 +20,20 @@ static bool takes_one_message(const struct grpc_method *method)
     return method->kind == GRPC_UNARY || method->kind == GRPC_SERVER_STREAM;
 }
 
+// Whether a caller whom the kernel does not vouch for has a token. Guesses use up the connection.
+static bool shows_token(struct grpc_call *call)
+{
+    struct net_conn *conn = call->conn;
+    if (!conn->token_admits || !call->request.has_token)
+        return false;
+    if (net_tokens_have(conn->server->tokens, call->request.token_digest)) {
+        conn->known = true;
+        return true;
+    }
+    net_conn_strike(conn, "wrong tokens");
+    return false;
+}
+
 // Its headers are complete: who calls what?
 void grpc_call_begin(struct grpc_call *call)
 {
@@ -51,7 +65,7 @@ void grpc_call_begin(struct grpc_call *call)
     case NET_REQUEST_OK:
         break;
     }
-    if (!conn->permitted) {
+    if (!conn->permitted && !shows_token(call)) {
         atomic_fetch_add(&server->calls_denied, 1);
         grpc_call_abort(call, AF_PERMISSION_DENIED, "%s", conn->denied);
         return;

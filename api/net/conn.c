@@ -80,7 +80,7 @@ static void set_tcp_options(int fd)
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
 }
 
-void net_conn_new(struct net_server *server, int fd, bool local)
+void net_conn_new(struct net_server *server, int fd, const struct net_listener *from)
 {
     AF_CLEANUP_FD int owned = fd;
     struct net_conn *conn = calloc(1, sizeof *conn);
@@ -89,17 +89,18 @@ void net_conn_new(struct net_server *server, int fd, bool local)
     atomic_fetch_add(&server->conns_accepted, 1);
     conn->magic = NET_CONN_MAGIC;
     conn->server = server;
-    conn->permitted = net_peer_check(server, fd, local, &conn->peer, conn->denied);
+    net_peer_check(conn, fd, from);
     if (server->conn_count >= server->limits.conns_max ||
         count_of_uid(server, conn->peer.uid) >= server->limits.conns_per_uid ||
-        net_session_new(conn) != 0) {
+        (from->tls && !(conn->tls = net_tls_new(server->tls, fd))) || net_session_new(conn) != 0) {
         atomic_fetch_add(&server->conns_refused, 1);
         if (conn->session)
             nghttp2_session_del(conn->session);
+        net_tls_free(conn->tls);
         free(conn);
         return;
     }
-    if (!local)
+    if (!from->local)
         set_tcp_options(fd);
     conn->fd = af_take_fd(&owned);
     conn->events = EPOLLIN;
@@ -134,6 +135,7 @@ void net_conn_close(struct net_conn *conn)
         grpc_call_closed(call);
     }
     nghttp2_session_del(conn->session);
+    net_tls_free(conn->tls);
     // Explicitly: a child process between fork and exec holds the descriptor too, and as long as it
     // does, close() alone would leave the connection in the epoll set.
     epoll_ctl(server->epoll_fd, EPOLL_CTL_DEL, conn->fd, NULL);
@@ -165,6 +167,14 @@ void net_conn_count_cut(struct net_conn *conn, const char *why)
            (int)conn->peer.uid, (int)conn->peer.pid);
 }
 
+static ssize_t send_out(struct net_conn *conn)
+{
+    const uint8_t *bytes = conn->out.bytes + conn->out.off;
+    size_t len = net_buf_size(&conn->out);
+    return conn->tls ? net_tls_send(conn->tls, bytes, len)
+                     : send(conn->fd, bytes, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
 // Closes for a reason of ours, telling the client as far as its socket takes it now.
 static void cut(struct net_conn *conn, uint32_t error_code, const char *why)
 {
@@ -177,8 +187,7 @@ static void cut(struct net_conn *conn, uint32_t error_code, const char *why)
         if (!net_buf_put(&conn->out, bytes, (size_t)len))
             break;
     if (net_buf_size(&conn->out) > 0) {
-        ssize_t ignored = send(conn->fd, conn->out.bytes + conn->out.off, net_buf_size(&conn->out),
-                               MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t ignored = send_out(conn);
         (void)ignored; // it goes either way
     }
     net_conn_close(conn);
@@ -188,7 +197,8 @@ void net_conn_readable(struct net_conn *conn)
 {
     struct net_server *server = conn->server;
     for (int i = 0; i < READS_PER_TURN; i++) {
-        ssize_t n = recv(conn->fd, server->read_buffer, READ_BYTES, MSG_DONTWAIT);
+        ssize_t n = conn->tls ? net_tls_recv(conn->tls, server->read_buffer, READ_BYTES)
+                              : recv(conn->fd, server->read_buffer, READ_BYTES, MSG_DONTWAIT);
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
             break;
         if (n <= 0) {
@@ -208,7 +218,9 @@ void net_conn_readable(struct net_conn *conn)
                 nghttp2_strerror((int)taken));
             return;
         }
-        if (n < (ssize_t)READ_BYTES)
+        // A TLS record is smaller than the buffer and always taken whole, so that nothing waits
+        // inside the library while epoll sees an empty socket.
+        if (n < (ssize_t)READ_BYTES && !conn->tls)
             break;
     }
     net_conn_touch(conn);
@@ -232,7 +244,11 @@ static bool fill(struct net_conn *conn)
 
 static void watch(struct net_conn *conn)
 {
-    uint32_t events = EPOLLIN | (net_buf_size(&conn->out) > 0 ? EPOLLOUT : 0);
+    bool wants_room = net_buf_size(&conn->out) > 0;
+    if (conn->tls)
+        wants_room =
+            net_tls_wants_write(conn->tls) || (wants_room && !net_tls_send_wants_read(conn->tls));
+    uint32_t events = EPOLLIN | (wants_room ? EPOLLOUT : 0);
     if (events == conn->events)
         return;
     conn->events = events;
@@ -248,11 +264,9 @@ void net_conn_flush(struct net_conn *conn)
                 conn->cut ? conn->cut : "session failed");
             return;
         }
-        size_t len = net_buf_size(&conn->out);
-        if (len == 0)
+        if (net_buf_size(&conn->out) == 0)
             break;
-        ssize_t n =
-            send(conn->fd, conn->out.bytes + conn->out.off, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t n = send_out(conn);
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
             break;
         if (n < 0) {
@@ -316,7 +330,8 @@ void net_conn_sweep(struct net_conn *conn, int64_t now_ns)
     if (conn->call_count > 0)
         conn->busy_ns = now_ns;
     // Who may not call has nothing to be idle for.
-    int64_t idle_ns = conn->permitted ? limits->idle_timeout_ns : limits->handshake_timeout_ns;
+    int64_t idle_ns =
+        conn->permitted || conn->known ? limits->idle_timeout_ns : limits->handshake_timeout_ns;
     const char *why = NULL;
     if (!conn->settled && now_ns - conn->accepted_ns > limits->handshake_timeout_ns)
         why = "no HTTP/2 handshake";

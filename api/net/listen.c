@@ -19,14 +19,15 @@
 
 #define BACKLOG 1024
 
-static int add_listener(struct net_server *server, int fd, const char *path, struct af_error *err)
+static int add_listener(struct net_server *server, int fd, const char *path, bool tls,
+                        struct af_error *err)
 {
     AF_CLEANUP_FD int owned = fd;
     if (server->listener_count == NET_LISTENERS_MAX)
         return af_error_set(err, AF_RESOURCE_EXHAUSTED, "at most %d addresses to listen on",
                             NET_LISTENERS_MAX);
     struct net_listener *listener = &server->listeners[server->listener_count];
-    *listener = (struct net_listener){.fd = fd, .local = path != NULL};
+    *listener = (struct net_listener){.fd = fd, .local = path != NULL, .tls = tls};
     struct stat st;
     if (path) {
         listener->path = strdup(path);
@@ -94,7 +95,7 @@ int net_server_listen_unix(struct net_server *server, const char *path, struct a
         unlink(path);
         return af_error_errno(err, error, "cannot listen on %s", path);
     }
-    return add_listener(server, af_take_fd(&fd), path, err);
+    return add_listener(server, af_take_fd(&fd), path, false, err);
 }
 
 // ---- TCP --------------------------------------------------------------------------------
@@ -139,8 +140,8 @@ static int parse_host(const char *host, uint16_t port, struct tcp_address *ret)
     return -1;
 }
 
-static int listen_one(struct net_server *server, struct tcp_address *address, const char *text,
-                      unsigned *ret_port, struct af_error *err)
+static int listen_one(struct net_server *server, struct tcp_address *address, bool tls,
+                      const char *text, unsigned *ret_port, struct af_error *err)
 {
     struct sockaddr *sa = (struct sockaddr *)&address->storage;
     AF_CLEANUP_FD int fd =
@@ -157,16 +158,16 @@ static int listen_one(struct net_server *server, struct tcp_address *address, co
         return af_error_errno(err, errno, "cannot listen on %s", text);
     *ret_port = ntohs(sa->sa_family == AF_INET ? ((struct sockaddr_in *)sa)->sin_port
                                                : ((struct sockaddr_in6 *)sa)->sin6_port);
-    return add_listener(server, af_take_fd(&fd), NULL, err);
+    return add_listener(server, af_take_fd(&fd), NULL, tls, err);
 }
 
 // Both loopback families on one port. A machine without IPv6 has the first alone.
-static int listen_localhost(struct net_server *server, uint16_t port, const char *text,
+static int listen_localhost(struct net_server *server, uint16_t port, bool tls, const char *text,
                             unsigned *ret_port, struct af_error *err)
 {
     struct tcp_address address;
     parse_host("127.0.0.1", port, &address);
-    if (listen_one(server, &address, text, ret_port, err))
+    if (listen_one(server, &address, tls, text, ret_port, err))
         return -1;
     unsigned same = 0;
     AF_CLEANUP_FD int probe = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -178,11 +179,11 @@ static int listen_localhost(struct net_server *server, uint16_t port, const char
                                                        .sin6_addr = in6addr_loopback},
              sizeof(struct sockaddr_in6)) != 0)
         return 0;
-    return listen_one(server, &address, text, &same, err);
+    return listen_one(server, &address, tls, text, &same, err);
 }
 
-int net_server_listen_tcp(struct net_server *server, const char *text, bool anywhere,
-                          unsigned *ret_port, struct af_error *err)
+static int listen_tcp(struct net_server *server, const char *text, bool tls, unsigned *ret_port,
+                      struct af_error *err)
 {
     char host[64];
     uint16_t port = 0;
@@ -200,23 +201,38 @@ int net_server_listen_tcp(struct net_server *server, const char *text, bool anyw
     unsigned bound = 0;
     struct tcp_address address;
     if (strcmp(host, "localhost") == 0) {
-        if (listen_localhost(server, port, text, &bound, err))
+        if (listen_localhost(server, port, tls, text, &bound, err))
             return -1;
     } else {
         if (parse_host(host, port, &address))
             return af_error_set(err, AF_INVALID_ARGUMENT,
                                 "%s is not a numeric address (or localhost)", host);
-        if (!address.loopback && !anywhere)
+        if (!address.loopback && !tls)
             return af_error_set(err, AF_INVALID_ARGUMENT,
-                                "%s is not a loopback address: set listen_anywhere if other "
-                                "machines shall reach the daemon",
+                                "%s is not a loopback address: other machines are served over TLS "
+                                "alone (listen_tls)",
                                 host);
-        if (listen_one(server, &address, text, &bound, err))
+        if (listen_one(server, &address, tls, text, &bound, err))
             return -1;
     }
     if (ret_port)
         *ret_port = bound;
     return 0;
+}
+
+int net_server_listen_tcp(struct net_server *server, const char *address, unsigned *ret_port,
+                          struct af_error *err)
+{
+    return listen_tcp(server, address, false, ret_port, err);
+}
+
+int net_server_listen_tls(struct net_server *server, const char *address, unsigned *ret_port,
+                          struct af_error *err)
+{
+    if (!server->tls || !server->tokens)
+        return af_error_set(err, AF_FAILED_PRECONDITION,
+                            "listening on %s needs tls_cert, tls_key and token_file", address);
+    return listen_tcp(server, address, true, ret_port, err);
 }
 
 void net_listeners_close(struct net_server *server)

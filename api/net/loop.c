@@ -53,7 +53,7 @@ static void accept_some(struct net_server *server, const struct net_listener *li
     for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
         int fd = accept4(listener->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
-            net_conn_new(server, fd, listener->local);
+            net_conn_new(server, fd, listener);
             continue;
         }
         if (errno == EINTR || errno == ECONNABORTED)
@@ -180,7 +180,9 @@ static void handle_event(struct net_server *server, const struct epoll_event *ev
         return;
     }
     struct net_conn *conn = event->data.ptr;
-    if (event->events & (EPOLLIN | EPOLLHUP | EPOLLERR))
+    // TLS may need room for what it says before it can hear more.
+    if ((event->events & (EPOLLIN | EPOLLHUP | EPOLLERR)) ||
+        (conn->tls && net_tls_wants_write(conn->tls)))
         net_conn_readable(conn);
     else
         net_conn_touch(conn);

@@ -20,6 +20,8 @@
 #include "api/net/request.h"
 #include "api/net/server.h"
 #include "api/net/timers.h"
+#include "api/net/tls.h"
+#include "api/net/token.h"
 
 #include <nghttp2/nghttp2.h>
 #include <pthread.h>
@@ -157,6 +159,8 @@ void grpc_call_drop_input(struct grpc_call *call);
 
 // ---- connections ------------------------------------------------------------------------
 
+struct net_listener;
+
 struct net_conn {
     uint32_t magic;
     int fd;
@@ -166,7 +170,10 @@ struct net_conn {
     nghttp2_session *session;
     struct idle_resets idle_resets;
     struct grpc_peer peer;
+    struct net_tls *tls; // or NULL: in clear
     bool permitted;
+    bool token_admits;            // who shows a token is let in although not permitted
+    bool known;                   // somebody showed one
     char denied[NET_DENIED_TEXT]; // why not
     struct net_buf out;           // frames on their way to the socket
     struct grpc_call *calls;
@@ -187,7 +194,7 @@ struct net_conn {
 };
 
 // conn.c
-void net_conn_new(struct net_server *server, int fd, bool local); // owns fd
+void net_conn_new(struct net_server *server, int fd, const struct net_listener *from); // owns fd
 void net_conn_readable(struct net_conn *conn);
 void net_conn_flush(struct net_conn *conn); // may free the connection
 void net_conn_close(struct net_conn *conn); // frees it
@@ -209,7 +216,7 @@ void net_call_http_error(struct grpc_call *call, const char *status);
 
 struct net_listener {
     int fd;
-    bool local;
+    bool local, tls;
     char *path; // of a unix socket, else NULL
     uint64_t dev, ino;
 };
@@ -231,6 +238,8 @@ struct net_server {
     nghttp2_session_callbacks *callbacks;
     nghttp2_option *session_options;
     char group_name[64];
+    struct net_tls_context *tls; // NULL: no TLS
+    struct net_tokens *tokens;   // NULL: none
 
     // The network thread's.
     struct net_conn *conns, *touched;
@@ -266,10 +275,9 @@ void net_listeners_close(struct net_server *server);
 // server.c
 const struct grpc_method *net_server_method(const struct net_server *server, const char *path);
 
-// peer.c: who is at the other end of an accepted socket, and may they call? Fills denied
-// (NET_DENIED_TEXT bytes) when not.
-bool net_peer_check(const struct net_server *server, int fd, bool local, struct grpc_peer *ret_peer,
-                    char *denied);
+// peer.c: who is at the other end of an accepted socket, and may they call? Fills the connection's
+// peer, permitted, token_admits and denied.
+void net_peer_check(struct net_conn *conn, int fd, const struct net_listener *from);
 // sock_diag.c: the uid that owns the other end of a loopback TCP connection. 0 or -errno.
 int net_sock_diag_uid(int fd, uid_t *ret_uid);
 

@@ -2,7 +2,8 @@
 //
 // The kernel's word alone counts: SO_PEERCRED and SO_PEERGROUPS over the unix socket (as of the
 // peer's connect), the owner of the peer's socket over loopback TCP. Over TCP the group's members
-// are those of the user database, for sockets have no groups.
+// are those of the user database, for sockets have no groups. Of a peer beyond this machine the
+// kernel knows nothing: it needs TLS and a token (token.h), checked with each call.
 // Runs once per connection on the network thread. Locks: none. Failure: refused, with the reason.
 // Read next: sock_diag.c.
 #include "api/net/net_priv.h"
@@ -56,57 +57,85 @@ static bool is_member_in_database(uid_t uid, gid_t group)
     return false;
 }
 
-static bool deny(const struct net_server *server, const struct grpc_peer *peer, char *denied)
+static void deny(struct net_conn *conn)
 {
+    const struct net_server *server = conn->server;
     if (server->options.check_group)
-        snprintf(denied, NET_DENIED_TEXT,
+        snprintf(conn->denied, NET_DENIED_TEXT,
                  "uid %u may not call this daemon: only root and members of the group %s may",
-                 (unsigned)peer->uid, server->group_name);
+                 (unsigned)conn->peer.uid, server->group_name);
     else
-        snprintf(denied, NET_DENIED_TEXT,
+        snprintf(conn->denied, NET_DENIED_TEXT,
                  "uid %u may not call this daemon: only root may, as no group is configured",
-                 (unsigned)peer->uid);
-    return false;
+                 (unsigned)conn->peer.uid);
 }
 
-static bool check_tcp(const struct net_server *server, int fd, struct grpc_peer *peer, char *denied)
+// A sandbox with the host's network reaches the daemon's sockets, whatever groups its uid may have
+// got: its agent must not command the daemon that confines it.
+static bool is_sandbox(const struct net_server *server, uid_t uid)
 {
-    int error = net_sock_diag_uid(fd, &peer->uid);
+    return uid >= server->options.refused_uid &&
+           uid - server->options.refused_uid < server->options.refused_uid_count;
+}
+
+static bool is_admin(uid_t uid)
+{
+    return uid == 0 || uid == geteuid();
+}
+
+// A TCP peer: on this machine judged by its uid; from elsewhere, over TLS, by its token.
+static void check_tcp(struct net_conn *conn, int fd, bool tls)
+{
+    const struct net_server *server = conn->server;
+    int error = net_sock_diag_uid(fd, &conn->peer.uid);
+    conn->token_admits = tls && server->tokens;
     if (error) {
-        peer->uid = (uid_t)-1;
-        snprintf(denied, NET_DENIED_TEXT,
-                 "cannot tell which user makes this TCP connection (%s): use the unix socket",
-                 strerror(-error));
-        return false;
+        conn->peer.uid = (uid_t)-1;
+        if (conn->token_admits)
+            snprintf(conn->denied, NET_DENIED_TEXT,
+                     "send a token of this server: metadata \"authorization: Bearer TOKEN\"");
+        else
+            snprintf(conn->denied, NET_DENIED_TEXT,
+                     "cannot tell which user makes this TCP connection (%s): use the unix socket",
+                     strerror(-error));
+        return;
     }
-    peer->gid = (gid_t)-1;
-    if (peer->uid == 0 || peer->uid == geteuid())
-        return true;
-    if (server->options.check_group && is_member_in_database(peer->uid, server->options.group))
-        return true;
-    return deny(server, peer, denied);
+    gid_t group = server->options.group;
+    uid_t uid = conn->peer.uid;
+    if (is_sandbox(server, uid))
+        conn->token_admits = false;
+    else
+        conn->permitted =
+            is_admin(uid) || (server->options.check_group && is_member_in_database(uid, group));
+    deny(conn);
 }
 
-bool net_peer_check(const struct net_server *server, int fd, bool local, struct grpc_peer *ret_peer,
-                    char *denied)
+static void check_local(struct net_conn *conn, int fd)
 {
-    *ret_peer = (struct grpc_peer){.uid = (uid_t)-1, .gid = (gid_t)-1, .local = local};
-    if (!local)
-        return check_tcp(server, fd, ret_peer, denied);
+    const struct net_server *server = conn->server;
     struct ucred cred;
     socklen_t size = sizeof cred;
     if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &size) != 0) {
-        snprintf(denied, NET_DENIED_TEXT, "the kernel does not say who is calling: %s",
+        snprintf(conn->denied, NET_DENIED_TEXT, "the kernel does not say who is calling: %s",
                  strerror(errno));
-        return false;
+        return;
     }
-    ret_peer->uid = cred.uid;
-    ret_peer->gid = cred.gid;
-    ret_peer->pid = cred.pid;
-    if (cred.uid == 0 || cred.uid == geteuid())
-        return true;
+    conn->peer.uid = cred.uid;
+    conn->peer.gid = cred.gid;
+    conn->peer.pid = cred.pid;
     gid_t group = server->options.group;
-    if (server->options.check_group && (cred.gid == group || has_supplementary_group(fd, group)))
-        return true;
-    return deny(server, ret_peer, denied);
+    if (!is_sandbox(server, cred.uid))
+        conn->permitted =
+            is_admin(cred.uid) || (server->options.check_group &&
+                                   (cred.gid == group || has_supplementary_group(fd, group)));
+    deny(conn);
+}
+
+void net_peer_check(struct net_conn *conn, int fd, const struct net_listener *from)
+{
+    conn->peer = (struct grpc_peer){.uid = (uid_t)-1, .gid = (gid_t)-1, .local = from->local};
+    if (from->local)
+        check_local(conn, fd);
+    else
+        check_tcp(conn, fd, from->tls);
 }

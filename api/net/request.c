@@ -90,6 +90,8 @@ static void take_regular(struct net_request *request, const uint8_t *name, size_
         request->compressed = !is(value, value_len, "identity");
     else if (is(name, name_len, "grpc-timeout"))
         request->bad_timeout = !grpc_timeout_parse(value, value_len, &request->timeout_ns);
+    else if (is(name, name_len, "authorization"))
+        request->has_token = net_token_digest(value, value_len, request->token_digest);
     else if (is(name, name_len, "te"))
         request->malformed |= !is(value, value_len, "trailers");
     else if (is_connection_specific(name, name_len))

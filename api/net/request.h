@@ -7,6 +7,8 @@
 #ifndef AF_API_NET_REQUEST_H
 #define AF_API_NET_REQUEST_H
 
+#include "api/net/token.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -26,6 +28,8 @@ struct net_request {
     bool compressed; // grpc-encoding is something else than identity
     bool bad_timeout;
     int64_t timeout_ns; // 0: none
+    bool has_token;     // an authorization header of the form "Bearer TOKEN" came
+    uint8_t token_digest[NET_TOKEN_DIGEST];
 };
 
 enum net_verdict {

@@ -95,6 +95,12 @@ int net_server_new(const struct net_server_options *options, struct net_server *
         net_server_free(server);
         return af_error_errno(err, error, "cannot make the gRPC server");
     }
+    if ((options->tls_cert &&
+         net_tls_context_new(options->tls_cert, options->tls_key, &server->tls, err) < 0) ||
+        (options->token_file && net_tokens_load(options->token_file, &server->tokens, err) < 0)) {
+        net_server_free(server);
+        return -1;
+    }
     *ret_server = server;
     return 0;
 }
@@ -117,6 +123,12 @@ const struct grpc_method *net_server_method(const struct net_server *server, con
         found = bsearch(path, server->methods, server->method_count, sizeof(struct grpc_method *),
                         compare_path);
     return found ? *found : NULL;
+}
+
+bool net_server_has_method(const struct net_server *server, const char *path)
+{
+    AF_CHECK_MAGIC(server, NET_SERVER_MAGIC);
+    return net_server_method(server, path) != NULL;
 }
 
 int net_server_add_methods(struct net_server *server, const struct grpc_method *methods,
@@ -195,6 +207,8 @@ void net_server_free(struct net_server *server)
     net_pool_fini(&server->pool);
     pthread_mutex_destroy(&server->ready_lock);
     net_timers_fini(&server->timers);
+    net_tls_context_free(server->tls);
+    net_tokens_free(server->tokens);
     if (server->callbacks)
         nghttp2_session_callbacks_del(server->callbacks);
     if (server->session_options)

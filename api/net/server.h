@@ -7,7 +7,8 @@
 //
 // Who may call: root, the daemon's own uid, and the members of options.group, judged by the
 // kernel's word on the peer (SO_PEERCRED, SO_PEERGROUPS; over loopback TCP the owner of the peer's
-// socket, from sock_diag). Everyone else gets PERMISSION_DENIED for every call.
+// socket, from sock_diag); over TLS also who shows a token. Everyone else gets PERMISSION_DENIED
+// for every call.
 //
 // Use: new, add_methods, listen_*, start, ... stop, free. All from one thread.
 // Failure: -1 and an af_error that says what to do. After start the server handles its own
@@ -40,6 +41,10 @@ struct net_server_options {
     unsigned workers; // 0: one per CPU, at least 4, at most 32
     bool check_group; // members of `group` may call
     gid_t group;
+    uid_t refused_uid; // these may never call, whatever their groups: the sandboxes' uids
+    uint32_t refused_uid_count;
+    const char *tls_cert, *tls_key; // PEM files for listen_tls, or NULL; read by new, not kept
+    const char *token_file;         // of those who call over TLS from beyond this machine, or NULL
     struct net_limits limits;
 };
 
@@ -52,17 +57,24 @@ int net_server_new(const struct net_server_options *options, struct net_server *
 int net_server_add_methods(struct net_server *server, const struct grpc_method *methods,
                            size_t count, struct af_error *err);
 
+// Whether a method of this path has been added. Any thread, once the server has started.
+bool net_server_has_method(const struct net_server *server, const char *path);
+
 // Listens on a unix socket: mode 0660, group options.group when check_group. A socket that nobody
 // answers on is replaced; anything else in its place is FAILED_PRECONDITION. The path is
 // unlinked by net_server_stop when it is still the same socket.
 int net_server_listen_unix(struct net_server *server, const char *path, struct af_error *err);
 
 // Listens on "ADDR:PORT", "[ADDR]:PORT" or "localhost:PORT" (both loopback families), numeric
-// otherwise. Other than loopback addresses are INVALID_ARGUMENT unless `anywhere`; their peers have
-// no uid that can be known, so that every call from beyond loopback is refused until there is
-// another way to know the caller. Port 0 picks one: *ret_port (may be NULL).
-int net_server_listen_tcp(struct net_server *server, const char *address, bool anywhere,
-                          unsigned *ret_port, struct af_error *err);
+// otherwise; in clear, so other than loopback addresses are INVALID_ARGUMENT. Port 0 picks one:
+// *ret_port (may be NULL).
+int net_server_listen_tcp(struct net_server *server, const char *address, unsigned *ret_port,
+                          struct af_error *err);
+
+// The same over TLS, on any address. Peers on this machine are judged by their uid, or by a token;
+// from beyond it by a token alone. FAILED_PRECONDITION without a certificate, key and tokens.
+int net_server_listen_tls(struct net_server *server, const char *address, unsigned *ret_port,
+                          struct af_error *err);
 
 // Starts the threads. SIGPIPE is never raised by the server's own writes.
 int net_server_start(struct net_server *server, struct af_error *err);

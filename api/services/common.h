@@ -24,6 +24,10 @@ extern const struct grpc_method inspect_methods[];
 extern const size_t inspect_methods_count;
 extern const struct grpc_method tree_methods[];
 extern const size_t tree_methods_count;
+extern const struct grpc_method health_methods[];
+extern const size_t health_methods_count;
+extern const struct grpc_method reflection_methods[];
+extern const size_t reflection_methods_count;
 
 static inline struct daemon *daemon_of(const struct grpc_call *call)
 {

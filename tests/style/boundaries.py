@@ -29,6 +29,7 @@ OWNERS = {
     "libfuse": (r"(fuse3/)?(fuse|cuse)(_\w+)?\.h|linux/fuse\.h", ("fs/",)),
     "LMDB": (r"lmdb\.h", ("mux/store/",)),
     "liburing": (r"liburing(/.*)?(\.h)?", ("mux/base/",)),
+    "OpenSSL's TLS": (r"openssl/(ssl|err)\.h", ("api/net/",)),
     "nghttp2": (r"nghttp2/.*", ("api/",)),
     "protobuf-c": (r"protobuf-c/.*|.*\.pb-c\.h", ("api/", "tools/")),
     "libcurl": (r"curl/.*", ("exec/",)),

@@ -22,7 +22,7 @@ api='libnghttp2-dev libprotobuf-c-dev protobuf-c-compiler libprotobuf-dev libssl
 run='bubblewrap fuse3'
 # tests: C unit tests, a stock gRPC client and its stubs, xattrs, the test runner
 tests='libcmocka-dev protobuf-compiler protobuf-compiler-grpc python3-grpcio python3-protobuf
-       python3-pytest python3-pytest-xdist python3-pytest-timeout attr'
+       python3-pytest python3-pytest-xdist python3-pytest-timeout attr openssl iproute2'
 
 say() { printf 'deps: %s\n' "$*"; }
 die() { printf 'deps: %s\n' "$*" >&2; exit 1; }
@@ -38,7 +38,7 @@ deps: this is not a Debian system; install these yourself, then run make again w
               libseccomp, libcap, protobuf-c (with protoc-c), protobuf (protoc and its .proto
               files), nghttp2, libcurl, openssl, jansson, libcyaml, libfyaml, uthash, liburcu,
               libarchive, libsystemd
-  programs    bubblewrap, fusermount3, /usr/bin/python3
+  programs    bubblewrap, fusermount3, /usr/bin/python3, openssl (tests)
   tests       cmocka, grpc_python_plugin, attr; for python3: grpcio, protobuf, pytest,
               pytest-xdist, pytest-timeout
 (The Debian names are: $packages)

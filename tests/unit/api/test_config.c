@@ -42,7 +42,7 @@ static void flags_give_a_complete_config(void **state)
     af_config_fini(&config);
     assert_int_equal(LOAD(&config, &err, REQUIRED, "--mount=/m", "--transport", "dev_fuse",
                           "--group", "0", "--exec-tmp-bytes", "64M", "--exec-timeout-max", "90m",
-                          "--workers", "3", "--listen", "localhost:9000", "--listen-anywhere",
+                          "--workers", "3", "--listen", "localhost:9000", "--reflection",
                           "--log-level", "debug"),
                      0);
     assert_string_equal(config.mount, "/m");
@@ -51,7 +51,7 @@ static void flags_give_a_complete_config(void **state)
     assert_int_equal(config.exec.tmp_bytes, 64 << 20);
     assert_int_equal(config.exec.timeout_max_ns, 5400000000000);
     assert_int_equal(config.workers, 3);
-    assert_true(config.listen_anywhere);
+    assert_string_equal(config.listen, "localhost:9000");
     assert_int_equal(config.log_level, AF_LOG_DEBUG);
     af_config_fini(&config);
 }
@@ -99,7 +99,9 @@ static void bad_flags_are_named(void **state)
     REFUSED("out of range", REQUIRED, "--uid-count", "65537");
     REFUSED("there is no group 'no-such-group'", REQUIRED, "--group", "no-such-group");
     REFUSED("timeout_default is longer", REQUIRED, "--exec-timeout-max", "1s");
-    REFUSED("no address to listen on", REQUIRED, "--listen-anywhere");
+    REFUSED("tls_cert, tls_key and token_file as well", REQUIRED, "--listen-tls", "0.0.0.0:9443",
+            "--tls-cert", "/c", "--tls-key", "/k");
+    REFUSED("with listen_tls only", REQUIRED, "--token-file", "/t");
     REFUSED("--mount needs a value", REQUIRED, "--mount=");
     REFUSED("--stop-grace: '99999999999999999999s'", REQUIRED, "--stop-grace",
             "99999999999999999999s");
@@ -117,13 +119,13 @@ static void a_file_sets_options_and_sections(void **state)
     struct af_config config;
     struct af_error err;
     assert_int_equal(parse(&config,
-                           "# comment\nstate: /s\nsocket: '/run/a b.sock'\nlisten_anywhere: true\n"
+                           "# comment\nstate: /s\nsocket: '/run/a b.sock'\nreflection: false\n"
                            "exec:\n  output_bytes: 64K\n  timeout_default: 500ms\n",
                            &err),
                      0);
     assert_string_equal(config.state, "/s");
     assert_string_equal(config.socket, "/run/a b.sock");
-    assert_true(config.listen_anywhere);
+    assert_false(config.reflection);
     assert_int_equal(config.exec.output_bytes, 65536);
     assert_int_equal(config.exec.timeout_default_ns, 500000000);
     af_config_fini(&config);
@@ -148,7 +150,7 @@ static void bad_files_are_refused_with_their_line(void **state)
         {"state: /s\nworkers: x\n", "t.yaml:2: workers: 'x' is not a number"},
         {"state:\n", "t.yaml:1: state needs a value"},
         {"state: ~\n", "state needs a value"},
-        {"listen_anywhere: yes\n", "'yes' is not true or false"},
+        {"reflection: yes\n", "'yes' is not true or false"},
         {"- a\n- b\n", "t.yaml:1: the file must be a mapping"},
         {"state: 'x\n", "not valid YAML"},
         {"a: b: c\n", "t.yaml:1: not valid YAML"},
