@@ -314,6 +314,8 @@ void exec_box_flush(struct exec_box *box)
         e = exec_command_send(command, box->socket.fd);
         if (e < 0)
             break;
+        if (e > 0)
+            continue; // it has ended, and is no longer in the list
         STAILQ_REMOVE_HEAD(&box->unsent, unsent_link);
         command->unsent = false;
     }

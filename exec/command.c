@@ -370,8 +370,24 @@ static int send_start(struct exec_command *command, int socket_fd)
     return 0;
 }
 
+// 0, or -1 when the command has ended for want of one.
+static int open_terminal(struct exec_command *command)
+{
+    int failed = exec_pty_open(command);
+    if (failed == 0)
+        failed = exec_streams_open(command);
+    if (failed == 0)
+        return 0;
+    af_error_errno(&command->error, failed, "cannot open a terminal in the sandbox");
+    finish(command);
+    return -1;
+}
+
 int exec_command_send(struct exec_command *command, int socket_fd)
 {
+    if (command->state == COMMAND_QUEUED && command->terminal && command->out.watch.fd < 0 &&
+        open_terminal(command) < 0)
+        return 1;
     if (command->state == COMMAND_QUEUED)
         return send_start(command, socket_fd);
     return command->end_wanted ? send_end(command, socket_fd) : 0;
@@ -386,9 +402,8 @@ static int command_register(struct exec_command *command)
         return -ENOMEM;
     command->timer_reserved = true;
     int failed = exec_watch_add(e, &command->status, command->status.fd, EPOLLIN, on_status);
-    if (failed == 0 && command->terminal)
-        failed = exec_pty_open(command);
-    return failed ? failed : exec_streams_open(command);
+    // A terminal can only be opened in a box that is up: when the command is sent.
+    return failed || command->terminal ? failed : exec_streams_open(command);
 }
 
 static void on_start(struct exec_post *post)
@@ -408,8 +423,7 @@ static void on_start(struct exec_post *post)
         af_error_set(&command->error, AF_RESOURCE_EXHAUSTED,
                      "the sandbox runs %u commands already: wait for one to end", box->slots_used);
     else if ((failed = command_register(command)) < 0)
-        af_error_errno(&command->error, failed,
-                       command->terminal ? "cannot open a terminal" : "cannot watch the command");
+        af_error_errno(&command->error, failed, "cannot watch the command");
     if (command->error.status != AF_OK) {
         finish(command);
         return;

@@ -215,7 +215,8 @@ struct exec_command {
 
 // event: ENDED of a command of this box, or of one that is over.
 void exec_command_on_ended(struct exec_box *box, uint64_t id);
-// event: writes the command's next message to the init. 0, -EAGAIN, or another -errno.
+// event: writes the command's next message to the init. 0, -EAGAIN, another -errno, or 1 when the
+// command has ended instead.
 int exec_command_send(struct exec_command *command, int socket_fd);
 // event: the box has no process left: ends the command with the given error.
 void exec_command_box_gone(struct exec_command *command, const struct af_error *why);

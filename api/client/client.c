@@ -81,7 +81,7 @@ void af_client_free(struct af_client *client)
 // ---- calls ------------------------------------------------------------------------------
 
 // What the end of a call says: 0 for OK, else -1.
-static int end_of(const struct af_client_call *call, struct af_error *err)
+int client_call_end_of(const struct af_client_call *call, struct af_error *err)
 {
     if (call->has_status && call->status == AF_OK)
         return 0;
@@ -152,11 +152,9 @@ int af_client_call_start(struct af_client *client, const char *path,
     return 0;
 }
 
-// `last`: the half-close follows in the same frame.
-static int send_message(struct af_client_call *call, const ProtobufCMessage *message, bool last,
-                        struct af_error *err)
+int client_call_put(struct af_client_call *call, const ProtobufCMessage *message, bool last,
+                    struct af_error *err)
 {
-    AF_CHECK_MAGIC(call, AF_CLIENT_CALL_MAGIC);
     size_t len = protobuf_c_message_get_packed_size(message);
     if (call->end_sent)
         return af_error_set(err, AF_FAILED_PRECONDITION, "the call is half-closed already");
@@ -176,10 +174,20 @@ static int send_message(struct af_client_call *call, const ProtobufCMessage *mes
     if (!call->client->dead && !call->closed)
         nghttp2_session_resume_data(call->client->session, call->stream_id);
     client_session_flush(call->client);
+    return 0;
+}
+
+// `last`: the half-close follows in the same frame.
+static int send_message(struct af_client_call *call, const ProtobufCMessage *message, bool last,
+                        struct af_error *err)
+{
+    AF_CHECK_MAGIC(call, AF_CLIENT_CALL_MAGIC);
+    if (client_call_put(call, message, last, err))
+        return -1;
     while (call->out.off < call->out.len) {
         if (call->closed || call->has_status) {
             call->out.off = call->out.len;
-            return end_of(call, err)
+            return client_call_end_of(call, err)
                        ? -1
                        : af_error_set(err, AF_FAILED_PRECONDITION, "the server has ended the call");
         }
@@ -209,8 +217,8 @@ int af_client_call_end(struct af_client_call *call, struct af_error *err)
 }
 
 // Takes one whole message out of call->in: 1, 0 when there is none yet, -1.
-static int take_reply(struct af_client_call *call, ProtobufCMessage **ret_reply,
-                      struct af_error *err)
+int client_call_take_reply(struct af_client_call *call, ProtobufCMessage **ret_reply,
+                           struct af_error *err)
 {
     size_t have = call->in.len - call->in.off;
     if (have < CLIENT_PREFIX_BYTES)
@@ -243,12 +251,12 @@ int af_client_call_recv(struct af_client_call *call, ProtobufCMessage **ret_repl
     if (af_client_call_end(call, err))
         return -1;
     for (;;) {
-        int rc = take_reply(call, ret_reply, err);
+        int rc = client_call_take_reply(call, ret_reply, err);
         if (rc != 0)
             return rc;
         if (call->closed || (call->client->dead && call->has_status))
-            return end_of(call, err);
-        client_session_flush(call->client); // windows that take_reply has opened
+            return client_call_end_of(call, err);
+        client_session_flush(call->client); // windows that the reply has opened
         if (step(call, err))
             return -1;
     }

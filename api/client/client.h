@@ -24,7 +24,10 @@
 
 #include "mux/base/error.h"
 
+#include <poll.h>
 #include <protobuf-c/protobuf-c.h>
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct af_client;
@@ -54,6 +57,7 @@ int af_client_unary(struct af_client *client, const char *path, const ProtobufCM
 //
 //   client stream  start, send..., recv (half-closes), recv -> 0, free
 //   server stream  start, send, end, recv until 0, free
+//   bidi stream    start; then try_send, try_recv and af_client_wait in a loop; free
 
 // Opens a call. Its path and reply type must live as long as it does.
 int af_client_call_start(struct af_client *client, const char *path,
@@ -72,6 +76,27 @@ int af_client_call_end(struct af_client_call *call, struct af_error *err);
 // with the server's status otherwise. Half-closes a client stream that has not been ended.
 int af_client_call_recv(struct af_client_call *call, ProtobufCMessage **ret_reply,
                         struct af_error *err);
+
+// The next reply without waiting and without half-closing.
+enum af_client_tried {
+    AF_CLIENT_NOTHING = 0, // not yet
+    AF_CLIENT_REPLY = 1,   // *ret_reply, to be freed as above
+    AF_CLIENT_ENDED = 2,   // the call has ended with OK
+};
+int af_client_call_try_recv(struct af_client_call *call, ProtobufCMessage **ret_reply,
+                            struct af_error *err);
+
+// Sends a message without waiting; `last` half-closes after it. Only when af_client_call_is_sent.
+// What the server's windows do not take yet goes out in af_client_wait.
+int af_client_call_try_send(struct af_client_call *call, const ProtobufCMessage *message, bool last,
+                            struct af_error *err);
+// Whether there is room for another message: the former one has gone into the connection.
+bool af_client_call_is_sent(const struct af_client_call *call);
+
+// Waits until something has come or gone on the connection, or one of `fds` (at most 8) is ready,
+// or the time is over (-1: never), or a signal has come; fds[i].revents as of poll(2).
+int af_client_wait(struct af_client *client, struct pollfd *fds, size_t count, int timeout_ms,
+                   struct af_error *err);
 
 // A piece of trailing metadata ("agentfense-exit-code"), or NULL. After recv has returned 0 or -1.
 // Valid until the call is freed.

@@ -8,6 +8,7 @@
 #include "api/client/client.h"
 
 #include <nghttp2/nghttp2.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -58,6 +59,16 @@ struct af_client {
     struct af_error why; // when dead
 };
 
+// client.c: what sending and receiving are made of, without waiting.
+// Frames a message and hands it on as far as the windows allow; the call's former one must be sent.
+int client_call_put(struct af_client_call *call, const ProtobufCMessage *message, bool last,
+                    struct af_error *err);
+// 1, 0 when no whole reply is there, -1.
+int client_call_take_reply(struct af_client_call *call, ProtobufCMessage **ret_reply,
+                           struct af_error *err);
+// What the end of a call says: 0 for OK, else -1.
+int client_call_end_of(const struct af_client_call *call, struct af_error *err);
+
 // session.c
 int client_session_new(struct af_client *client);
 // Submits the request headers; sets call->stream_id. 0 or -1.
@@ -66,6 +77,10 @@ int client_session_request(struct af_client_call *call, const char *path, int64_
 // The caller has flushed before, or it would wait for an answer to what was never sent. 0; -1
 // when the connection is dead (client->why) or the time is over (DEADLINE_EXCEEDED).
 int client_session_step(struct af_client *client, int64_t deadline_ns, struct af_error *err);
+// The same, waiting for other descriptors too: `polled` has room for `count` + 1, the last of which
+// is the connection's.
+int client_session_poll(struct af_client *client, struct pollfd *polled, size_t count,
+                        int timeout_ms, struct af_error *err);
 // Writes what can be written without waiting.
 void client_session_flush(struct af_client *client);
 

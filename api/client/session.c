@@ -14,7 +14,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define STREAM_WINDOW_BYTES (AF_MESSAGE_MAX + (64u << 10))
+// Twice: the peer hears of what was given back in halves of a window.
+#define STREAM_WINDOW_BYTES (2 * AF_MESSAGE_MAX + (64u << 10))
 #define CONN_WINDOW_BYTES   (16 << 20)
 #define OUT_AHEAD_BYTES     (64u << 10)
 
@@ -307,11 +308,23 @@ int client_session_step(struct af_client *client, int64_t deadline_ns, struct af
         int64_t left_ms = (left_ns + 999999) / 1000000;
         timeout_ms = left_ms > 60000 ? 60000 : (int)left_ms;
     }
+    struct pollfd wait;
+    return client_session_poll(client, &wait, 0, timeout_ms, err);
+}
+
+int client_session_poll(struct af_client *client, struct pollfd *polled, size_t count,
+                        int timeout_ms, struct af_error *err)
+{
+    struct pollfd *own = &polled[count];
     bool pending = client->out.off < client->out.len;
-    struct pollfd wait = {.fd = client->fd, .events = POLLIN | (pending ? POLLOUT : 0)};
-    if (poll(&wait, 1, timeout_ms) < 0 && errno != EINTR)
-        return died(client, err, AF_UNAVAILABLE, "cannot wait for the connection");
-    if ((wait.revents & (POLLIN | POLLHUP | POLLERR)) && read_some(client, err))
+    *own = (struct pollfd){.fd = client->fd, .events = POLLIN | (pending ? POLLOUT : 0)};
+    if (poll(polled, count + 1, timeout_ms) < 0) {
+        for (size_t i = 0; i <= count; i++)
+            polled[i].revents = 0;
+        if (errno != EINTR)
+            return died(client, err, AF_UNAVAILABLE, "cannot wait for the connection");
+    }
+    if ((own->revents & (POLLIN | POLLHUP | POLLERR)) && read_some(client, err))
         return -1;
     return write_some(client, err);
 }

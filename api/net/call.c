@@ -142,10 +142,15 @@ static void handle_message(struct grpc_call *call, const struct grpc_frame *fram
 
 // Tells the network thread how much has been handled, so that it can open the client's window:
 // not for every message, but always when the inbox has run empty.
-static void count_processed(struct grpc_call *call, size_t bytes)
+static void count_processed(struct grpc_call *call, size_t bytes, size_t frames)
 {
+    if (call->held) {
+        call->kept_bytes += bytes;
+        call->kept_frames += frames;
+        return;
+    }
     call->processed_bytes += bytes;
-    call->processed_frames++;
+    call->processed_frames += frames;
     bool one_message = call->method->kind == GRPC_UNARY || call->method->kind == GRPC_SERVER_STREAM;
     if (!one_message && !call->over && (!call->inbox || call->processed_bytes >= NET_HIGH_BYTES))
         grpc_call_make_ready(call);
@@ -161,14 +166,14 @@ static enum event next_event(struct grpc_call *call, struct grpc_frame **ret_fra
         return EVENT_CANCEL;
     }
     if (!call->over) {
-        if (call->inbox) {
+        if (call->inbox && !call->held) {
             *ret_frame = call->inbox;
             call->inbox = call->inbox->next;
             if (!call->inbox)
                 call->inbox_tail = NULL;
             return EVENT_MESSAGE;
         }
-        if (call->ev_end) {
+        if (call->ev_end && !call->held) {
             call->ev_end = false;
             return EVENT_END;
         }
@@ -191,7 +196,7 @@ static void run_message(struct grpc_call *call, struct grpc_frame *frame, bool h
     atomic_fetch_sub(&call->server->buffered, grpc_frame_cost(frame));
     free(frame);
     pthread_mutex_lock(&call->lock);
-    count_processed(call, bytes);
+    count_processed(call, bytes, 1);
     if (call->method->kind == GRPC_SERVER_STREAM && call->method->on_writable)
         call->ev_writable = true;
     pthread_mutex_unlock(&call->lock);
@@ -244,6 +249,43 @@ void grpc_call_run(struct net_pool_item *item)
         }
     }
     net_pool_submit(&call->server->pool, &call->run);
+}
+
+// ---- hold, release, wake ----------------------------------------------------------------
+
+void grpc_call_hold(struct grpc_call *call)
+{
+    AF_CHECK_MAGIC(call, GRPC_CALL_MAGIC);
+    pthread_mutex_lock(&call->lock);
+    call->held = true;
+    pthread_mutex_unlock(&call->lock);
+}
+
+void grpc_call_release(struct grpc_call *call)
+{
+    AF_CHECK_MAGIC(call, GRPC_CALL_MAGIC);
+    pthread_mutex_lock(&call->lock);
+    if (call->held) {
+        size_t bytes = call->kept_bytes, frames = call->kept_frames;
+        call->held = false;
+        call->kept_bytes = call->kept_frames = 0;
+        if (frames > 0)
+            count_processed(call, bytes, frames);
+        if (!call->over && (call->inbox || call->ev_end))
+            grpc_call_schedule(call);
+    }
+    pthread_mutex_unlock(&call->lock);
+}
+
+void grpc_call_wake(struct grpc_call *call)
+{
+    AF_CHECK_MAGIC(call, GRPC_CALL_MAGIC);
+    pthread_mutex_lock(&call->lock);
+    if (!call->over && call->method->on_writable) {
+        call->ev_writable = true;
+        grpc_call_schedule(call);
+    }
+    pthread_mutex_unlock(&call->lock);
 }
 
 // ---- ends from the network's side -------------------------------------------------------

@@ -1,10 +1,13 @@
 // Requests of a call: from DATA to messages in its inbox. Everything here is the network thread's.
 //
-// Flow control. The stream's window holds one whole message, and its bytes are given back when
-// the message has been handled. The connection's window is given back at once, except while many
-// whole messages wait for workers (QUEUED_HIGH_BYTES): those will be handled, so waiting for
-// them cannot hang, where waiting for the rest of a half message could. What half messages may take
-// is bounded by limits.conn_buffer_bytes and total_buffer_bytes.
+// Flow control. The stream's window is small, and is opened for a large message when that
+// announces itself, so that it always holds one whole message and half as much again (nghttp2 tells
+// the client of what was given back in halves of a window). A message's bytes are given back when
+// it has been handled; a handler that holds its call thus holds the client. The connection's window
+// is given back at once, except while many whole messages wait for workers (QUEUED_HIGH_BYTES):
+// those will be handled, so waiting for them cannot hang, where waiting for the rest of a half
+// message, or for a handler that holds, could. What half messages may take is bounded by
+// limits.conn_buffer_bytes and total_buffer_bytes.
 // Failure: ends the call with a status; net_conn cuts connections that do it too often.
 // Read next: call.c, session.c.
 #include "api/net/net_priv.h"
@@ -108,8 +111,11 @@ static void enqueue(struct grpc_call *call, struct grpc_frame *frame, bool end)
             else
                 call->inbox = frame;
             call->inbox_tail = frame;
-            call->queued_bytes += grpc_frame_cost(frame);
-            call->conn->queued_in += grpc_frame_cost(frame);
+            // Waiting for a handler that holds its client could hang the connection's other calls.
+            if (!grpc_call_may_hold(call)) {
+                call->queued_bytes += grpc_frame_cost(frame);
+                call->conn->queued_in += grpc_frame_cost(frame);
+            }
         }
         call->ev_end |= end;
         grpc_call_schedule(call);
@@ -162,6 +168,19 @@ static void refuse(struct grpc_call *call, enum grpc_decoded why)
     }
 }
 
+// Makes the stream's window large enough for the message whose prefix has just come.
+static void open_window(struct grpc_call *call)
+{
+    size_t wanted = 2 * (call->decoder.want + GRPC_PREFIX_BYTES) + NET_WINDOW_BYTES / 2;
+    if (wanted > INT32_MAX)
+        wanted = INT32_MAX;
+    if (wanted <= NET_WINDOW_BYTES || wanted <= call->window_bytes)
+        return;
+    if (nghttp2_session_set_local_window_size(call->conn->session, NGHTTP2_FLAG_NONE,
+                                              call->stream_id, (int32_t)wanted) == 0)
+        call->window_bytes = wanted;
+}
+
 void grpc_call_receive(struct grpc_call *call, const uint8_t *bytes, size_t len)
 {
     struct net_conn *conn = call->conn;
@@ -184,6 +203,8 @@ void grpc_call_receive(struct grpc_call *call, const uint8_t *bytes, size_t len)
         }
         if (frame)
             take_message(call, frame);
+        else if (grpc_decoder_is_inside(&call->decoder))
+            open_window(call);
         if (!fits)
             grpc_call_abort(call, AF_RESOURCE_EXHAUSTED,
                             "too many unfinished requests: send fewer large messages at once");

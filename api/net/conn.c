@@ -298,12 +298,13 @@ void net_conn_goaway(struct net_conn *conn)
     net_conn_touch(conn);
 }
 
-// A call that waits for the rest of a message for too long.
+// A call that waits for the rest of a message for too long, its client's window being open.
 static const struct grpc_call *stalled_call(const struct net_conn *conn, int64_t limit_ns,
                                             int64_t now_ns)
 {
     for (const struct grpc_call *call = conn->calls; call; call = call->next)
         if (!call->deaf && call->begun && grpc_decoder_is_inside(&call->decoder) &&
+            call->held_bytes == grpc_decoder_held(&call->decoder) &&
             now_ns - call->progress_ns > limit_ns)
             return call;
     return NULL;

@@ -113,6 +113,16 @@ enum grpc_sent grpc_call_reply(struct grpc_call *call, const ProtobufCMessage *m
 // constant of the program.
 void grpc_call_trailer(struct grpc_call *call, const char *key, const char *value);
 
+// Back-pressure for a client or bidi stream. Between the two nothing that the client has sent or
+// sends is handled, neither messages nor the half-close; on_cancel and on_writable are. What the
+// client can send meanwhile is bounded by its stream's window, which opens again as messages are
+// handled. Hold inside on_message; the message being handled is counted until the release.
+void grpc_call_hold(struct grpc_call *call);
+void grpc_call_release(struct grpc_call *call); // harmless when it is not held
+
+// Has on_writable run soon, on a worker as always: something has come that may be sent.
+void grpc_call_wake(struct grpc_call *call);
+
 // Whether the call was cancelled or has been finished. A hint for loops: the answer may be
 // out of date when it arrives.
 bool grpc_call_is_over(struct grpc_call *call);

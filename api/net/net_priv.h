@@ -34,6 +34,7 @@
 #define GRPC_TRAILERS_MAX 8
 #define NET_HIGH_BYTES    (256u << 10) // of replies queued on a call: GRPC_SENT_FULL from here
 #define NET_LOW_BYTES     (128u << 10) // on_writable below this
+#define NET_WINDOW_BYTES  (256u << 10) // of requests on their way to a call, to begin with
 #define NET_OUT_BYTES     (64u << 10)  // of frames made ahead of the socket, per connection
 #define NET_DENIED_TEXT   256
 
@@ -99,6 +100,7 @@ struct grpc_call {
     int32_t stream_id;
     struct net_request request;
     struct grpc_decoder decoder;
+    size_t window_bytes;     // of the stream, when larger than NET_WINDOW_BYTES
     struct grpc_frame *only; // the one message of a unary call, until the half-close
     unsigned messages;       // received
     size_t held_bytes;       // of requests, counted in conn->held_in
@@ -117,14 +119,16 @@ struct grpc_call {
     pthread_mutex_t lock; // rank 80; guards the rest
     struct grpc_frame *inbox, *inbox_tail;
     bool ev_end, ev_writable, ev_cancel, ev_release;
-    bool scheduled;          // in the pool's queue or running
-    bool handled;            // a handler has been called
-    bool over;               // finished or cancelled: `end` is final
-    bool want_writable;      // a send returned GRPC_SENT_FULL
-    bool ready;              // in server->ready
-    size_t out_bytes;        // sent by handlers, not yet taken by nghttp2
-    size_t processed_bytes;  // of messages handled and not yet told to the network thread
-    size_t processed_frames; // and how many these were
+    bool scheduled;                 // in the pool's queue or running
+    bool handled;                   // a handler has been called
+    bool over;                      // finished or cancelled: `end` is final
+    bool want_writable;             // a send returned GRPC_SENT_FULL
+    bool ready;                     // in server->ready
+    size_t out_bytes;               // sent by handlers, not yet taken by nghttp2
+    size_t processed_bytes;         // of messages handled and not yet told to the network thread
+    size_t processed_frames;        // and how many these were
+    bool held;                      // grpc_call_hold
+    size_t kept_bytes, kept_frames; // handled while held: told after the release
     struct grpc_chunks out;
     struct grpc_end end;
 
@@ -150,6 +154,12 @@ void grpc_chunks_free(struct net_server *server, struct grpc_chunks *chunks);
 void grpc_call_end_locked(struct grpc_call *call, enum af_status status, const char *text);
 // Under call->lock: puts the call into server->ready.
 void grpc_call_make_ready(struct grpc_call *call);
+
+// Whether a handler may let the client's messages wait as long as it likes.
+static inline bool grpc_call_may_hold(const struct grpc_call *call)
+{
+    return call->method->kind == GRPC_BIDI_STREAM;
+}
 
 // call_in.c: requests, on the network thread.
 void grpc_call_begin(struct grpc_call *call);

@@ -12,9 +12,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define CONN_WINDOW_BYTES  (4 << 20)
-#define STREAM_EXTRA_BYTES (64u << 10) // beyond one message, so that the next one can begin
-#define NV_MAX             (GRPC_TRAILERS_MAX + 6)
+#define CONN_WINDOW_BYTES (4 << 20)
+#define NV_MAX            (GRPC_TRAILERS_MAX + 6)
 
 struct nv_list {
     nghttp2_nv nv[NV_MAX];
@@ -177,8 +176,11 @@ void net_call_submit(struct grpc_call *call)
         size_t cost = bytes + frames * GRPC_FRAME_OVERHEAD;
         call->held_bytes -= cost;
         conn->held_in -= cost;
-        call->queued_bytes -= cost;
-        conn->queued_in -= cost;
+        if (!grpc_call_may_hold(call)) {
+            call->queued_bytes -= cost;
+            conn->queued_in -= cost;
+        }
+        call->progress_ns = call->server->now_ns; // its client may go on from now
         nghttp2_session_consume_stream(conn->session, call->stream_id,
                                        bytes + frames * GRPC_PREFIX_BYTES);
         net_conn_release_window(conn);
@@ -349,8 +351,7 @@ int net_session_new(struct net_conn *conn)
         return -1;
     nghttp2_settings_entry settings[] = {
         {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, limits->streams_per_conn},
-        {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE,
-         (uint32_t)(limits->message_bytes_max + STREAM_EXTRA_BYTES)},
+        {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, NET_WINDOW_BYTES},
         {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, (uint32_t)limits->header_bytes_max},
         {NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1},
     };

@@ -157,9 +157,22 @@ static void on_chat(struct grpc_call *call, const ProtobufCMessage *message)
 {
     const Sandbox__V1__ExecRequest *request = (const Sandbox__V1__ExecRequest *)message;
     Sandbox__V1__ExecOutput reply = SANDBOX__V1__EXEC_OUTPUT__INIT;
+    if (grpc_text_equals(request->command, "hold")) {
+        struct echo_server *echo = grpc_call_context(call);
+        grpc_call_hold(call);
+        pthread_mutex_lock(&echo->lock);
+        echo->held = grpc_call_ref(call);
+        pthread_mutex_unlock(&echo->lock);
+    }
     COUNT(call, messages);
     reply.data = request->command;
-    grpc_call_send(call, &reply.base);
+    if (request->stdin.len == 0)
+        grpc_call_send(call, &reply.base);
+}
+
+static void on_chat_writable(struct grpc_call *call)
+{
+    COUNT(call, woken);
 }
 
 static void on_chat_end(struct grpc_call *call)
@@ -196,7 +209,9 @@ static const struct grpc_method methods[] = {
      .request = &sandbox__v1__exec_request__descriptor,
      .kind = GRPC_BIDI_STREAM,
      .on_message = on_chat,
-     .on_end = on_chat_end},
+     .on_end = on_chat_end,
+     .on_writable = on_chat_writable,
+     .on_cancel = on_cancel},
 };
 
 static void must(int rc, const struct af_error *err)
@@ -253,6 +268,15 @@ void echo_server_wait(struct echo_server *echo, const unsigned *counter, unsigne
     while (*counter < value)
         pthread_cond_wait(&echo->changed, &echo->lock);
     pthread_mutex_unlock(&echo->lock);
+}
+
+struct grpc_call *echo_server_take_held(struct echo_server *echo)
+{
+    pthread_mutex_lock(&echo->lock);
+    struct grpc_call *held = echo->held;
+    echo->held = NULL;
+    pthread_mutex_unlock(&echo->lock);
+    return held;
 }
 
 unsigned echo_server_count(struct echo_server *echo, const unsigned *counter)

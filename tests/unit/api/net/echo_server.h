@@ -8,7 +8,8 @@
 //                 FAILED_PRECONDITION at once.
 //   DownloadFile  server stream: as many bytes as the number in file_path, in 64 KiB chunks.
 //   GetSandbox    unary: never finishes by itself; waits for the cancel.
-//   ExecStream    bidi: every message comes back as output.
+//   ExecStream    bidi: every message comes back as output. After "hold" the rest waits until the
+//                 test releases it.
 #ifndef AF_TESTS_API_ECHO_SERVER_H
 #define AF_TESTS_API_ECHO_SERVER_H
 
@@ -25,6 +26,8 @@ struct echo_server {
     unsigned messages, waiting, cancels, frees, ends; // under lock
     unsigned late_begun, late_over;                   // threads of "late"
     uint64_t sent_bytes;                              // by DownloadFile
+    struct grpc_call *held; // a reference: the ExecStream that was told "hold"
+    unsigned woken;         // on_writable of an ExecStream
 };
 
 // Starts one on a socket in a directory of its own. `limits` may be NULL. Aborts on failure.
@@ -37,6 +40,9 @@ void echo_server_stop(struct echo_server *echo);
 
 // Blocks until *counter (one of the above) is at least `value`.
 void echo_server_wait(struct echo_server *echo, const unsigned *counter, unsigned value);
+
+// The held call, with its reference.
+struct grpc_call *echo_server_take_held(struct echo_server *echo);
 
 unsigned echo_server_count(struct echo_server *echo, const unsigned *counter);
 
