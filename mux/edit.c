@@ -25,9 +25,8 @@ static int check(const struct mux_op *op, const struct mux_node *node, const str
     return 0;
 }
 
-static int change_record(struct mux_op *op, const struct mux_ctx *ctx, const struct mux_edit *edit,
-                         struct mux_record *record, struct mux_copy *copy, struct mux_body *body,
-                         struct mux_copy *need)
+static int change_record(struct mux_op *op, const struct mux_edit *edit, struct mux_record *record,
+                         struct mux_copy *copy, struct mux_body *body, struct mux_copy *need)
 {
     struct store_inode *inode = &record->inode;
     bool copied_up = record->index > 0;
@@ -36,7 +35,7 @@ static int change_record(struct mux_op *op, const struct mux_ctx *ctx, const str
         mux_kill_suidgid(inode);
         inode->mtime_ns = op->now_ns;
     }
-    int rc = mux_edit_attributes(op, ctx, edit, inode);
+    int rc = mux_edit_attributes(op, edit, inode);
     if (rc == 0 && changes_content(edit))
         rc = mux_body_change(op, edit, record, copy, body, need);
     if (rc == 0)
@@ -55,9 +54,8 @@ struct outcome {
     bool mode_changed;
 };
 
-static int edit_in(struct mux_op *op, const struct mux_ctx *ctx, uint64_t nodeid,
-                   const struct mux_edit *edit, struct mux_copy *copy, struct mux_copy *need,
-                   struct outcome *ret)
+static int edit_in(struct mux_op *op, uint64_t nodeid, const struct mux_edit *edit,
+                   struct mux_copy *copy, struct mux_copy *need, struct outcome *ret)
 {
     struct mux_node node;
     struct mux_record record;
@@ -69,7 +67,7 @@ static int edit_in(struct mux_op *op, const struct mux_ctx *ctx, uint64_t nodeid
     if (rc == 0)
         rc = mux_record_load(op, node.fid, &record);
     if (rc == 0) {
-        rc = change_record(op, ctx, edit, &record, copy, &body, need);
+        rc = change_record(op, edit, &record, copy, &body, need);
         mux_body_finish(&body, rc == 0);
     }
     if (rc == 0) {
@@ -105,7 +103,7 @@ static int edit_once(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid
         rc = mux_op_enter_exclusive(mux, nodeid, &op);
         if (rc < 0)
             break;
-        rc = edit_in(&op, ctx, nodeid, edit, &copy, &need, &outcome);
+        rc = edit_in(&op, nodeid, edit, &copy, &need, &outcome);
         mux_op_leave(&op, rc < 0 ? rc : 0);
         if (rc != MUX_BODY_COPY)
             break;

@@ -35,8 +35,7 @@ int mux_edit(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid,
              const struct mux_edit *edit, struct stat *ret);
 
 // setattr.c: everything but the size. -EPERM for owners other than the view's.
-int mux_edit_attributes(struct mux_op *op, const struct mux_ctx *ctx, const struct mux_edit *edit,
-                        struct store_inode *inode);
+int mux_edit_attributes(struct mux_op *op, const struct mux_edit *edit, struct store_inode *inode);
 
 // Who changes a file that runs with its owner's identity takes that away.
 void mux_kill_suidgid(struct store_inode *inode);

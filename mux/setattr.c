@@ -25,24 +25,20 @@ void mux_kill_suidgid(struct store_inode *inode)
         inode->mode &= ~(uint32_t)S_ISGID;
 }
 
-static int set_mode(const struct mux_op *op, const struct mux_ctx *ctx, const struct mux_edit *edit,
-                    struct store_inode *inode)
+// The kernel has dropped the sgid bit where the caller may not set it: it knows all his groups.
+static int set_mode(const struct mux_edit *edit, struct store_inode *inode)
 {
-    uint32_t mode = edit->attr->st_mode & 07777;
     if (S_ISLNK(inode->mode))
         return -EOPNOTSUPP;
-    if (ctx->uid != 0 && ctx->gid != op->view->gid)
-        mode &= ~(uint32_t)S_ISGID;
-    inode->mode = (inode->mode & S_IFMT) | mode;
+    inode->mode = (inode->mode & S_IFMT) | (edit->attr->st_mode & 07777);
     return 0;
 }
 
-int mux_edit_attributes(struct mux_op *op, const struct mux_ctx *ctx, const struct mux_edit *edit,
-                        struct store_inode *inode)
+int mux_edit_attributes(struct mux_op *op, const struct mux_edit *edit, struct store_inode *inode)
 {
     int rc = check_owner(op, edit);
     if (rc == 0 && (edit->set & MUX_SET_MODE))
-        rc = set_mode(op, ctx, edit, inode);
+        rc = set_mode(edit, inode);
     if (rc < 0)
         return rc;
     if ((edit->set & (MUX_SET_UID | MUX_SET_GID | MUX_SET_KILL_SUIDGID)) &&

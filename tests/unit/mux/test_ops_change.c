@@ -177,6 +177,15 @@ static void test_writing_takes_suid_and_sgid_away(void **state)
     assert_int_equal(ops_stat(&v, "run").st_mode & 07777, 0755);
 }
 
+// Which groups the caller is in, only the kernel knows; it drops the bit before it asks us.
+static void test_a_set_group_id_bit_that_the_kernel_passes_on_is_kept(void **state)
+{
+    struct view v = start(state, NULL);
+    v.ctx.gid = v.at.gid + 1;
+    assert_int_equal(ops_chmod(&v, "run", 02755), 0);
+    assert_int_equal(ops_stat(&v, "run").st_mode & 07777, 02755);
+}
+
 static void test_nobody_else_can_own_a_file(void **state)
 {
     struct view v = start(state, NULL);
@@ -335,6 +344,7 @@ int main(void)
         fixture_test(test_what_was_cut_off_never_comes_back),
         fixture_test(test_a_file_that_grows_leaves_its_record),
         fixture_test(test_writing_takes_suid_and_sgid_away),
+        fixture_test(test_a_set_group_id_bit_that_the_kernel_passes_on_is_kept),
         fixture_test(test_nobody_else_can_own_a_file),
         fixture_test(test_times_are_kept_to_the_nanosecond),
         fixture_test(test_names_that_come_and_go_change_their_directory),

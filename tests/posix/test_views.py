@@ -1,0 +1,122 @@
+"""What one directory alone cannot show: two views, restarts of the daemon, large directories."""
+
+import fcntl
+import os
+
+import pytest
+
+from harness import FULL, pb
+from suite.base import EXCHANGE, NOREPLACE, fails, opened, rename2
+
+BASE = {
+    "file": "content\n",
+    "dir/a": "alpha\n",
+    "dir/sub/b": "beta\n" * 1000,
+    "closed/f": "fixed\n",
+    "large": b"0123456789abcdef" * 65536,
+}
+HALF = [("**/*", "write", 0), ("/closed/**", "read", 5)]
+
+
+@pytest.fixture
+def pair(daemon, client):
+    """The directories of two views of one codebase, as the host's root sees them."""
+    codebase = client.codebase(BASE)
+    made = [client.sandbox(codebase, HALF) for _ in range(2)]
+    yield [daemon.mount / sandbox for sandbox in made]
+    for sandbox in made:
+        client.destroy(sandbox)
+
+
+def test_B2_views_are_file_systems_of_their_own(pair):
+    one, two = pair
+    for name in ("file", "dir"):
+        fails("EXDEV", os.rename, one / name, two / "new")
+        fails("EXDEV", os.rename, one / name, two / name)
+        fails("EXDEV", rename2, one / name, two / "new", NOREPLACE)
+        fails("EXDEV", rename2, one / name, two / name, EXCHANGE)
+    fails("EXDEV", os.link, one / "file", two / "new")
+    assert (two / "file").read_text() == "content\n" and not (two / "new").exists()
+
+
+def test_B2_a_copy_between_views_is_a_copy(pair):
+    one, two = pair
+    with opened(one / "large") as source, opened(two / "copy", os.O_CREAT | os.O_RDWR) as target:
+        at = 0
+        while count := os.copy_file_range(source, target, 1 << 20, at, at):
+            at += count
+    assert (two / "copy").read_bytes() == BASE["large"] and not (one / "copy").exists()
+    with opened(two / "copy", os.O_WRONLY) as fd:
+        os.pwrite(fd, b"XX", 5)
+    assert (one / "large").read_bytes() == BASE["large"]
+
+
+def test_S1_flock_meets_across_views_only_on_shared_files(pair):
+    one, two = pair
+    exclusive = fcntl.LOCK_EX | fcntl.LOCK_NB
+    with opened(one / "file") as mine, opened(two / "file") as theirs:
+        assert os.stat(one / "file").st_ino == os.stat(two / "file").st_ino
+        fcntl.flock(mine, exclusive)
+        fcntl.flock(theirs, exclusive)
+    with opened(one / "closed/f") as mine, opened(two / "closed/f") as theirs:
+        fcntl.flock(mine, exclusive)
+        fails("EAGAIN", fcntl.flock, theirs, exclusive)
+
+
+def tree(top):
+    """{path: (inode number, mode, size, mtime, content)} of a directory."""
+    found = {}
+    for at, dirs, files in os.walk(top):
+        for name in dirs + files:
+            path = os.path.join(at, name)
+            status = os.lstat(path)
+            content = None
+            if name in files and not os.path.islink(path):
+                with open(path, "rb") as file:
+                    content = file.read()
+            found[os.path.relpath(path, top)] = (status.st_ino, status.st_mode, status.st_size,
+                                                 status.st_mtime_ns, content)
+    return found
+
+
+def test_D8_B9_inode_numbers_stay_over_copy_up_rename_and_restarts(new_daemon):
+    daemon = new_daemon().start()
+    client = daemon.client()
+    sandbox = client.sandbox(client.codebase(BASE), FULL)
+    top = daemon.mount / sandbox
+    before = tree(top)
+    with opened(top / "large", os.O_RDWR) as fd:
+        os.pwrite(fd, b"X", 500000)
+    os.rename(top / "dir", top / "moved")
+    os.link(top / "file", top / "moved/second")
+    os.unlink(top / "file")
+    (top / "new").write_text("new\n")
+    for old, new in (("large", "large"), ("dir", "moved"), ("dir/a", "moved/a"),
+                     ("dir/sub/b", "moved/sub/b"), ("file", "moved/second")):
+        assert os.stat(top / new).st_ino == before[old][0], old
+    after = tree(top)
+    for end in (daemon.stop, daemon.kill):
+        end()
+        daemon.start()
+        client = daemon.client()
+        client.sandboxes.StartSandbox(pb.StartSandboxRequest(sandbox_id=sandbox))
+        assert tree(top) == after
+        (top / "new").write_text("new\n")
+        after = tree(top)
+
+
+def test_S2_a_directory_of_100000_names_lists_and_changes(daemon, client):
+    sandbox = client.sandbox(client.codebase({"many/first": "1\n"}), FULL)
+    many = daemon.mount / sandbox / "many"
+    os.mkdir(many / "d")
+    for number in range(100_000):
+        os.symlink("t", many / f"d/{number:06d}")
+    names = os.listdir(many / "d")
+    assert len(names) == len(set(names)) == 100_000
+    assert os.readlink(many / "d/099999") == "t" and not os.path.lexists(many / "d/100000")
+    for number in range(0, 100_000, 1000):
+        os.unlink(many / f"d/{number:06d}")
+    assert len(os.listdir(many / "d")) == 99_900
+    os.rename(many / "d", many.parent / "moved")
+    assert sum(1 for _ in os.scandir(many.parent / "moved")) == 99_900
+    client.destroy(sandbox)
