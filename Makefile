@@ -59,7 +59,7 @@ style:
 	@$(PYTHON) tests/style/check.py
 
 bench-exec: deps
-	@$(MAKE) --no-print-directory VARIANT=release all
+	@$(MAKE) --no-print-directory VARIANT=release all build/release/bench/exec_load
 	@$(PYTHON) bench/exec.py
 
 fuzz: deps
@@ -80,6 +80,7 @@ SRC_tools  := $(call find_c,tools/common)
 SRC_fsctl  := $(call find_c,tools/fsctl)
 SRC_cli    := $(call find_c,tools/agentfense)
 SRC_fuzz   := $(call find_c,tests/fuzz)
+SRC_bench  := $(call find_c,bench)
 SRC_unit   := $(call find_c,tests/unit)
 TESTS_unit := $(foreach f,$(SRC_unit),$(if $(filter test_%,$(notdir $(f))),$(f)))
 PROTOS     := $(sort $(wildcard proto/*.proto proto/grpc/*.proto))
@@ -243,6 +244,9 @@ $(BIN)/agentfense: $(call objs_of,tools/agentfense/main.c) $(call lib,cli tools 
 $(BIN)/agentfense-init: $(SRC_init:%.c=$(B)/obj-init/%.o) $(B)/.sources
 	@mkdir -p $(@D); echo '  LD      $@'
 	@$(CC) $(INIT_LDFLAGS) -o $@ $(filter %.o,$^)
+
+$(B)/bench/%: $(B)/obj/bench/%.o $(call lib,client base proto)
+	$(link)
 
 # ---- unit tests -------------------------------------------------------------------------
 UNIT_BINS := $(TESTS_unit:%.c=$(B)/%)

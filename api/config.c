@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 #define FILE_BYTES_MAX (1u << 20)
-#define OPTIONS_MAX    40
+#define OPTIONS_MAX    80
 
 static const char *const transport_names[] = {"auto", "io_uring", "dev_fuse", NULL};
 static const char *const open_policy_names[] = {"kernel", NULL};
@@ -75,6 +75,10 @@ const struct config_option config_options[] = {
      "pid 1 of sandboxes; default: agentfense-init beside the daemon"},
     {"exec-rootfs", "exec", "rootfs", CONFIG_PATH, AT(exec.rootfs), 0, 0, NULL, "DIR",
      "root directory of sandboxes; default: a minimal one of the host's /usr"},
+    {"exec-pool", "exec", "pool", CONFIG_U32, AT(exec.pool), 0, 1024, NULL, "N",
+     "sandboxes that are started ahead, so that a start only attaches the view"},
+    {"exec-lazy", "exec", "lazy", CONFIG_BOOL, AT(exec.lazy), 0, 0, NULL, NULL,
+     "start a sandbox's process with its first command; excludes the pool"},
     {"exec-tmp-bytes", "exec", "tmp_bytes", CONFIG_BYTES, AT(exec.tmp_bytes), 1u << 20, 1ull << 40,
      NULL, "BYTES", "size of a sandbox's private /tmp"},
     {"exec-output-bytes", "exec", "output_bytes", CONFIG_BYTES, AT(exec.output_bytes), 4096,
@@ -111,6 +115,7 @@ void af_config_init(struct af_config *config)
         .uid_base = 200000,
         .uid_count = AF_SLOT_COUNT,
         .exec = {.bwrap = must_dup("bwrap"),
+                 .pool = 4,
                  .tmp_bytes = 256u << 20,
                  .output_bytes = AF_OUTPUT_MAX,
                  .timeout_default_ns = AF_TIMEOUT_DEFAULT_NS,

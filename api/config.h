@@ -55,6 +55,8 @@ struct af_config {
         char *bwrap;                // program; default "bwrap", found through PATH
         char *init;                 // static pid 1; NULL: agentfense-init beside the daemon
         char *rootfs;               // root directory for sandboxes; NULL: the host's, minimal
+        unsigned pool;              // boxes that are started ahead
+        bool lazy;                  // a start makes no process; the first command does
         uint64_t tmp_bytes;         // size of a sandbox's private /tmp
         uint64_t output_bytes;      // kept of each of stdout and stderr
         int64_t timeout_default_ns; // of a command that names none

@@ -201,15 +201,19 @@ static int start_exec(struct daemon *daemon, struct af_error *err)
         return -1;
     struct runner_options runner = {
         .mux = daemon->mux,
-        .engine = daemon->engine,
-        .mountpoint = config->mount,
-        .rootfs = config->exec.rootfs,
-        .tmp_bytes = config->exec.tmp_bytes,
         .destroyed = sandbox_destroyed,
         .arg = daemon,
     };
     af_log(AF_LOG_INFO, "exec", "commands run in bubblewrap", "version=%s",
            exec_engine_features(daemon->engine)->bwrap_version);
+    const struct boxes_options boxes = {
+        .mux = daemon->mux,
+        .engine = daemon->engine,
+        .config = config,
+    };
+    if (boxes_new(&boxes, &daemon->boxes, err) < 0)
+        return -1;
+    runner.boxes = daemon->boxes;
     if (runner_new(&runner, &daemon->runner, err) < 0)
         return -1;
     return sessions_new(daemon->runner, &daemon->sessions, err);
@@ -301,6 +305,7 @@ void daemon_stop(struct daemon *daemon)
     if (daemon->server)
         net_server_stop(daemon->server, daemon->config.stop_grace_ns);
     runner_free(daemon->runner);
+    boxes_free(daemon->boxes);
     exec_engine_free(daemon->engine);
     net_server_free(daemon->server);
     health_free(daemon->health);

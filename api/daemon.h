@@ -1,11 +1,13 @@
 // The daemon's state: what every service handler finds behind grpc_call_context.
 //
-// Made and taken apart by daemon.c in this order: mux, fs, exec, runner, sessions, server;
+// Made and taken apart by daemon.c in this order: mux, fs, exec, boxes, runner, sessions,
+// server;
 // everything here is set before the server starts and stays until it has stopped, so handlers read
 // it without locks. Read next: daemon.c, then api/services/common.h.
 #ifndef AF_API_DAEMON_H
 #define AF_API_DAEMON_H
 
+#include "api/boxes.h"
 #include "api/config.h"
 #include "api/net/server.h"
 #include "api/runner.h"
@@ -20,6 +22,7 @@ struct daemon {
     struct mux *mux;
     struct fs_session *fs;
     struct exec_engine *engine;
+    struct boxes *boxes;
     struct runner *runner;
     struct sessions *sessions;
     struct health *health;

@@ -32,9 +32,11 @@ struct run {
     char id[AF_ID_TEXT_MAX];
     struct runner *runner;
     enum run_state state;
-    bool destroy;          // remove the record once stopped
-    bool failed;           // the start failed: the status stays what it was
-    struct exec_box *box;  // NULL while a record without a box is being destroyed
+    bool destroy; // remove the record once stopped
+    bool failed;  // the start failed: the status stays what it was
+    struct box_plan plan;
+    struct exec_box *box;  // NULL: none, as long as a lazy sandbox had no command
+    bool lazy;             // started without a box
     struct waiter starter; // done NULL: none
     struct waiter *enders; // those who wait for the stop or the removal
     UT_hash_handle hh;
@@ -53,9 +55,7 @@ struct event {
 struct runner {
     uint32_t magic;
     struct mux *mux;
-    struct exec_engine *engine;
-    char *mountpoint, *rootfs;
-    uint64_t tmp_bytes;
+    struct boxes *boxes;
     void (*destroyed)(void *arg, const char *id);
     void *arg;
     pthread_t thread;
@@ -70,7 +70,7 @@ struct runner {
 
 // ---- events: exec's callbacks
 
-static void push_event(struct run *run, enum event_kind kind, const struct af_error *err)
+static void push_event_locked(struct run *run, enum event_kind kind, const struct af_error *err)
 {
     struct runner *runner = run->runner;
     struct event *event = calloc(1, sizeof *event);
@@ -84,15 +84,27 @@ static void push_event(struct run *run, enum event_kind kind, const struct af_er
         event->failed = true;
         event->error = *err;
     }
-    pthread_mutex_lock(&runner->lock);
     DL_APPEND(runner->events, event);
     pthread_cond_signal(&runner->wake);
-    pthread_mutex_unlock(&runner->lock);
+}
+
+static void push_event(struct run *run, enum event_kind kind, const struct af_error *err)
+{
+    pthread_mutex_lock(&run->runner->lock);
+    push_event_locked(run, kind, err);
+    pthread_mutex_unlock(&run->runner->lock);
 }
 
 static void box_started(void *arg, const struct af_error *err)
 {
     push_event(arg, EVENT_STARTED, err);
+}
+
+// A lazy sandbox's box: when it cannot start, that ends the sandbox as its death would.
+static void lazy_box_started(void *arg, const struct af_error *err)
+{
+    if (err)
+        push_event(arg, EVENT_DIED, err);
 }
 
 static void box_died(void *arg, const struct af_error *why)
@@ -139,8 +151,10 @@ static bool add_ender(struct run *run, runner_done done, void *arg)
 static void stop_box(struct run *run)
 {
     run->state = RUN_STOPPING;
-    exec_box_stop(run->box, box_stopped, run);
-    run->box = NULL;
+    if (run->box)
+        exec_box_stop(AF_TAKE_PTR(run->box), box_stopped, run);
+    else
+        push_event_locked(run, EVENT_STOPPED, NULL);
 }
 
 // Calls those who wait for the end of a run that is out of the table, and frees it.
@@ -152,6 +166,7 @@ static void end_run(struct run *run, const struct af_error *err)
         waiter->done(waiter->arg, err);
         free(waiter);
     }
+    boxes_drop(&run->plan, NULL, NULL);
     free(run);
 }
 
@@ -310,10 +325,7 @@ int runner_new(const struct runner_options *options, struct runner **ret, struct
         return af_error_errno(err, ENOMEM, "runner");
     runner->magic = RUNNER_MAGIC;
     runner->mux = options->mux;
-    runner->engine = options->engine;
-    runner->mountpoint = strdup(options->mountpoint);
-    runner->rootfs = options->rootfs ? strdup(options->rootfs) : NULL;
-    runner->tmp_bytes = options->tmp_bytes;
+    runner->boxes = options->boxes;
     runner->destroyed = options->destroyed;
     runner->arg = options->arg;
     runner->next_expiry_ns = 0; // look once at the start
@@ -326,8 +338,6 @@ int runner_new(const struct runner_options *options, struct runner **ret, struct
     pthread_condattr_destroy(&attr);
     int rc = pthread_create(&runner->thread, NULL, runner_main, runner);
     if (rc != 0) {
-        free(runner->mountpoint);
-        free(runner->rootfs);
         free(runner);
         return af_error_errno(err, rc, "cannot start the runner's thread");
     }
@@ -340,7 +350,7 @@ static void close_locked(struct runner *runner)
     runner->closing = true;
     struct run *run, *next;
     HASH_ITER (hh, runner->runs, run, next) {
-        if (run->state != RUN_STOPPING && run->box)
+        if (run->state != RUN_STOPPING && (run->box || run->lazy))
             stop_box(run);
     }
     pthread_cond_signal(&runner->wake);
@@ -369,8 +379,6 @@ void runner_free(struct runner *runner)
     pthread_cond_destroy(&runner->wake);
     pthread_cond_destroy(&runner->drained);
     pthread_mutex_destroy(&runner->lock);
-    free(runner->mountpoint);
-    free(runner->rootfs);
     runner->magic = 0;
     free(runner);
 }
@@ -412,31 +420,22 @@ static int enter_start(struct runner *runner, const char *id, struct run **ret,
     return rc;
 }
 
-static int start_box(struct runner *runner, struct run *run, const struct mux_attachment *at,
-                     struct af_error *err)
+static int start_box(struct runner *runner, struct run *run, struct af_error *err)
 {
-    AF_CLEANUP_FREE char *path = NULL;
-    if (asprintf(&path, "%s/%s", runner->mountpoint, run->id) < 0) {
-        path = NULL;
-        return af_error_errno(err, ENOMEM, "cannot start sandbox %s", run->id);
-    }
-    struct exec_box_spec spec = {
-        .id = run->id,
-        .view_path = path,
-        .uid = at->uid,
-        .gid = at->gid,
-        .rootfs = runner->rootfs,
-        .limits.tmp_bytes = runner->tmp_bytes,
-    };
     // Under the lock, so that run->box is set before any event of it is handled.
     pthread_mutex_lock(&runner->lock);
-    int rc;
+    int rc = 0;
     if (runner->closing)
         rc = af_error_set(err, AF_UNAVAILABLE, "the server is stopping");
     else if (run->state != RUN_STARTING)
         rc = af_error_set(err, AF_CANCELLED, "the sandbox was destroyed while starting");
+    else if (!run->plan.lazy)
+        rc = boxes_start(runner->boxes, run->id, &run->plan, box_started, box_died, run, &run->box,
+                         err);
     else
-        rc = exec_box_start(runner->engine, &spec, box_started, box_died, run, &run->box, err);
+        run->lazy = true;
+    if (run->lazy)
+        push_event_locked(run, EVENT_STARTED, NULL);
     pthread_mutex_unlock(&runner->lock);
     return rc;
 }
@@ -449,18 +448,17 @@ int runner_start(struct runner *runner, const char *id, runner_done done, void *
     if (enter_start(runner, id, &run, err) < 0)
         return -1;
     run->starter = (struct waiter){.done = done, .arg = arg};
-    struct mux_attachment attachment;
-    int rc = mux_sandbox_get(runner->mux, id, sandbox_exists, NULL, err);
-    bool attached = rc == 0 && (rc = mux_view_attach(runner->mux, id, &attachment, err)) == 0;
-    if (attached)
-        rc = start_box(runner, run, &attachment, err);
+    int rc = boxes_plan(runner->boxes, id, &run->plan, err);
+    if (rc == 0)
+        rc = start_box(runner, run, err);
     if (rc < 0) {
         pthread_mutex_lock(&runner->lock);
         run->state = RUN_STOPPING;
         run->failed = true;
         run->starter.done = NULL;
         pthread_mutex_unlock(&runner->lock);
-        handle_stopped(run);
+        if (!boxes_drop(&run->plan, box_stopped, run))
+            handle_stopped(run);
         return -1;
     }
     return 0;
@@ -509,10 +507,10 @@ static int enter_destroy(struct runner *runner, const char *id, runner_done done
         run->destroy = true;
         if (idle)
             *ret_idle = run;
-        else if (run->state != RUN_STOPPING && run->box)
+        else if (run->state != RUN_STOPPING && (run->box || run->lazy))
             stop_box(run);
         else
-            run->state = RUN_STOPPING; // between attach and exec_box_start: start_box sees it
+            run->state = RUN_STOPPING; // between attach and box start: start_box sees it
     }
     pthread_mutex_unlock(&runner->lock);
     return rc;
@@ -540,15 +538,30 @@ static int refuse_idle(struct runner *runner, const char *id, struct af_error *e
                         id);
 }
 
+// The run of a sandbox that takes commands, its box started when it is lazy. NULL: it is not
+// running. *ret_box is NULL when its box cannot be started.
+static struct run *find_up(struct runner *runner, const char *id, struct exec_box **ret_box,
+                           struct af_error *err)
+{
+    struct run *run = find_run(runner, id);
+    if (!run || run->state != RUN_UP)
+        return NULL;
+    if (!run->box && boxes_start(runner->boxes, id, &run->plan, lazy_box_started, box_died, run,
+                                 &run->box, err) < 0)
+        run->box = NULL;
+    *ret_box = run->box;
+    return run;
+}
+
 int runner_command(struct runner *runner, const char *id, const struct exec_command_spec *spec,
                    exec_command_done done, void *arg, struct exec_command **ret_command,
                    struct af_error *err)
 {
     AF_CHECK_MAGIC(runner, RUNNER_MAGIC);
     pthread_mutex_lock(&runner->lock);
-    struct run *run = find_run(runner, id);
-    bool up = run && run->state == RUN_UP;
-    int rc = up ? exec_command_start(run->box, spec, done, arg, ret_command, err) : -1;
+    struct exec_box *box = NULL;
+    bool up = find_up(runner, id, &box, err) != NULL;
+    int rc = box ? exec_command_start(box, spec, done, arg, ret_command, err) : -1;
     pthread_mutex_unlock(&runner->lock);
     return up ? rc : refuse_idle(runner, id, err);
 }
@@ -559,9 +572,9 @@ int runner_session(struct runner *runner, const char *id, const struct exec_sess
 {
     AF_CHECK_MAGIC(runner, RUNNER_MAGIC);
     pthread_mutex_lock(&runner->lock);
-    struct run *run = find_run(runner, id);
-    bool up = run && run->state == RUN_UP;
-    int rc = up ? exec_session_start(run->box, spec, ready, closed, arg, ret_session, err) : -1;
+    struct exec_box *box = NULL;
+    bool up = find_up(runner, id, &box, err) != NULL;
+    int rc = box ? exec_session_start(box, spec, ready, closed, arg, ret_session, err) : -1;
     pthread_mutex_unlock(&runner->lock);
     return up ? rc : refuse_idle(runner, id, err);
 }

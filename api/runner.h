@@ -1,28 +1,26 @@
 // The runner: which sandboxes are running, and the steps between their states.
 //
 // It joins mux (the view) and exec (the box) without either knowing the other: start = attach the
-// view, start the box; stop = end the box, detach the view; destroy = stop, then remove the record.
-// One entry per sandbox that is starting, running or stopping; none for an idle one.
-// Threads: functions may be called from any thread, run short store transactions on it, and never
-// wait for a process. Callbacks run once, on the runner's own thread, and may block briefly; they
-// may run before the function that was given them returns.
+// view, start the box (boxes.h; a lazy one starts with its first command); stop = end the box,
+// detach the view; destroy = stop, then remove the record. One entry per sandbox that is starting,
+// running or stopping; none for an idle one. Threads: functions may be called from any thread, run
+// short store transactions on it, and never wait for a process. Callbacks run once, on the runner's
+// own thread, and may block briefly; they may run before the function that was given them returns.
 // Lock: one mutex over the table; held over calls of exec (which do not block), never over mux.
 // Errors: -1 with *err set, then no callback runs; what goes wrong later arrives in the callback.
 // Read next: runner.c.
 #ifndef AF_API_RUNNER_H
 #define AF_API_RUNNER_H
 
+#include "api/boxes.h"
 #include "exec/exec.h"
 #include "mux/sandbox.h"
 
 struct runner;
 
 struct runner_options {
-    struct mux *mux;            // borrowed
-    struct exec_engine *engine; // borrowed
-    const char *mountpoint;     // copied
-    const char *rootfs;         // of every box, or NULL; copied
-    uint64_t tmp_bytes;         // of every box; 0: exec's default
+    struct mux *mux;     // borrowed
+    struct boxes *boxes; // borrowed
     // A sandbox's record was removed, its callers not told yet. On the runner's or a caller's
     // thread.
     void (*destroyed)(void *arg, const char *id);

@@ -6,7 +6,7 @@
 // and reaped every process of its pid namespace before it.
 // What the init says is hostile: one packet is one message of a known kind, size and id.
 // Owns: the box, its socket and pidfds. Locks: none. Fails: by ending the box with a reason.
-// Read next: launcher.c, command.c.
+// Read next: box_spec.c (how it is made), launcher.c, command.c.
 #include "exec/engine_priv.h"
 
 #include <errno.h>
@@ -34,18 +34,9 @@ static void on_end_timer(struct exec_timer *timer);
 
 // ---- memory -----------------------------------------------------------------------------
 
-static void box_free(struct exec_box *box)
-{
-    box->magic = 0;
-    free(box->view_path);
-    free(box->rootfs);
-    free(box->hostname);
-    free(box);
-}
-
 static void box_exhume(struct exec_grave *grave)
 {
-    box_free(EXEC_CONTAINER_OF(grave, struct exec_box, grave));
+    exec_box_free(EXEC_CONTAINER_OF(grave, struct exec_box, grave));
 }
 
 // Frees the box at the end of the batch; its owner is done with it.
@@ -133,7 +124,7 @@ void exec_box_kill(struct exec_box *box, const struct af_error *why)
     if (box->state >= BOX_ENDING)
         return;
     box->state = BOX_ENDING;
-    atomic_store(&box->up, false);
+    atomic_store(&box->open, false);
     box->why = *why;
     exec_watch_close(box->engine, &box->socket);
     box_push_end(box, false);
@@ -212,11 +203,13 @@ static void on_attached(struct exec_post *post)
     exec_timer_clear(&box->engine->timers, &box->timer);
     af_cleanup_fd(&box->launch.words_fd);
     box->launch.words_fd = -1;
+    box->checked = true;
     box->state = BOX_UP;
-    atomic_store(&box->up, true);
+    atomic_store(&box->open, true);
     exec_box_done done = box->done;
     box->done = NULL;
     done(box->arg, NULL);
+    exec_command_box_up(box);
 }
 
 static void on_hello(struct exec_box *box, const struct exec_msg_hello *hello, pid_t sender)
@@ -380,85 +373,71 @@ static void on_start(struct exec_post *post)
     exec_launch_start(box, on_launched);
 }
 
-static bool path_is_usable(const char *path)
+void exec_box_launch(struct exec_box *box)
 {
-    return path[0] == '/' && strlen(path) <= AF_PATH_MAX;
-}
-
-static int check_spec(const struct exec_box_spec *spec, struct af_error *err)
-{
-    if (!spec->id || !spec->id[0] || strlen(spec->id) > AF_ID_TEXT_MAX)
-        return af_error_set(err, AF_INVALID_ARGUMENT, "a sandbox needs an id of at most %d bytes",
-                            AF_ID_TEXT_MAX);
-    if (spec->uid == 0 || spec->gid == 0 || spec->uid == (uid_t)-1 || spec->gid == (gid_t)-1)
-        return af_error_set(err, AF_INVALID_ARGUMENT,
-                            "sandbox %s: uid %u and gid %u are not unprivileged ids", spec->id,
-                            (unsigned)spec->uid, (unsigned)spec->gid);
-    if (spec->view_path && !path_is_usable(spec->view_path))
-        return af_error_set(err, AF_INVALID_ARGUMENT, "sandbox %s: the view's path is not absolute",
-                            spec->id);
-    if (spec->rootfs && !path_is_usable(spec->rootfs))
-        return af_error_set(err, AF_INVALID_ARGUMENT,
-                            "sandbox %s: the root directory's path is not absolute", spec->id);
-    if (spec->hostname && (!spec->hostname[0] || strlen(spec->hostname) > 64))
-        return af_error_set(err, AF_INVALID_ARGUMENT, "sandbox %s: a host name has 1 to 64 bytes",
-                            spec->id);
-    if (spec->network != EXEC_NETWORK_NONE)
-        return af_error_set(err, AF_UNIMPLEMENTED, "sandbox %s: only network none is there",
-                            spec->id);
-    return 0;
-}
-
-#define OR_DEFAULT(value, fallback) ((value) ? (value) : (fallback))
-
-static struct exec_box *box_alloc(struct exec_engine *e, const struct exec_box_spec *spec)
-{
-    struct exec_box *box = calloc(1, sizeof(*box));
-    if (!box)
-        return NULL;
-    box->magic = EXEC_BOX_MAGIC;
-    box->engine = e;
-    box->socket.fd = box->bwrap_exit.fd = box->init_exit.fd = -1;
-    box->launch.socket_fd = box->launch.words_fd = box->launch.bwrap_pidfd = -1;
-    box->launch.pts_fd = -1;
-    LIST_INIT(&box->commands);
-    STAILQ_INIT(&box->unsent);
-    snprintf(box->id, sizeof(box->id), "%s", spec->id);
-    af_text_make_printable(box->id);
-    box->uid = spec->uid;
-    box->gid = spec->gid;
-    const struct exec_limits *own = &spec->limits, *base = &e->options.limits;
-    box->limits.tmp_bytes = OR_DEFAULT(own->tmp_bytes, base->tmp_bytes);
-    box->limits.home_bytes = OR_DEFAULT(own->home_bytes, base->home_bytes);
-    box->limits.shm_bytes = OR_DEFAULT(own->shm_bytes, base->shm_bytes);
-    box->limits.processes_max = OR_DEFAULT(own->processes_max, base->processes_max);
-    box->limits.open_files_max = OR_DEFAULT(own->open_files_max, base->open_files_max);
-    box->hostname = strdup(spec->hostname ? spec->hostname : "sandbox");
-    box->view_path = spec->view_path ? strdup(spec->view_path) : NULL;
-    box->rootfs = spec->rootfs ? strdup(spec->rootfs) : NULL;
-    if (!box->hostname || (spec->view_path && !box->view_path) || (spec->rootfs && !box->rootfs)) {
-        box_free(box);
-        return NULL;
-    }
-    return box;
+    exec_post(box->engine, &box->start_post, on_start);
 }
 
 int exec_box_start(struct exec_engine *e, const struct exec_box_spec *spec, exec_box_done done,
                    exec_box_died died, void *arg, struct exec_box **ret_box, struct af_error *err)
 {
     AF_CHECK_MAGIC(e, EXEC_ENGINE_MAGIC);
-    if (check_spec(spec, err) < 0)
+    if (exec_box_check_spec(spec, err) < 0)
         return -1;
     if (atomic_load(&e->ending))
         return af_error_set(err, AF_UNAVAILABLE, "the daemon is stopping");
-    struct exec_box *box = box_alloc(e, spec);
+    struct exec_box *box = exec_box_new(e, spec);
     if (!box)
         return af_error_errno(err, ENOMEM, "cannot start sandbox %s", spec->id);
     box->done = done;
     box->died = died;
     box->arg = arg;
     *ret_box = box;
-    exec_post(e, &box->start_post, on_start);
+    exec_box_launch(box);
+    return 0;
+}
+
+// ---- adoption ---------------------------------------------------------------------------
+
+static void on_adopt(struct exec_post *post)
+{
+    struct exec_box *box = EXEC_CONTAINER_OF(post, struct exec_box, adoption.post);
+    struct exec_adoption *adoption = &box->adoption;
+    snprintf(box->id, sizeof(box->id), "%s", adoption->id);
+    box->view_path = AF_TAKE_PTR(adoption->view_path);
+    box->done = adoption->done;
+    box->died = adoption->died;
+    box->arg = adoption->arg;
+    if (box->state == BOX_GONE) { // meanwhile; the pool has looked away
+        exec_box_done done = box->done;
+        box->done = NULL;
+        done(box->arg, &box->why);
+    }
+    if (box->state != BOX_UP)
+        return; // box_gone tells
+    box->launch.init_pidfd = fcntl(box->init_exit.fd, F_DUPFD_CLOEXEC, 0);
+    box->state = BOX_ATTACHING;
+    exec_timer_set(&box->engine->timers, &box->timer,
+                   af_monotonic_ns() + box->engine->options.start_timeout_ns, on_start_timer);
+    exec_launch_attach(box, on_attached);
+}
+
+int exec_box_adopt(struct exec_box *box, const struct exec_box_spec *spec, exec_box_done done,
+                   exec_box_died died, void *arg, struct af_error *err)
+{
+    AF_CHECK_MAGIC(box, EXEC_BOX_MAGIC);
+    if (exec_box_check_spec(spec, err) < 0)
+        return -1;
+    struct exec_adoption *adoption = &box->adoption;
+    adoption->view_path = spec->view_path ? strdup(spec->view_path) : NULL;
+    if (spec->view_path && !adoption->view_path)
+        return af_error_errno(err, ENOMEM, "cannot start sandbox %s", spec->id);
+    snprintf(adoption->id, sizeof(adoption->id), "%s", spec->id);
+    af_text_make_printable(adoption->id);
+    adoption->done = done;
+    adoption->died = died;
+    adoption->arg = arg;
+    exec_post(box->engine, &adoption->post, on_adopt);
     return 0;
 }
 

@@ -176,7 +176,7 @@ static int open_start_fds(const struct exec_box *box, struct start_fds *fds, int
     return 0;
 }
 
-static int spawn_bwrap(const struct exec_engine *e, const struct start_fds *fds,
+static int spawn_bwrap(const struct exec_engine *e, int nice, const struct start_fds *fds,
                        const struct exec_argv *argv, int words_fd, struct exec_launch *launch)
 {
     int keep[6 + EXEC_ROOT_FILES] = {fds->userns, fds->filters[0], fds->filters[1],
@@ -188,7 +188,8 @@ static int spawn_bwrap(const struct exec_engine *e, const struct start_fds *fds,
                                      .stdout_fd = e->null_fd,
                                      .stderr_fd = words_fd,
                                      .keep_fds = keep,
-                                     .keep_count = AF_ARRAY_LEN(keep)};
+                                     .keep_count = AF_ARRAY_LEN(keep),
+                                     .nice = nice};
     return exec_spawn(&spawn, &launch->bwrap_pid, &launch->bwrap_pidfd);
 }
 
@@ -207,7 +208,7 @@ int exec_bwrap_start(const struct exec_box *box, struct exec_launch *launch, str
         return af_error_errno(err, ENOMEM, "cannot start %s", box->id);
     if (build_argv(argv, box, &fds, err) < 0)
         return -1;
-    int failed = spawn_bwrap(e, &fds, argv, words, launch);
+    int failed = spawn_bwrap(e, box->pool ? EXEC_POOL_NICE : 0, &fds, argv, words, launch);
     if (failed < 0)
         return af_error_errno(err, failed, "cannot start %s", e->bwrap_path);
     launch->socket_fd = af_take_fd(&ours);

@@ -406,18 +406,10 @@ static int command_register(struct exec_command *command)
     return failed || command->terminal ? failed : exec_streams_open(command);
 }
 
-static void on_start(struct exec_post *post)
+static void begin(struct exec_command *command)
 {
-    struct exec_command *command = EXEC_CONTAINER_OF(post, struct exec_command, start_post);
     struct exec_box *box = command->box;
     struct exec_engine *e = command->engine;
-    LIST_INSERT_HEAD(&box->commands, command, link);
-    if (box->state == BOX_GONE) {
-        exec_command_box_gone(command, &box->why);
-        return;
-    }
-    if (box->state != BOX_UP)
-        return; // box_gone ends it
     int failed = 0;
     if (box->slots_used >= e->options.commands_per_box_max)
         af_error_set(&command->error, AF_RESOURCE_EXHAUSTED,
@@ -434,12 +426,39 @@ static void on_start(struct exec_post *post)
     send_later(command);
 }
 
+void exec_command_box_up(struct exec_box *box)
+{
+    STAILQ_HEAD(, exec_command) waiting = STAILQ_HEAD_INITIALIZER(waiting);
+    STAILQ_CONCAT(&waiting, &box->unsent);
+    struct exec_command *command;
+    while ((command = STAILQ_FIRST(&waiting))) {
+        STAILQ_REMOVE_HEAD(&waiting, unsent_link);
+        command->unsent = false;
+        begin(command);
+    }
+}
+
+static void on_start(struct exec_post *post)
+{
+    struct exec_command *command = EXEC_CONTAINER_OF(post, struct exec_command, start_post);
+    struct exec_box *box = command->box;
+    LIST_INSERT_HEAD(&box->commands, command, link);
+    if (box->state == BOX_GONE) {
+        exec_command_box_gone(command, &box->why);
+    } else if (box->state == BOX_UP) {
+        begin(command);
+    } else if (box->state < BOX_UP) { // else box_gone ends it
+        command->unsent = true;
+        STAILQ_INSERT_TAIL(&box->unsent, command, unsent_link);
+    }
+}
+
 int exec_command_start(struct exec_box *box, const struct exec_command_spec *spec,
                        exec_command_done done, void *arg, struct exec_command **ret_command,
                        struct af_error *err)
 {
     AF_CHECK_MAGIC(box, EXEC_BOX_MAGIC);
-    if (!atomic_load(&box->up))
+    if (!atomic_load(&box->open))
         return af_error_set(err, AF_FAILED_PRECONDITION, "the sandbox is not running");
     struct exec_command *command;
     if (exec_command_new(box, spec, NULL, &command, err) < 0)

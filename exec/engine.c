@@ -14,6 +14,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "exec/lane.h"
+#include "exec/launcher.h"
 #include "exec/setup.h"
 #include "mux/base/cleanup.h"
 #include "mux/base/clock.h"
@@ -21,7 +23,7 @@
 
 #define BATCH 64
 
-// ---- posts and jobs ---------------------------------------------------------------------
+// ---- posts ---------------------------------------------------------------------
 
 void exec_post(struct exec_engine *e, struct exec_post *post, void (*fn)(struct exec_post *))
 {
@@ -46,15 +48,6 @@ static void posts_run(struct exec_engine *e)
         STAILQ_REMOVE_HEAD(&list, link);
         post->fn(post);
     }
-}
-
-void exec_job_queue(struct exec_engine *e, struct exec_job *job, void (*run)(struct exec_job *))
-{
-    job->run = run;
-    pthread_mutex_lock(&e->jobs_lock);
-    STAILQ_INSERT_TAIL(&e->jobs, job, link);
-    pthread_cond_signal(&e->jobs_changed);
-    pthread_mutex_unlock(&e->jobs_lock);
 }
 
 // ---- watches and graves -----------------------------------------------------------------
@@ -164,8 +157,8 @@ static void engine_destroy(struct exec_engine *e)
             close(fds[i]);
     exec_timers_fini(&e->timers);
     pthread_mutex_destroy(&e->inbox_lock);
-    pthread_mutex_destroy(&e->jobs_lock);
-    pthread_cond_destroy(&e->jobs_changed);
+    for (int i = 0; i < EXEC_LANES; i++)
+        exec_lane_fini(&e->lanes[i]);
     free(e->run_dir);
     free(e->bwrap_path);
     e->magic = 0;
@@ -181,17 +174,15 @@ static struct exec_engine *engine_alloc(void)
     e->epoll_fd = e->event_fd = e->owner_fd = e->lock_fd = e->init_fd = e->null_fd = -1;
     e->filter_fds[0] = e->filter_fds[1] = -1;
     STAILQ_INIT(&e->inbox);
-    STAILQ_INIT(&e->jobs);
     SLIST_INIT(&e->graves);
     LIST_INIT(&e->boxes);
     pthread_mutex_init(&e->inbox_lock, NULL);
-    pthread_mutex_init(&e->jobs_lock, NULL);
-    pthread_cond_init(&e->jobs_changed, NULL);
+    for (int i = 0; i < EXEC_LANES; i++)
+        exec_lane_init(&e->lanes[i]);
     return e;
 }
 
-// Starts a thread with every signal blocked: signals are the daemon's business.
-static int thread_start(pthread_t *ret, void *(*fn)(void *), void *arg)
+int exec_thread_start(pthread_t *ret, void *(*fn)(void *), void *arg)
 {
     sigset_t all, old;
     sigfillset(&all);
@@ -201,13 +192,23 @@ static int thread_start(pthread_t *ret, void *(*fn)(void *), void *arg)
     return e;
 }
 
-static void launcher_end(struct exec_engine *e)
+static void lanes_end(struct exec_engine *e)
 {
-    pthread_mutex_lock(&e->jobs_lock);
-    e->jobs_end = true;
-    pthread_cond_signal(&e->jobs_changed);
-    pthread_mutex_unlock(&e->jobs_lock);
-    pthread_join(e->launcher_thread, NULL);
+    // The spawning one last: bubblewrap ends with the thread that started it (--die-with-parent).
+    for (int i = EXEC_LANES - 1; i >= 0; i--)
+        exec_lane_end(&e->lanes[i]);
+}
+
+static int threads_start(struct exec_engine *e)
+{
+    int failed = exec_lane_start(&e->lanes[EXEC_LANE_SPAWN], "exec-spawn", NULL);
+    if (!failed)
+        failed = exec_lane_start(&e->lanes[EXEC_LANE_ATTACH], "exec-attach", exec_launch_thread);
+    if (!failed)
+        failed = exec_thread_start(&e->event_thread, event_main, e);
+    if (failed)
+        lanes_end(e);
+    return failed;
 }
 
 int exec_engine_new(const struct exec_options *options, struct exec_engine **ret_engine,
@@ -220,12 +221,7 @@ int exec_engine_new(const struct exec_options *options, struct exec_engine **ret
         engine_destroy(e);
         return -1;
     }
-    int failed = thread_start(&e->launcher_thread, exec_launcher_main, e);
-    if (!failed) {
-        failed = thread_start(&e->event_thread, event_main, e);
-        if (failed)
-            launcher_end(e);
-    }
+    int failed = threads_start(e);
     if (failed) {
         engine_destroy(e);
         return af_error_errno(err, failed, "cannot start the threads for commands");
@@ -246,8 +242,7 @@ void exec_engine_free(struct exec_engine *e)
     atomic_store(&e->ending, true);
     exec_post(e, &e->end_post, on_end);
     pthread_join(e->event_thread, NULL);
-    // Last: bubblewrap ends with the thread that started it (--die-with-parent).
-    launcher_end(e);
+    lanes_end(e);
     engine_destroy(e);
 }
 

@@ -1,13 +1,14 @@
 // What the files of exec share: the engine, boxes, commands and who may touch them.
 //
-// Threads. "event" is the engine's event thread, "launcher" its launcher thread, "any" callers.
+// Threads. "event" is the engine's event thread, "lane" a worker thread (lane.c), "any" callers.
 //   Fields are the event thread's, unless a comment says otherwise. Callers reach the event
-//   thread by exec_post; the launcher gets jobs and answers them by exec_post.
+//   thread by exec_post; lanes get jobs and answer them by exec_post.
 // Locks, none held across a system call that can block, nor across a callback:
 //   rank 1  engine->inbox_lock     the list of posts
-//   rank 1  engine->jobs_lock      the launcher's list
+//   rank 1  lane->lock             a lane's list
+//   rank 1  pool->lock             a pool's members (pool.c); posts may be made under it
 // Freeing: an object that epoll may still name in the current batch is freed at the end of the
-// batch (exec_engine_bury). Read next: engine.c, box.c, command.c, launcher.c.
+// batch (exec_engine_bury). Read next: engine.c, box.c, command.c, lane.c.
 #ifndef AF_EXEC_ENGINE_PRIV_H
 #define AF_EXEC_ENGINE_PRIV_H
 
@@ -25,6 +26,7 @@
 #define EXEC_BOX_MAGIC     0xe8ec0002u
 #define EXEC_COMMAND_MAGIC 0xe8ec0003u
 #define EXEC_AREA          "exec"
+#define EXEC_POOL_NICE     10 // of what is started ahead
 
 // A call to be made on the event thread. Embedded in what it is about, so that it cannot fail.
 struct exec_post {
@@ -46,26 +48,41 @@ struct exec_grave {
 };
 SLIST_HEAD(exec_grave_list, exec_grave);
 
-// Work for the launcher thread.
+// Work for a lane.
 struct exec_job {
     STAILQ_ENTRY(exec_job) link;
-    void (*run)(struct exec_job *job); // launcher; ends with exec_post
+    void (*run)(struct exec_job *job); // lane; ends with exec_post
 };
 STAILQ_HEAD(exec_job_list, exec_job);
+
+// A worker thread and what it has to do.
+enum exec_lane_kind {
+    EXEC_LANE_SPAWN,  // spawns bwrap; lives until the last box is gone (--die-with-parent)
+    EXEC_LANE_ATTACH, // checks inits, attaches views: short, never behind a spawn
+    EXEC_LANES,
+};
+struct exec_lane {
+    pthread_t thread;
+    bool started;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    struct exec_job_list jobs[2]; // lock; [1]: what waits for all of [0]
+    bool end;                     // lock
+};
 
 // ---- box --------------------------------------------------------------------------------
 
 enum exec_box_state {
-    BOX_LAUNCHING, // the launcher makes the user namespace and spawns bwrap
+    BOX_LAUNCHING, // a lane makes the user namespace and spawns bwrap
     BOX_GREETING,  // waiting for the init's HELLO
-    BOX_ATTACHING, // the launcher checks the init and attaches the view
+    BOX_ATTACHING, // a lane checks the init and attaches the view
     BOX_UP,
     BOX_ENDING, // killed, waiting for its processes to be gone
     BOX_GONE,   // no process left; waits for exec_box_stop, or for its last job
 };
 
-// What the launcher works on: written by the event thread before the job is queued, by the
-// launcher until it posts `done`, and by the event thread again from then on.
+// What a lane works on: written by the event thread before the job is queued, by the
+// lane until it posts `done`, and by the event thread again from then on.
 struct exec_launch {
     struct exec_job job;
     struct exec_post done;
@@ -87,11 +104,11 @@ struct exec_box {
     struct exec_engine *engine;
     LIST_ENTRY(exec_box) link;
     struct exec_grave grave;
-    atomic_bool up; // state is BOX_UP; any thread may read
+    atomic_bool open; // not ending, and its shell is known: takes commands; any thread may read
 
-    // The spec, constant after exec_box_start.
-    char id[AF_ID_TEXT_MAX + 1];
-    char *view_path;
+    // The spec, constant after exec_box_start but for what adoption gives.
+    char id[AF_ID_TEXT_MAX + 1]; // adoption
+    char *view_path;             // adoption
     char *rootfs;
     char *hostname;
     uid_t uid;
@@ -107,6 +124,21 @@ struct exec_box {
     bool stop_arrived;       // stop_post has run
     atomic_bool stop_posted; // any thread: exec_box_stop was called
     struct exec_post start_post, stop_post;
+
+    // Given by exec_box_adopt, taken over on the event thread.
+    struct exec_adoption {
+        struct exec_post post;
+        char id[AF_ID_TEXT_MAX + 1];
+        char *view_path;
+        exec_box_done done;
+        exec_box_died died;
+        void *arg;
+    } adoption;
+    bool checked; // its init is what it has to be
+
+    struct exec_pool *pool; // that started it, or NULL
+    TAILQ_ENTRY(exec_box) pool_link;
+    bool pool_ready; // pool->lock: waits for a sandbox
 
     struct exec_launch launch;
     struct exec_timer timer; // start, or end of the processes
@@ -126,6 +158,14 @@ struct exec_box {
 
 // event: kills every process of the box. `why` is what its start, its commands and its owner hear.
 void exec_box_kill(struct exec_box *box, const struct af_error *why);
+// any: makes a box of a spec that has been checked, and starts it. NULL when memory is out.
+struct exec_box *exec_box_new(struct exec_engine *engine, const struct exec_box_spec *spec);
+void exec_box_launch(struct exec_box *box);
+// any: what is wrong with a spec.
+int exec_box_check_spec(const struct exec_box_spec *spec, struct af_error *err);
+void exec_box_free(struct exec_box *box);
+// any: starts another member where one is missing.
+void exec_pool_refill(struct exec_pool *pool);
 // event: the engine ends: stops the box, which from now on belongs to the engine alone.
 void exec_box_abandon(struct exec_box *box);
 // event: sends what its commands have to say; a breach or a closed socket kills the box.
@@ -218,6 +258,8 @@ void exec_command_on_ended(struct exec_box *box, uint64_t id);
 // event: writes the command's next message to the init. 0, -EAGAIN, another -errno, or 1 when the
 // command has ended instead.
 int exec_command_send(struct exec_command *command, int socket_fd);
+// event: the box is up: starts the commands that wait for that.
+void exec_command_box_up(struct exec_box *box);
 // event: the box has no process left: ends the command with the given error.
 void exec_command_box_gone(struct exec_command *command, const struct af_error *why);
 // any: posts a prepared command (exec_command_new), whose reference of its own is the engine's.
@@ -246,14 +288,12 @@ struct exec_engine {
     int filter_fds[2]; // memfds: the seccomp programs
     int null_fd;
     int epoll_fd, event_fd;
-    pthread_t event_thread, launcher_thread;
+    pthread_t event_thread;
 
     pthread_mutex_t inbox_lock;
     struct exec_post_list inbox; // inbox_lock
 
-    pthread_mutex_t jobs_lock;
-    pthread_cond_t jobs_changed;
-    struct exec_job_list jobs; // jobs_lock
+    struct exec_lane lanes[EXEC_LANES];
 
     // The event thread's.
     LIST_HEAD(, exec_box) boxes;
@@ -262,11 +302,13 @@ struct exec_engine {
     struct exec_post end_post;
     bool stopping;
 
-    bool jobs_end;          // jobs_lock
     atomic_bool ending;     // any thread: no new boxes
     char scratch[64 << 10]; // event thread
 };
 
+// any: starts a thread with every signal blocked: signals are the daemon's business. 0 or an errno
+// value.
+int exec_thread_start(pthread_t *ret, void *(*fn)(void *), void *arg);
 // any: runs post->fn on the event thread, in the order of the calls.
 void exec_post(struct exec_engine *engine, struct exec_post *post, void (*fn)(struct exec_post *));
 // event
@@ -278,12 +320,6 @@ int exec_watch_add(struct exec_engine *engine, struct exec_watch *watch, int fd,
 int exec_watch_change(struct exec_engine *engine, struct exec_watch *watch, uint32_t events);
 // event: takes the descriptor out and closes it. Allowed when there is none.
 void exec_watch_close(struct exec_engine *engine, struct exec_watch *watch);
-
-// any: gives the launcher a job.
-void exec_job_queue(struct exec_engine *engine, struct exec_job *job,
-                    void (*run)(struct exec_job *));
-// The launcher thread's function.
-void *exec_launcher_main(void *engine);
 
 #define EXEC_CONTAINER_OF(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 

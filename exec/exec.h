@@ -1,6 +1,6 @@
 // exec: runs commands for sandboxes. This is the only header that other folders include.
 //
-// What it is: an engine (one event thread, one launcher thread) that owns boxes. A box is one
+// What it is: an engine (one event thread, a few worker threads) that owns boxes. A box is one
 // running sandbox: a bubblewrap process and the small static init inside it, which forks,
 // reaps and reports. A command is one fork of that init, supervised on its own, so that the
 // whole tree it started can be ended without touching any other command.
@@ -129,6 +129,42 @@ typedef void (*exec_box_stopped)(void *arg);
 // `done` (may be NULL) runs; when it runs no process and no mount of the box is left. Cannot fail.
 void exec_box_stop(struct exec_box *box, exec_box_stopped done, void *arg);
 
+// ---- pool -------------------------------------------------------------------------------
+
+// Boxes that were started ahead, without a view. A start from the pool attaches the view and no
+// more. Members are kept at `size`, refilled in the background.
+
+struct exec_pool;
+
+struct exec_pool_options {
+    unsigned size;
+    const char *rootfs;        // of every member, as in exec_box_spec; copied
+    struct exec_limits limits; // of every member
+    // Ids for members, and back when the pool is freed. On a worker thread and on that of the
+    // caller of exec_pool_free; may block for a moment. uid_take: 0, or -1 when there is none.
+    int (*uid_take)(void *arg, uid_t *ret_uid);
+    void (*uid_give)(void *arg, uid_t uid);
+    void *arg;
+};
+
+int exec_pool_new(struct exec_engine *engine, const struct exec_pool_options *options,
+                  struct exec_pool **ret_pool, struct af_error *err);
+// Ends the members and waits for that. Before exec_engine_free. NULL is allowed.
+void exec_pool_free(struct exec_pool *pool);
+// A member, or NULL when there is none now, also for a pool that is NULL. Its uid (and gid) is the
+// caller's from now on. The box has to be given to exec_box_adopt, once, to exec_box_stop, or back.
+struct exec_box *exec_pool_take(struct exec_pool *pool, uid_t *ret_uid);
+// Gives a member back that was not adopted, and its uid.
+void exec_pool_return(struct exec_pool *pool, struct exec_box *box);
+// Members that wait.
+unsigned exec_pool_count(struct exec_pool *pool);
+
+// Gives a box of the pool its sandbox: of the spec the id, the view and the resources count. From
+// then on everything is as after exec_box_start; `done` says that the view is attached. When it
+// fails at once, the box has to be given to exec_box_stop.
+int exec_box_adopt(struct exec_box *box, const struct exec_box_spec *spec, exec_box_done done,
+                   exec_box_died died, void *arg, struct af_error *err);
+
 // ---- commands ---------------------------------------------------------------------------
 
 struct exec_env {
@@ -212,13 +248,14 @@ struct exec_result {
 typedef void (*exec_command_done)(void *arg, const struct af_error *err,
                                   const struct exec_result *result);
 
-// Starts a command in a box that is up. One command is its leader: when the leader has exited
-// and its pipes are closed, the command is over. When something it started still holds the pipes,
-// they are read until nothing came for drain_quiet_ns, at most drain_max_ns; then what is left
-// running is killed (also what has left the session or was forked twice).
-// *ret_command (ret_command may be NULL) is a reference that the caller gives back with
+// Starts a command in a box. While the box starts, it waits (its timeout runs). One command is its
+// leader: when the leader has exited and its pipes are closed, the command is over. When something
+// it started still holds the pipes, they are read until nothing came for drain_quiet_ns, at most
+// drain_max_ns; then what is left running is killed (also what has left the session or was forked
+// twice). *ret_command (ret_command may be NULL) is a reference that the caller gives back with
 // exec_command_unref.
-// Errors at once: INVALID_ARGUMENT (spec), FAILED_PRECONDITION (the box is not up).
+// Errors at once: INVALID_ARGUMENT (spec), FAILED_PRECONDITION (the box is ending, or has no
+// shell).
 int exec_command_start(struct exec_box *box, const struct exec_command_spec *spec,
                        exec_command_done done, void *arg, struct exec_command **ret_command,
                        struct af_error *err);
@@ -279,9 +316,9 @@ typedef void (*exec_session_ready)(void *arg, const struct af_error *err);
 // the turns that end with it.
 typedef void (*exec_session_closed)(void *arg);
 
-// Starts a session in a box that is up; both callbacks get `arg`. *ret_session is a reference that
-// the caller gives back with exec_session_unref, whatever the callbacks say.
-// Errors at once: as exec_command_start.
+// Starts a session in a box, as a command; both callbacks get `arg`. *ret_session is a reference
+// that the caller gives back with exec_session_unref, whatever the callbacks say. Errors at once:
+// as exec_command_start.
 int exec_session_start(struct exec_box *box, const struct exec_session_spec *spec,
                        exec_session_ready ready, exec_session_closed closed, void *arg,
                        struct exec_session **ret_session, struct af_error *err);

@@ -1,22 +1,33 @@
-// The launcher thread: what may block on a mount or takes long, one job at a time.
+// The jobs that make a box: what may block on a mount or takes long.
 //
-// It spawns bubblewrap (which is bound to the life of the thread that started it, so this thread
-// lives until the last box is gone) and attaches views (it has a root and working directory of
-// its own). It never serves a file system and holds no lock while it works.
+// Spawning bubblewrap and attaching views have a thread each: a start from the pool, which only
+// attaches, never waits behind a spawn. A pool's members are spawned after everybody else, with
+// the lowest priority; a box that gets a sandbox is brought back to the normal one.
 // Owns: the job at hand (box->launch) until it posts the answer; reads what is constant in a box.
-// Locks: jobs_lock (rank 1). Fails: launch->failed and launch->error. Read next: box.c.
+// Locks: none. Fails: launch->failed and launch->error. Read next: box.c, lane.c.
 #include "exec/launcher.h"
 
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "exec/attach.h"
 #include "exec/bwrap.h"
+#include "exec/lane.h"
 #include "exec/pty.h"
 #include "mux/base/cleanup.h"
 #include "mux/base/log.h"
 
-static _Thread_local int home_fd = -1; // the launcher's mount namespace
+static _Thread_local int home_fd = -1; // the mount namespace of the thread that attaches
+
+void exec_launch_thread(void)
+{
+    struct af_error err;
+    if (exec_attach_thread_init(&home_fd, &err) < 0) {
+        af_log(AF_LOG_ERROR, EXEC_AREA, "launcher", "error=\"%s\"", err.text);
+        abort(); // only without CAP_SYS_ADMIN or /proc, which exec_setup has checked
+    }
+}
 
 static struct exec_box *box_of(struct exec_job *job)
 {
@@ -39,9 +50,13 @@ static void run_attach(struct exec_job *job)
 {
     struct exec_box *box = box_of(job);
     struct exec_launch *launch = &box->launch;
-    int result = exec_attach_check(launch->init_pid, launch->init_pidfd, launch->bwrap_pid,
+    int result = 0;
+    if (box->checked) // of the pool; fails only when it has ended, which is told anyway
+        setpriority(PRIO_PROCESS, (id_t)launch->init_pid, 0);
+    else
+        result = exec_attach_check(launch->init_pid, launch->init_pidfd, launch->bwrap_pid,
                                    box->uid, box->gid, &launch->error);
-    if (result == 0)
+    if (result == 0 && !box->checked)
         result =
             exec_pty_locate(launch->init_pid, launch->init_pidfd, &launch->pts_fd, &launch->error);
     if (result == 0 && box->view_path)
@@ -49,48 +64,20 @@ static void run_attach(struct exec_job *job)
     answer(box, result);
 }
 
-static void queue(struct exec_box *box, void (*run)(struct exec_job *),
+static void queue(struct exec_box *box, enum exec_lane_kind lane, void (*run)(struct exec_job *),
                   void (*done)(struct exec_post *))
 {
     box->launch.running = true;
     box->launch.done.fn = done;
-    exec_job_queue(box->engine, &box->launch.job, run);
+    exec_lane_queue(&box->engine->lanes[lane], &box->launch.job, run, box->pool && !box->checked);
 }
 
 void exec_launch_start(struct exec_box *box, void (*done)(struct exec_post *))
 {
-    queue(box, run_start, done);
+    queue(box, EXEC_LANE_SPAWN, run_start, done);
 }
 
 void exec_launch_attach(struct exec_box *box, void (*done)(struct exec_post *))
 {
-    queue(box, run_attach, done);
-}
-
-static struct exec_job *next_job(struct exec_engine *e)
-{
-    pthread_mutex_lock(&e->jobs_lock);
-    while (STAILQ_EMPTY(&e->jobs) && !e->jobs_end)
-        pthread_cond_wait(&e->jobs_changed, &e->jobs_lock);
-    struct exec_job *job = STAILQ_FIRST(&e->jobs);
-    if (job)
-        STAILQ_REMOVE_HEAD(&e->jobs, link);
-    pthread_mutex_unlock(&e->jobs_lock);
-    return job;
-}
-
-void *exec_launcher_main(void *arg)
-{
-    struct exec_engine *e = arg;
-    pthread_setname_np(pthread_self(), "exec-launcher");
-    struct af_error err;
-    if (exec_attach_thread_init(&home_fd, &err) < 0) {
-        af_log(AF_LOG_ERROR, EXEC_AREA, "launcher", "error=\"%s\"", err.text);
-        abort(); // only without CAP_SYS_ADMIN or /proc, which exec_setup has checked
-    }
-    struct exec_job *job;
-    while ((job = next_job(e)))
-        job->run(job);
-    close(home_fd);
-    return NULL;
+    queue(box, EXEC_LANE_ATTACH, run_attach, done);
 }

@@ -1,4 +1,4 @@
-// The jobs of the launcher thread.
+// The jobs that make a box, run on the lanes.
 //
 // Read next: launcher.c.
 #ifndef AF_EXEC_LAUNCHER_H
@@ -6,9 +6,11 @@
 
 #include "exec/engine_priv.h"
 
-// event: starts a box's bwrap on the launcher thread; launch->done is posted to `done`.
+// What a thread needs before it attaches views.
+void exec_launch_thread(void);
+// event: starts a box's bwrap; launch->done is posted to `done`.
 void exec_launch_start(struct exec_box *box, void (*done)(struct exec_post *));
-// event: checks the init and attaches the view on the launcher thread; likewise.
+// event: checks the init unless that was done, and attaches the view, if any; likewise.
 void exec_launch_attach(struct exec_box *box, void (*done)(struct exec_post *));
 
 #endif

@@ -19,6 +19,7 @@
 #include <sys/mman.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -212,6 +213,8 @@ CHILD_CODE static int child_main(void *arg)
     }
     for (size_t i = 0; e == 0 && i < spawn->keep_count; i++)
         e = raw(SYS_fcntl, spawn->keep_fds[i], F_SETFD, 0, 0);
+    if (e == 0 && spawn->nice)
+        e = raw(SYS_setpriority, PRIO_PROCESS, 0, spawn->nice, 0);
     if (e == 0)
         e = raw(SYS_execve, (long)spawn->path, (long)spawn->argv, (long)child->envp, 0);
     child->error = e;

@@ -51,6 +51,14 @@ struct mux_attachment {
 // RESOURCE_EXHAUSTED when no slot is free.
 int mux_view_attach(struct mux *mux, const char *id, struct mux_attachment *ret,
                     struct af_error *err);
+// A slot's uid for something that will run a sandbox which is not known yet; no view gets it until
+// it is attached as that uid, or released. RESOURCE_EXHAUSTED when no slot is free.
+int mux_uid_reserve(struct mux *mux, uid_t *ret_uid, struct af_error *err);
+void mux_uid_release(struct mux *mux, uid_t uid);
+// mux_view_attach in the slot of a reserved uid, which detaching then frees; 0: in any. On failure
+// the uid stays reserved.
+int mux_view_attach_as(struct mux *mux, const char *id, uid_t uid, struct mux_attachment *ret,
+                       struct af_error *err);
 // Takes the slot back: from now on its nodeids are stale. Its orphans are freed. No error when it
 // was not attached. Its commands must have ended.
 void mux_view_detach(struct mux *mux, const char *id);

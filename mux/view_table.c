@@ -199,7 +199,8 @@ static void publish(struct mux *mux, struct mux_view *view, struct attached *ent
     pthread_rwlock_unlock(&table->lock);
 }
 
-static int attach(struct mux *mux, const char *id, struct mux_attachment *ret, struct af_error *err)
+static int attach(struct mux *mux, const char *id, uint32_t reserved, struct mux_attachment *ret,
+                  struct af_error *err)
 {
     struct mux_view_table *table = mux->views;
     if (find_id(table, id)) // only changed under `change`
@@ -212,7 +213,7 @@ static int attach(struct mux *mux, const char *id, struct mux_attachment *ret, s
         free(entry);
         return -1;
     }
-    uint32_t slot = take_slot(table);
+    uint32_t slot = reserved ? reserved : take_slot(table);
     if (slot == 0) {
         free(entry);
         free_view(view);
@@ -232,16 +233,42 @@ static int attach(struct mux *mux, const char *id, struct mux_attachment *ret, s
     return 0;
 }
 
-int mux_view_attach(struct mux *mux, const char *id, struct mux_attachment *ret,
-                    struct af_error *err)
+int mux_view_attach_as(struct mux *mux, const char *id, uid_t uid, struct mux_attachment *ret,
+                       struct af_error *err)
 {
     AF_CHECK_MAGIC(mux, MUX_MAGIC);
     if (mux_check_sandbox_id(id, err) < 0)
         return -1;
     pthread_mutex_lock(&mux->views->change);
-    int rc = attach(mux, id, ret, err);
+    int rc = attach(mux, id, uid ? uid - mux->uid_base : 0, ret, err);
     pthread_mutex_unlock(&mux->views->change);
     return rc;
+}
+
+int mux_view_attach(struct mux *mux, const char *id, struct mux_attachment *ret,
+                    struct af_error *err)
+{
+    return mux_view_attach_as(mux, id, 0, ret, err);
+}
+
+int mux_uid_reserve(struct mux *mux, uid_t *ret_uid, struct af_error *err)
+{
+    AF_CHECK_MAGIC(mux, MUX_MAGIC);
+    pthread_mutex_lock(&mux->views->change);
+    uint32_t slot = take_slot(mux->views);
+    pthread_mutex_unlock(&mux->views->change);
+    if (slot == 0)
+        return af_error_set(err, AF_RESOURCE_EXHAUSTED, "all host uids are in use");
+    *ret_uid = mux->uid_base + slot;
+    return 0;
+}
+
+void mux_uid_release(struct mux *mux, uid_t uid)
+{
+    AF_CHECK_MAGIC(mux, MUX_MAGIC);
+    pthread_mutex_lock(&mux->views->change);
+    give_slot(mux->views, uid - mux->uid_base);
+    pthread_mutex_unlock(&mux->views->change);
 }
 
 // Nobody can open what has no name any more once its nodeids are stale.

@@ -178,6 +178,25 @@ struct exec_box *xt_box_try(struct xt *xt, const struct exec_box_spec *spec)
     return box;
 }
 
+void xt_box_begin(struct xt *xt, const struct exec_box_spec *spec)
+{
+    struct af_error err;
+    xt->started = xt->died = false;
+    xt->start_error.status = AF_OK;
+    if (exec_box_start(xt->engine, spec, on_started, on_died, xt, &xt->box, &err) < 0)
+        fail_msg("exec_box_start: %s", err.text);
+}
+
+void xt_box_adopt(struct xt *xt, struct exec_box *box, const struct exec_box_spec *spec)
+{
+    struct af_error err;
+    xt->started = xt->died = false;
+    xt->start_error.status = AF_OK;
+    if (exec_box_adopt(box, spec, on_started, on_died, xt, &err) < 0)
+        fail_msg("exec_box_adopt: %s", err.text);
+    wait_flag(&xt->started);
+}
+
 struct exec_box *xt_box_start(struct xt *xt, const char *id, uid_t uid)
 {
     const struct exec_box_spec spec = {.id = id, .view_path = xt->view, .uid = uid, .gid = uid};

@@ -63,6 +63,10 @@ void xt_engine_close(struct xt *xt);
 // Starts a box and waits; xt->start_error says how it went.
 struct exec_box *xt_box_try(struct xt *xt, const struct exec_box_spec *spec);
 struct exec_box *xt_box_start(struct xt *xt, const char *id, uid_t uid);
+// Starts xt->box and does not wait.
+void xt_box_begin(struct xt *xt, const struct exec_box_spec *spec);
+// Gives a box of a pool its sandbox and waits, as xt_box_try.
+void xt_box_adopt(struct xt *xt, struct exec_box *box, const struct exec_box_spec *spec);
 void xt_box_stop(struct xt *xt, struct exec_box *box);
 void xt_wait_died(struct xt *xt);
 

@@ -1,0 +1,150 @@
+// See boxes.h. Owns the pool. No locks of its own. Read next: exec/exec.h (pool).
+#include "api/boxes.h"
+
+#include "mux/base/cleanup.h"
+#include "mux/base/log.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define BOXES_MAGIC 0x424f5845
+
+struct boxes {
+    uint32_t magic;
+    struct mux *mux;
+    struct exec_engine *engine;
+    const struct af_config *config;
+    struct exec_pool *pool; // or NULL
+};
+
+// ---- the pool
+
+static int uid_take(void *arg, uid_t *ret_uid)
+{
+    const struct boxes *boxes = arg;
+    struct af_error err;
+    return mux_uid_reserve(boxes->mux, ret_uid, &err);
+}
+
+static void uid_give(void *arg, uid_t uid)
+{
+    const struct boxes *boxes = arg;
+    mux_uid_release(boxes->mux, uid);
+}
+
+static struct exec_limits limits_of(const struct af_config *config)
+{
+    return (struct exec_limits){.tmp_bytes = config->exec.tmp_bytes};
+}
+
+static int start_pool(struct boxes *boxes, struct af_error *err)
+{
+    const struct af_config *config = boxes->config;
+    // Members hold uids: a small range is for sandboxes.
+    unsigned size =
+        config->exec.pool < config->uid_count / 4 ? config->exec.pool : config->uid_count / 4;
+    if (size == 0 || config->exec.lazy)
+        return 0;
+    const struct exec_pool_options options = {
+        .size = size,
+        .rootfs = config->exec.rootfs,
+        .limits = limits_of(config),
+        .uid_take = uid_take,
+        .uid_give = uid_give,
+        .arg = boxes,
+    };
+    return exec_pool_new(boxes->engine, &options, &boxes->pool, err);
+}
+
+// ---- life
+
+int boxes_new(const struct boxes_options *options, struct boxes **ret, struct af_error *err)
+{
+    struct boxes *boxes = calloc(1, sizeof *boxes);
+    if (!boxes)
+        return af_error_errno(err, ENOMEM, "boxes");
+    boxes->magic = BOXES_MAGIC;
+    boxes->mux = options->mux;
+    boxes->engine = options->engine;
+    boxes->config = options->config;
+    if (start_pool(boxes, err) < 0) {
+        free(boxes);
+        return -1;
+    }
+    *ret = boxes;
+    return 0;
+}
+
+void boxes_free(struct boxes *boxes)
+{
+    if (!boxes)
+        return;
+    AF_CHECK_MAGIC(boxes, BOXES_MAGIC);
+    exec_pool_free(boxes->pool);
+    boxes->magic = 0;
+    free(boxes);
+}
+
+// ---- one start
+
+static int read_record(void *arg, const struct store_sandbox *record)
+{
+    struct box_plan *plan = arg;
+    (void)plan;
+    (void)record;
+    return 0;
+}
+
+int boxes_plan(struct boxes *boxes, const char *id, struct box_plan *plan, struct af_error *err)
+{
+    AF_CHECK_MAGIC(boxes, BOXES_MAGIC);
+    *plan = (struct box_plan){.lazy = boxes->config->exec.lazy};
+    if (mux_sandbox_get(boxes->mux, id, read_record, plan, err) < 0)
+        return -1;
+    if (asprintf(&plan->view_path, "%s/%s", boxes->config->mount, id) < 0) {
+        plan->view_path = NULL;
+        return af_error_errno(err, ENOMEM, "cannot start sandbox %s", id);
+    }
+    plan->member = exec_pool_take(boxes->pool, &plan->uid);
+    struct mux_attachment attachment;
+    if (mux_view_attach_as(boxes->mux, id, plan->uid, &attachment, err) < 0) {
+        if (plan->member) {
+            exec_pool_return(boxes->pool, plan->member);
+            plan->member = NULL;
+        }
+        free(AF_TAKE_PTR(plan->view_path));
+        return -1;
+    }
+    plan->uid = attachment.uid;
+    return 0;
+}
+
+int boxes_start(struct boxes *boxes, const char *id, struct box_plan *plan, exec_box_done done,
+                exec_box_died died, void *arg, struct exec_box **ret_box, struct af_error *err)
+{
+    AF_CHECK_MAGIC(boxes, BOXES_MAGIC);
+    const struct exec_box_spec spec = {
+        .id = id,
+        .view_path = plan->view_path,
+        .uid = plan->uid,
+        .gid = (gid_t)plan->uid,
+        .rootfs = boxes->config->exec.rootfs,
+        .limits = limits_of(boxes->config),
+    };
+    if (!plan->member)
+        return exec_box_start(boxes->engine, &spec, done, died, arg, ret_box, err);
+    if (exec_box_adopt(plan->member, &spec, done, died, arg, err) < 0)
+        return -1;
+    *ret_box = AF_TAKE_PTR(plan->member);
+    return 0;
+}
+
+bool boxes_drop(struct box_plan *plan, exec_box_stopped stopped, void *arg)
+{
+    free(AF_TAKE_PTR(plan->view_path));
+    struct exec_box *member = AF_TAKE_PTR(plan->member);
+    if (member)
+        exec_box_stop(member, stopped, arg);
+    return member != NULL;
+}

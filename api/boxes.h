@@ -1,0 +1,47 @@
+// Which box a sandbox gets: one of the pool, or a new one, with what its record and the
+// configuration say.
+//
+// The only place that knows both the host uids of views (mux) and the boxes that run under them
+// (exec). A box of the pool brings its uid along, and the view is attached as that uid: so what a
+// sandbox has written belongs to it whichever box it gets.
+// Threads: any; steps of one sandbox come one after the other (the runner sees to that). Errors: -1
+// with *err set. Read next: boxes.c, runner.c.
+#ifndef AF_API_BOXES_H
+#define AF_API_BOXES_H
+
+#include "api/config.h"
+#include "exec/exec.h"
+#include "mux/sandbox.h"
+
+struct boxes;
+
+struct boxes_options {
+    struct mux *mux;                // borrowed
+    struct exec_engine *engine;     // borrowed
+    const struct af_config *config; // borrowed
+};
+
+// Starts the pool, in the background.
+int boxes_new(const struct boxes_options *options, struct boxes **ret, struct af_error *err);
+// Before the engine is freed, after the last sandbox has ended. NULL is allowed.
+void boxes_free(struct boxes *boxes);
+
+// Everything that one start needs. Zeroed: nothing.
+struct box_plan {
+    struct exec_box *member; // of the pool, not yet adopted; NULL: none
+    char *view_path;
+    uid_t uid;
+    bool lazy; // no box until there is a command
+};
+
+// Reads the record, takes a box from the pool where one fits, and attaches the view. On failure
+// nothing is attached, and the plan is as good as zeroed.
+int boxes_plan(struct boxes *boxes, const char *id, struct box_plan *plan, struct af_error *err);
+// Starts the planned box; does not block. On failure the plan has still to be dropped.
+int boxes_start(struct boxes *boxes, const char *id, struct box_plan *plan, exec_box_done done,
+                exec_box_died died, void *arg, struct exec_box **ret_box, struct af_error *err);
+// Ends what a plan holds, but for the attached view. `stopped` comes when its box is gone: then
+// true is returned. Else there is none. The plan may be dropped after a start that worked.
+bool boxes_drop(struct box_plan *plan, exec_box_stopped stopped, void *arg);
+
+#endif
