@@ -445,9 +445,11 @@ def readme_session():
 
 
 def settled(text, home):
-    """Without what is different each time: ids, times, the home directory, the daemon's log."""
+    """Without what is different each time: ids, times, the home directory, the daemon's log, and
+    which box of the pool came first (slot and uid of a view)."""
     text = re.sub(r"^level=.*\n", "", text.replace(str(home), "/root"), flags=re.M)
     text = re.sub(r"sb_[0-9a-z]{26}", "sb_ID", text)
+    text = re.sub(r"(running +)\d+  20000\d", r"\1N  UID", text)
     return re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "WHEN", text)
 
 
