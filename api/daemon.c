@@ -227,8 +227,8 @@ static int add_methods(struct net_server *server, bool reflection, struct af_err
     } tables[] = {
         {codebase_methods, codebase_methods_count}, {sandbox_methods, sandbox_methods_count},
         {exec_methods, exec_methods_count},         {inspect_methods, inspect_methods_count},
-        {tree_methods, tree_methods_count},         {session_methods, session_methods_count},
-        {health_methods, health_methods_count},
+        {fsck_methods, fsck_methods_count},         {tree_methods, tree_methods_count},
+        {session_methods, session_methods_count},   {health_methods, health_methods_count},
     };
     for (size_t i = 0; i < AF_ARRAY_LEN(tables); i++)
         if (net_server_add_methods(server, tables[i].methods, tables[i].count, err) < 0)

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 // What an edit means for one file's content.
@@ -122,9 +123,10 @@ static int cut_stale(int fd, uint64_t size)
 static int open_own(struct mux_op *op, const struct mux_edit *edit, const struct change *change,
                     const struct mux_record *record, struct mux_body *body)
 {
-    int rc = store_blob_open(op->mux->store, record->inode.blob, &body->blob);
+    int rc =
+        store_blob_open_sized(op->mux->store, record->inode.blob, change->old_size, &body->blob);
     if (rc < 0)
-        return rc;
+        return rc == -ENOENT ? -EIO : rc;
     bool gap = edit->data ? edit->offset > change->old_size : change->new_size > change->old_size;
     body->cut = change->new_size < change->old_size;
     if (gap)
@@ -164,11 +166,24 @@ static bool changes_nothing(const struct mux_edit *edit, const struct change *ch
     return edit->space != MUX_SPACE_RESERVE || !own;
 }
 
+// The file gets as many bytes as its record will say, as a hole where nothing was written: one that
+// has fewer has lost its end, and reading it is an error.
+static int extend(int fd, uint64_t size)
+{
+    struct stat st;
+    if (fstat(fd, &st) < 0)
+        return -errno;
+    return (uint64_t)st.st_size < size && ftruncate(fd, (off_t)size) < 0 ? -errno : 0;
+}
+
 static int fill(int fd, const struct mux_edit *edit, const struct change *change)
 {
+    int rc = 0;
     if (edit->data)
-        return write_all(fd, edit->data, (size_t)edit->len, edit->offset);
-    return edit->space != MUX_SPACE_NONE ? set_space(fd, edit, change) : 0;
+        rc = write_all(fd, edit->data, (size_t)edit->len, edit->offset);
+    else if (edit->space != MUX_SPACE_NONE)
+        rc = set_space(fd, edit, change);
+    return rc == 0 ? extend(fd, change->new_size) : rc;
 }
 
 int mux_body_change(struct mux_op *op, const struct mux_edit *edit, struct mux_record *record,

@@ -79,13 +79,16 @@ static int copy_content(int from, int to, uint64_t bytes)
         return -errno;
     if (ioctl(to, FICLONE, from) == 0)
         return (uint64_t)st.st_size > bytes && ftruncate(to, (off_t)bytes) < 0 ? -errno : 0;
-    return copy_extents(from, to, (uint64_t)st.st_size < bytes ? st.st_size : (off_t)bytes);
+    if ((uint64_t)st.st_size < bytes)
+        return -EIO; // cut since it was opened
+    int rc = copy_extents(from, to, (off_t)bytes);
+    return rc == 0 && ftruncate(to, (off_t)bytes) < 0 ? -errno : rc; // a hole at the end
 }
 
 int mux_copy_blob(struct mux *mux, uint64_t source, uint64_t bytes, struct mux_copy *ret)
 {
     struct store_blob *from, *to;
-    int rc = store_blob_open(mux->store, source, &from);
+    int rc = store_blob_open_sized(mux->store, source, bytes, &from);
     if (rc < 0)
         return rc;
     rc = store_blob_new(mux->store, &to);

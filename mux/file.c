@@ -41,7 +41,7 @@ int mux_file_open_inode(struct store *store, const struct store_inode *inode, st
     if (inline_len > 0)
         memcpy(file->inline_data, inode->inline_data, inline_len);
     if (inode->content == STORE_CONTENT_BLOB) {
-        int rc = store_blob_open(store, inode->blob, &file->blob);
+        int rc = store_blob_open_sized(store, inode->blob, inode->size, &file->blob);
         if (rc < 0)
             return rc;
     }
@@ -76,7 +76,7 @@ static int open_once(struct store *store, mux_file_load_fn load, const char *id,
     }
     rc = mux_file_open_inode(store, &inode, ret);
     store_read_end(txn);
-    *ret_stale = rc == -ENOENT;
+    *ret_stale = rc == -ENOENT || rc == -EIO; // replaced, or cut, since the record was read
     if (rc == -EISDIR || rc == -EINVAL)
         return af_error_set(err, AF_INVALID_ARGUMENT,
                             "'%.*s' is %s; only regular files can be read",
@@ -153,7 +153,7 @@ ssize_t mux_file_read(struct mux_file *file, void *buf, size_t size, uint64_t of
             break;
         got += (size_t)n;
     }
-    memset((char *)buf + got, 0, size - got); // bytes past the blob's end read as zeros
+    memset((char *)buf + got, 0, size - got); // cut since it was opened, by its own sandbox
     return (ssize_t)size;
 }
 

@@ -30,7 +30,7 @@ static int read_blob(struct mux *mux, const struct mux_node *node, size_t size, 
                      struct mux_read *ret)
 {
     struct store_blob *blob;
-    int rc = store_blob_open(mux->store, node->blob, &blob);
+    int rc = store_blob_open_sized(mux->store, node->blob, node->size, &blob);
     if (rc < 0)
         return rc;
     *ret = (struct mux_read){
@@ -110,8 +110,10 @@ static int read_private(struct mux_op *op, uint64_t nodeid, size_t size, off_t o
         *ret = (struct mux_read){.fd = -1};
         return 0;
     }
-    if (node.content == STORE_CONTENT_BLOB)
-        return read_blob(op->mux, &node, size, offset, ret);
+    if (node.content == STORE_CONTENT_BLOB) {
+        rc = read_blob(op->mux, &node, size, offset, ret);
+        return rc == -ENOENT ? -EIO : rc;
+    }
     rc = mux_op_read(op);
     if (rc == 0)
         rc = mux_resolve_inode(op->txn, mux_op_layers(op), node.fid, &inode, NULL);

@@ -90,8 +90,9 @@ static int check_readable(const struct mux_node *node)
 static int open_node(struct mux *mux, const struct mux_node *node, struct content *ret)
 {
     *ret = (struct content){.size = node->size, .kind = (enum store_content)node->content};
-    return ret->kind == STORE_CONTENT_BLOB ? store_blob_open(mux->store, node->blob, &ret->blob)
-                                           : 0;
+    return ret->kind == STORE_CONTENT_BLOB
+               ? store_blob_open_sized(mux->store, node->blob, node->size, &ret->blob)
+               : 0;
 }
 
 static int open_content(struct mux *mux, uint64_t nodeid, struct content *ret)

@@ -9,26 +9,27 @@
 // Read next: blob_record.c, durability.c.
 #include "mux/store/store_priv.h"
 
+#include "mux/base/log.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include <utlist.h>
 
-#define BLOB_NAME_MAX 32
+#define DAMAGE_LOGGED_MAX 100 // lines in the log since the start
 
-static void new_name(uint64_t id, char name[BLOB_NAME_MAX])
+void store_blob_path(uint64_t id, bool fresh, char path[STORE_BLOB_PATH_MAX])
 {
-    snprintf(name, BLOB_NAME_MAX, "%016" PRIx64, id);
-}
-
-static void blob_name(uint64_t id, char name[BLOB_NAME_MAX])
-{
-    snprintf(name, BLOB_NAME_MAX, "%02x/%016" PRIx64, (unsigned)(id & 0xff), id);
+    if (fresh)
+        snprintf(path, STORE_BLOB_PATH_MAX, "%016" PRIx64, id);
+    else
+        snprintf(path, STORE_BLOB_PATH_MAX, "%02x/%016" PRIx64, (unsigned)(id & 0xff), id);
 }
 
 // ---- the table of open blobs, under blobs.lock
@@ -129,9 +130,10 @@ static int add_open(struct store *store, uint64_t id, int fd, bool fresh, struct
 
 // ---- files
 
-// Opens below a folder, through no symlink.
+// Opens below a folder, through no symlink, waiting for nobody: a FIFO would be one.
 static int open_once(int dir_fd, const char *name, int flags)
 {
+    flags |= O_NONBLOCK;
     struct open_how how = {
         .flags = (uint64_t)(flags | O_CLOEXEC | O_NOFOLLOW),
         .mode = flags & O_CREAT ? 0600 : 0,
@@ -140,15 +142,33 @@ static int open_once(int dir_fd, const char *name, int flags)
     long fd = syscall(SYS_openat2, dir_fd, name, &how, sizeof how);
     if (fd < 0 && (errno == ENOSYS || errno == EPERM)) // an old kernel, or a filter before us
         fd = openat(dir_fd, name, flags | O_CLOEXEC | O_NOFOLLOW, 0600);
-    return fd < 0 ? -errno : (int)fd;
+    if (fd >= 0)
+        return (int)fd;
+    // What is there is no file of ours.
+    return errno == ELOOP || errno == ENXIO || errno == EISDIR ? -EIO : -errno;
+}
+
+int store_open_regular(int dir_fd, const char *name, int flags)
+{
+    struct stat st;
+    int fd = open_once(dir_fd, name, flags);
+    if (fd < 0)
+        return fd;
+    int rc = fstat(fd, &st) < 0 ? -errno : S_ISREG(st.st_mode) ? 0 : -EIO;
+    if (rc == 0 && fcntl(fd, F_SETFL, 0) < 0) // io_uring takes O_NONBLOCK as a wish
+        rc = -errno;
+    if (rc == 0)
+        return fd;
+    close(fd);
+    return rc;
 }
 
 static int open_file(struct store *store, int dir_fd, const char *name, int flags)
 {
-    int fd = open_once(dir_fd, name, flags);
+    int fd = store_open_regular(dir_fd, name, flags);
     if (fd == -EMFILE || fd == -ENFILE) {
         close_unused(store, 0);
-        fd = open_once(dir_fd, name, flags);
+        fd = store_open_regular(dir_fd, name, flags);
     }
     return fd;
 }
@@ -159,8 +179,8 @@ int store_blob_new(struct store *store, struct store_blob **ret)
     int rc = store_new_id(store, &id);
     if (rc < 0)
         return rc;
-    char name[BLOB_NAME_MAX];
-    new_name(id, name);
+    char name[STORE_BLOB_PATH_MAX];
+    store_blob_path(id, true, name);
     int fd = open_file(store, store->new_fd, name, O_RDWR | O_CREAT | O_EXCL);
     if (fd < 0)
         return fd;
@@ -173,9 +193,9 @@ int store_blob_new(struct store *store, struct store_blob **ret)
 // It may move from new/ to blobs/ between two looks.
 static int open_existing(struct store *store, uint64_t id)
 {
-    char settled[BLOB_NAME_MAX], fresh[BLOB_NAME_MAX];
-    blob_name(id, settled);
-    new_name(id, fresh);
+    char settled[STORE_BLOB_PATH_MAX], fresh[STORE_BLOB_PATH_MAX];
+    store_blob_path(id, false, settled);
+    store_blob_path(id, true, fresh);
     int fd = open_file(store, store->blobs_fd, settled, O_RDWR);
     if (fd == -ENOENT)
         fd = open_file(store, store->new_fd, fresh, O_RDWR);
@@ -197,6 +217,35 @@ int store_blob_open(struct store *store, uint64_t id, struct store_blob **ret)
     }
     int fd = open_existing(store, id);
     return fd < 0 ? fd : add_open(store, id, fd, false, ret);
+}
+
+int store_blob_check(struct store_blob *blob, uint64_t size)
+{
+    struct store *store = blob->store;
+    struct stat st;
+    if (fstat(blob->fd, &st) < 0)
+        return -errno;
+    if ((uint64_t)st.st_size >= size)
+        return 0;
+    if (atomic_fetch_add(&store->blobs.damaged, 1) < DAMAGE_LOGGED_MAX)
+        af_log(AF_LOG_ERROR, "store", "content has lost its end: stop the daemon and run fsck",
+               "blob=%" PRIu64 " bytes=%" PRIu64 " expected=%" PRIu64, blob->id,
+               (uint64_t)st.st_size, size);
+    return -EIO;
+}
+
+int store_blob_open_sized(struct store *store, uint64_t id, uint64_t size, struct store_blob **ret)
+{
+    struct store_blob *blob;
+    int rc = store_blob_open(store, id, &blob);
+    if (rc < 0)
+        return rc;
+    rc = store_blob_check(blob, size);
+    if (rc < 0)
+        store_blob_release(blob);
+    else
+        *ret = blob;
+    return rc;
 }
 
 void store_blob_release(struct store_blob *blob)
@@ -226,8 +275,8 @@ void store_blob_discard(struct store_blob *blob)
         unhash(store, blob); // nobody can open or record it from now on
     pthread_mutex_unlock(&store->blobs.lock);
     if (unlinks) {
-        char name[BLOB_NAME_MAX];
-        new_name(blob->id, name);
+        char name[STORE_BLOB_PATH_MAX];
+        store_blob_path(blob->id, true, name);
         unlinkat(store->new_fd, name, 0);
     }
     store_blob_release(blob);
@@ -245,9 +294,9 @@ uint64_t store_blob_id(const struct store_blob *blob)
 
 int store_blob_unlink(struct store *store, uint64_t id)
 {
-    char settled[BLOB_NAME_MAX], fresh[BLOB_NAME_MAX];
-    blob_name(id, settled);
-    new_name(id, fresh);
+    char settled[STORE_BLOB_PATH_MAX], fresh[STORE_BLOB_PATH_MAX];
+    store_blob_path(id, false, settled);
+    store_blob_path(id, true, fresh);
     struct store_blob *victim = NULL;
     pthread_mutex_lock(&store->blobs.lock);
     struct store_blob *blob = find_open(store, id);

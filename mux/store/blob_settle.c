@@ -20,9 +20,9 @@
 
 static void move_in(struct store *store, uint64_t id)
 {
-    char from[32], to[32];
-    snprintf(from, sizeof from, "%016" PRIx64, id);
-    snprintf(to, sizeof to, "%02x/%016" PRIx64, (unsigned)(id & 0xff), id);
+    char from[STORE_BLOB_PATH_MAX], to[STORE_BLOB_PATH_MAX];
+    store_blob_path(id, true, from);
+    store_blob_path(id, false, to);
     renameat(store->new_fd, from, store->blobs_fd, to);
 }
 
@@ -96,9 +96,12 @@ static int sweep_one(struct store_txn *txn, const char *name, uint64_t id, bool 
     if (recorded < 0 || queued < 0)
         return recorded < 0 ? recorded : queued;
     if (!is_synced) {
-        AF_CLEANUP_FD int fd =
-            recorded ? openat(store->new_fd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW) : -1;
-        return recorded && (fd < 0 || fdatasync(fd) < 0) ? -errno : 0;
+        AF_CLEANUP_FD int fd = recorded ? store_open_regular(store->new_fd, name, O_RDWR) : -1;
+        if (fd == -EIO) // something else stands in its place: reading it will fail, not the start
+            return 0;
+        if (recorded && fd < 0)
+            return fd;
+        return recorded && fdatasync(fd) < 0 ? -errno : 0;
     }
     if (recorded)
         move_in(store, id);
@@ -142,18 +145,25 @@ static unsigned default_max(void)
     return limit.rlim_cur / 4 < 65536 ? (unsigned)(limit.rlim_cur / 4) : 65536;
 }
 
-int store_blobs_open(struct store *store, struct af_error *err)
+int store_blobs_open_folders(struct store *store)
 {
     if (store->blobs.max == 0)
         store->blobs.max = default_max();
+    int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW;
+    if ((store->blobs_fd = openat(store->dir_fd, "blobs", flags)) < 0 ||
+        (store->new_fd = openat(store->dir_fd, "new", flags)) < 0)
+        return -errno;
+    return 0;
+}
+
+int store_blobs_open(struct store *store, struct af_error *err)
+{
     int rc = 0;
     if ((mkdirat(store->dir_fd, "blobs", 0700) < 0 && errno != EEXIST) ||
         (mkdirat(store->dir_fd, "new", 0700) < 0 && errno != EEXIST))
         rc = -errno;
-    int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW;
-    if (rc == 0 && ((store->blobs_fd = openat(store->dir_fd, "blobs", flags)) < 0 ||
-                    (store->new_fd = openat(store->dir_fd, "new", flags)) < 0))
-        rc = -errno;
+    if (rc == 0)
+        rc = store_blobs_open_folders(store);
     bool made = false;
     for (unsigned i = 0; rc == 0 && i < 256; i++) {
         char name[4];

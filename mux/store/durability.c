@@ -77,7 +77,13 @@ int store_synced_open(struct store *store, int dir_fd, struct af_error *err)
                             "%s is no state directory of this program (no store/synced.meta in "
                             "it); it was left untouched",
                             store->dir);
-    if (rc == -EUCLEAN || (rc == 0 && !copy_is_sound(&copy)))
+    bool damaged = rc == -EUCLEAN || (rc == 0 && !copy_is_sound(&copy));
+    if (damaged && store->fsck_only) { // which says so, and makes it again
+        sidefile_close(&store->sync.file);
+        store->synced_damaged = true;
+        return 0;
+    }
+    if (damaged)
         return af_error_set(err, AF_DATA_LOSS,
                             "%s/store/synced.meta is damaged: restore the directory from a backup",
                             store->dir);

@@ -4,6 +4,7 @@
 // sync point, and only then the first write. A directory of another schema version, or of another
 // program, is left as it is: the lock file made for it is removed again. Errors: an af_error.
 // Read next: txn.c.
+#include "mux/store/fsck.h"
 #include "mux/store/store_priv.h"
 
 #include "mux/base/clock.h"
@@ -307,7 +308,9 @@ static int open_store(struct store *store, struct af_error *err)
         return -1;
     int rc = open_databases(store, false);
     if (rc == 0)
-        rc = store_ids_open(store, store->store_fd, FIRST_ID);
+        rc = store_ids_open(store, store->store_fd, 0);
+    if (store->fsck_only && (rc == -EUCLEAN || rc == -ENOENT))
+        rc = 0; // the counter's: fsck says so, and makes it again
     return rc < 0 ? af_error_errno(err, rc, "cannot read the store in %s", store->dir) : 0;
 }
 
@@ -401,6 +404,37 @@ int store_open(const struct store_options *options, struct store **ret, struct a
     return 0;
 }
 
+int store_open_for_fsck(const char *dir, bool repair, struct store **ret, struct af_error *err)
+{
+    struct store_options options = {.dir = dir, .must_exist = true};
+    struct store *store = new_store(&options);
+    if (!store)
+        return af_error_errno(err, ENOMEM, "store");
+    bool made_lock = false;
+    store->fsck_only = true;
+    store->read_only = !repair;
+    int rc = open_directory(store, &options, err);
+    if (rc == 0)
+        rc = take_lock(store, &made_lock, err);
+    if (rc == 0)
+        rc = open_store(store, err);
+    if (rc == 0)
+        rc = write_pid(store, err);
+    if (rc == 0 && (rc = store_blobs_open_folders(store)) < 0)
+        af_error_errno(err, rc, "cannot use the blobs in %s", dir);
+    // As at any start: what the last run left unsynced is pinned before anything is written.
+    if (rc == 0 && repair && (rc = store_sync_point(store, UINT64_MAX, true)) < 0)
+        af_error_errno(err, rc, "cannot sync the store in %s", dir);
+    if (rc < 0) {
+        if (made_lock)
+            unlinkat(store->dir_fd, "lock", 0);
+        free_store(store);
+        return -1;
+    }
+    *ret = store;
+    return 0;
+}
+
 void store_close(struct store *store)
 {
     if (!store)
@@ -408,7 +442,8 @@ void store_close(struct store *store)
     AF_CHECK_MAGIC(store, STORE_MAGIC);
     store_background_stop(store);
     // When it fails, the next start finds what a kill -9 leaves.
-    store_sync_point(store, atomic_load(&store->last_txn), true);
+    if (!store->read_only)
+        store_sync_point(store, atomic_load(&store->last_txn), true);
     free_store(store);
 }
 

@@ -16,7 +16,7 @@ int store_ids_open(struct store *store, int store_dir, uint64_t first)
 {
     uint64_t next;
     int rc = sidefile_open(store_dir, "ids", &store->ids.file, &next, sizeof next);
-    if (rc == -ENOENT) {
+    if (rc == -ENOENT && first != 0) {
         rc = sidefile_create(store_dir, "ids", &first, sizeof first);
         if (rc == 0)
             rc = sidefile_open(store_dir, "ids", &store->ids.file, &next, sizeof next);
@@ -24,6 +24,25 @@ int store_ids_open(struct store *store, int store_dir, uint64_t first)
     if (rc < 0)
         return rc;
     store->ids.next = store->ids.limit = next;
+    return 0;
+}
+
+int store_ids_restart(struct store *store, uint64_t next)
+{
+    struct sidefile made;
+    uint64_t check;
+    if (next > ID_MAX)
+        return -ENOSPC;
+    int rc = sidefile_create(store->store_fd, "ids", &next, sizeof next);
+    if (rc == 0)
+        rc = sidefile_open(store->store_fd, "ids", &made, &check, sizeof check);
+    if (rc < 0)
+        return rc;
+    pthread_mutex_lock(&store->ids.lock);
+    sidefile_close(&store->ids.file);
+    store->ids.file = made;
+    store->ids.next = store->ids.limit = next;
+    pthread_mutex_unlock(&store->ids.lock);
     return 0;
 }
 

@@ -12,6 +12,11 @@ static size_t slot_of(const struct idset *set, uint64_t id)
     return at;
 }
 
+bool idset_has(const struct idset *set, uint64_t id)
+{
+    return set->capacity > 0 && set->slots[slot_of(set, id)] == id;
+}
+
 int idset_reserve(struct idset *set, size_t more)
 {
     size_t capacity = set->capacity ? set->capacity : 64;

@@ -13,6 +13,7 @@ struct idset {
     size_t count;
 };
 
+bool idset_has(const struct idset *set, uint64_t id);
 int idset_add(struct idset *set, uint64_t id);
 int idset_merge(struct idset *into, const struct idset *from);
 // Makes room, so that `more` additions cannot fail.

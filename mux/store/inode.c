@@ -10,7 +10,7 @@
 
 #define INODE_VALUE_MAX (sizeof(struct value_inode) + 255 + 65536)
 
-static int decode(MDB_val value, uint64_t layer, uint64_t fid, struct store_inode *ret)
+int store_inode_decode(MDB_val value, uint64_t layer, uint64_t fid, struct store_inode *ret)
 {
     struct value_inode v;
     if (value.mv_size < sizeof v)
@@ -51,7 +51,7 @@ int store_inode_get(struct store_txn *txn, uint64_t layer, uint64_t fid, struct 
     struct key_inode key = key_of_inode(layer, fid);
     MDB_val value;
     int rc = store_get(txn, STORE_DBI_INODE, store_val(&key, sizeof key), &value);
-    return rc < 0 ? rc : decode(value, layer, fid, ret);
+    return rc < 0 ? rc : store_inode_decode(value, layer, fid, ret);
 }
 
 int store_inode_find(struct store_txn *txn, const uint64_t *layers, size_t count, uint64_t fid,
@@ -273,7 +273,7 @@ static int pass_inode(void *arg, uint64_t fid, MDB_val value)
 {
     struct inode_walk *walk = arg;
     struct store_inode inode;
-    int rc = decode(value, walk->layer, fid, &inode);
+    int rc = store_inode_decode(value, walk->layer, fid, &inode);
     return rc < 0 ? rc : walk->fn(walk->arg, &inode);
 }
 

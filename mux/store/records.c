@@ -75,7 +75,7 @@ int store_codebase_put(struct store_txn *txn, const struct store_codebase *c)
                      store_val(bytes, sizeof v + v.name_len + v.owner_len));
 }
 
-static int decode_codebase(MDB_val key, MDB_val value, struct store_codebase *ret)
+int store_codebase_decode(MDB_val key, MDB_val value, struct store_codebase *ret)
 {
     struct value_codebase v;
     if (value.mv_size < sizeof v)
@@ -104,7 +104,7 @@ int store_codebase_get(struct store_txn *txn, const char *id, struct store_codeb
 {
     MDB_val value;
     int rc = store_get(txn, STORE_DBI_CODEBASE, id_key(id), &value);
-    return rc < 0 ? rc : decode_codebase(id_key(id), value, ret);
+    return rc < 0 ? rc : store_codebase_decode(id_key(id), value, ret);
 }
 
 int store_codebase_del(struct store_txn *txn, const char *id)
@@ -121,7 +121,7 @@ static int pass_codebase(void *arg, MDB_val key, MDB_val value)
 {
     struct codebase_walk *walk_arg = arg;
     struct store_codebase codebase;
-    int rc = decode_codebase(key, value, &codebase);
+    int rc = store_codebase_decode(key, value, &codebase);
     return rc < 0 ? rc : walk_arg->fn(walk_arg->arg, &codebase);
 }
 
@@ -210,7 +210,7 @@ static int decode_rules(const uint8_t **p, const uint8_t *end, size_t n, struct 
     return 0;
 }
 
-static int decode_sandbox(MDB_val key, MDB_val value, struct store_sandbox *ret)
+int store_sandbox_decode(MDB_val key, MDB_val value, struct store_sandbox *ret)
 {
     struct value_sandbox v;
     const uint8_t *p = value.mv_data, *end = p + value.mv_size;
@@ -267,7 +267,7 @@ int store_sandbox_get(struct store_txn *txn, const char *id, struct store_sandbo
 {
     MDB_val value;
     int rc = store_get(txn, STORE_DBI_SANDBOX, id_key(id), &value);
-    return rc < 0 ? rc : decode_sandbox(id_key(id), value, ret);
+    return rc < 0 ? rc : store_sandbox_decode(id_key(id), value, ret);
 }
 
 void store_sandbox_free_rules(struct store_sandbox *sandbox)
@@ -291,7 +291,7 @@ static int pass_sandbox(void *arg, MDB_val key, MDB_val value)
 {
     struct sandbox_walk *walk_arg = arg;
     struct store_sandbox sandbox;
-    int rc = decode_sandbox(key, value, &sandbox);
+    int rc = store_sandbox_decode(key, value, &sandbox);
     if (rc < 0)
         return rc;
     rc = walk_arg->fn(walk_arg->arg, &sandbox);

@@ -150,7 +150,7 @@ int store_layer_entries(struct store_txn *txn, uint64_t layer,
 enum store_content {
     STORE_CONTENT_NONE = 0,   // directory, fifo, socket, empty file
     STORE_CONTENT_INLINE = 1, // file content or symlink target inside the record
-    STORE_CONTENT_BLOB = 2,   // blob; bytes past the blob file's end read as zeros
+    STORE_CONTENT_BLOB = 2,   // blob; its file has at least `size` bytes, holes included
 };
 
 struct store_inode {
@@ -233,8 +233,12 @@ struct store_blob; // an open blob: counted, shared by its users, kept in a boun
 // A new empty blob file, not yet recorded anywhere: a crash before the transaction that first
 // refers to it leaves nothing behind (swept at the next start).
 int store_blob_new(struct store *store, struct store_blob **ret);
-// An existing one. -ENOENT, -EMFILE, -EIO.
+// An existing one. -ENOENT, -EMFILE; -EIO also when its file is no regular file.
 int store_blob_open(struct store *store, uint64_t id, struct store_blob **ret);
+// One that must have `size` bytes, as its record says: a file that lost its end is -EIO, never
+// zeros.
+int store_blob_open_sized(struct store *store, uint64_t id, uint64_t size, struct store_blob **ret);
+int store_blob_check(struct store_blob *blob, uint64_t size);
 void store_blob_release(struct store_blob *blob);
 // Unlinks a new blob that no record will refer to; releases the handle.
 void store_blob_discard(struct store_blob *blob);

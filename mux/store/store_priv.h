@@ -70,6 +70,9 @@ struct store_blob {
 struct store {
     uint32_t magic;
     char *dir;
+    bool fsck_only;      // opened for fsck: no background thread, nothing swept
+    bool read_only;      // and nothing written
+    bool synced_damaged; // found so by fsck
     int dir_fd, store_fd, blobs_fd, new_fd, lock_fd;
     uint32_t page_bytes;
     uint64_t map_bytes;
@@ -95,7 +98,8 @@ struct store {
         struct store_blob *lru; // utlist head of blobs with refs 0
         unsigned open, max;
         struct idset fresh; // first referred to by a commit since the last sync point: in new/
-        struct idset dirty; // recorded again since: their data may have changed
+        _Atomic unsigned damaged; // seen since the start
+        struct idset dirty;       // recorded again since: their data may have changed
     } blobs;
 
     struct {
@@ -144,10 +148,19 @@ int store_del(struct store_txn *txn, enum store_dbi dbi, MDB_val key);
 // Keeps the first error of a write for store_commit. Returns rc.
 int store_keep_error(struct store_txn *txn, int rc);
 
+// entry.c: a name's place in its directory
+uint64_t store_name_hash(const struct store *store, const char *name, size_t len);
+// inode.c, records.c: -EUCLEAN when the value is none
+int store_inode_decode(MDB_val value, uint64_t layer, uint64_t fid, struct store_inode *ret);
+int store_codebase_decode(MDB_val key, MDB_val value, struct store_codebase *ret);
+int store_sandbox_decode(MDB_val key, MDB_val value, struct store_sandbox *ret);
+
 // env.c
 int store_refuse_schema(const struct store *store, uint64_t found, struct af_error *err);
 // ids.c
+// A missing file is made when `first` is not 0.
 int store_ids_open(struct store *store, int store_dir, uint64_t first);
+int store_ids_restart(struct store *store, uint64_t next); // for a repair
 // durability.c
 int store_synced_open(struct store *store, int dir_fd, struct af_error *err);
 // Makes a sync point unless one covers the transaction `at_least` already. with_data: also of
@@ -168,7 +181,13 @@ int store_gc_unlink(struct store *store);
 // layer.c: layers of imports that a crash interrupted.
 int store_layers_drop_pending(struct store *store);
 // blob.c
+#define STORE_BLOB_PATH_MAX 32
+// Where its file is, in new/ or in blobs/.
+void store_blob_path(uint64_t id, bool fresh, char path[STORE_BLOB_PATH_MAX]);
+// A file of the store's own, opened without waiting for anything: -EIO unless it is a regular file.
+int store_open_regular(int dir_fd, const char *name, int flags);
 // blob_settle.c
+int store_blobs_open_folders(struct store *store);
 int store_blobs_open(struct store *store, struct af_error *err);
 // The files in new/ that a former run left; before and after this run's first sync point.
 int store_blobs_sweep(struct store *store, bool is_synced);

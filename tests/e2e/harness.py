@@ -100,6 +100,7 @@ class Daemon:
         self.env = env
         self.process = None
         self.log = None
+        self.may_be_damaged = False  # the test itself spoils the state directory
 
     def command(self):
         """The argument vector that start() runs."""
@@ -124,7 +125,7 @@ class Daemon:
             ready, _, _ = select.select([self.process.stdout], [], [], max(left, 0))
             chunk = os.read(self.process.stdout.fileno(), 4096) if ready else b""
             if not chunk:
-                self.kill()
+                self.kill(check=False)
                 raise RuntimeError(f"agentfensed did not get ready: {self.log_text()}")
             seen += chunk
         return self
@@ -149,14 +150,29 @@ class Daemon:
             self.kill()
             raise RuntimeError(f"agentfensed did not stop: {self.log_text()}")
         self._close()
+        self.check_state()
         return code
 
-    def kill(self):
+    def kill(self, check=True):
         """SIGKILL, as a crash."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
             self._close()
+            if check:
+                self.check_state()
+
+    def fsck(self, *args):
+        """Offline fsck of the state directory; returns the finished process."""
+        argv = [str(BIN / "agentfense-fsctl"), "fsck", *args, str(self.state)]
+        return subprocess.run(argv, capture_output=True, text=True, check=False, env=self.env)
+
+    def check_state(self):
+        """After every stop and every kill -9: the store that is left has no damage."""
+        if self.may_be_damaged or not (self.state / "store").exists():
+            return
+        done = self.fsck()
+        assert done.returncode == 0, f"fsck: {done.returncode}\n{done.stdout}{done.stderr}"
 
     def _close(self):
         self.process.stdout.close()

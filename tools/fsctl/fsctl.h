@@ -16,9 +16,11 @@ struct fsctl {
     struct af_client *client;
     FILE *out;
     bool json, colour, utf8;
-    bool all;       // tree --all
-    uint32_t depth; // tree --depth; 0: no limit
-    int argc;       // of the command's own arguments
+    bool all;          // tree --all
+    uint32_t depth;    // tree --depth; 0: no limit
+    bool repair, deep; // fsck's
+    int exit_code;     // of fsck
+    int argc;          // of the command's own arguments
     char **argv;
 };
 
@@ -34,6 +36,8 @@ int fsctl_tree(struct fsctl *ctl, struct af_error *err);
 int fsctl_stat(struct fsctl *ctl, struct af_error *err);
 int fsctl_explain(struct fsctl *ctl, struct af_error *err);
 int fsctl_diff(struct fsctl *ctl, struct af_error *err);
+#define FSCTL_FSCK_FAILED 8 // exit code: the check could not be done
+int fsctl_fsck(struct fsctl *ctl, struct af_error *err);
 int fsctl_stats(struct fsctl *ctl, struct af_error *err);
 
 // The path argument in the daemon's form ("" is the root); `out` has AF_PATH_MAX + 1 bytes.

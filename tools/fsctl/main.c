@@ -2,7 +2,8 @@
 //
 //   agentfense-fsctl [--socket PATH] [--json] COMMAND [ARGUMENT...]
 //
-// Exit code: 0 done, 1 it failed (one sentence on stderr), 2 wrong usage. Owns the connection.
+// Exit code: 0 done, 1 it failed (one sentence on stderr), 2 wrong usage; fsck has codes of its
+// own. Owns the connection.
 // One file per command beside this one; read next: fsctl.h, docs/TOOLS.md.
 #include "tools/fsctl/fsctl.h"
 
@@ -19,13 +20,15 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { OPT_ALL = 256, OPT_DEPTH, OPT_JSON, OPT_SOCKET, OPT_VERSION };
+enum { OPT_ALL = 256, OPT_DEEP, OPT_DEPTH, OPT_JSON, OPT_REPAIR, OPT_SOCKET, OPT_VERSION };
 
 static const struct option long_options[] = {
     {"all", no_argument, NULL, OPT_ALL},
+    {"deep", no_argument, NULL, OPT_DEEP},
     {"depth", required_argument, NULL, OPT_DEPTH},
     {"help", no_argument, NULL, 'h'},
     {"json", no_argument, NULL, OPT_JSON},
+    {"repair", no_argument, NULL, OPT_REPAIR},
     {"socket", required_argument, NULL, OPT_SOCKET},
     {"version", no_argument, NULL, OPT_VERSION},
     {0},
@@ -51,6 +54,14 @@ static const struct fsctl_command commands[] = {
      "One line for each change: A added, M modified (or its mode or times), D deleted, R "
      "renamed.\n",
      1, 1, false, fsctl_diff},
+    {"fsck", "[DIR]", "checks the store, and repairs it",
+     "Without DIR: the store of the running daemon, read-only. With DIR, the state directory of a\n"
+     "stopped one:\n"
+     "  --repair   repair what can be repaired; content that no name leads to any more is kept in\n"
+     "             DIR/lost+found\n"
+     "  --deep     read all content that has a digest, and compare\n"
+     "Exit code: 0 clean, 1 repaired, 4 something is left, 8 it could not be checked.\n",
+     0, 1, false, fsctl_fsck},
     {"stats", "", "the daemon's transport, policy and counters",
      "Shows how the daemon talks to the kernel, and its counters since it started.\n", 0, 0, false,
      fsctl_stats},
@@ -165,7 +176,7 @@ static bool parse_depth(const char *text, uint32_t *ret)
 struct invocation {
     const struct fsctl_command *command;
     const char *socket;
-    bool has_tree_options;
+    bool has_tree_options, has_fsck_options;
 };
 
 // Returns -1 to go on, else the exit code.
@@ -183,6 +194,10 @@ static int parse(int argc, char **argv, struct fsctl *ctl, struct invocation *ca
             ctl->json = true;
         } else if (option == OPT_SOCKET) {
             call->socket = optarg;
+        } else if (option == OPT_REPAIR) {
+            call->has_fsck_options = ctl->repair = true;
+        } else if (option == OPT_DEEP) {
+            call->has_fsck_options = ctl->deep = true;
         } else if (option == OPT_ALL) {
             call->has_tree_options = ctl->all = true;
         } else if (option == OPT_DEPTH) {
@@ -214,6 +229,8 @@ static int parse(int argc, char **argv, struct fsctl *ctl, struct invocation *ca
                            *call->command->arguments ? call->command->arguments : "no arguments");
     if (call->has_tree_options && !call->command->has_tree_options)
         return usage_error("--all and --depth belong to tree");
+    if (call->has_fsck_options && call->command->run != fsctl_fsck)
+        return usage_error("--repair and --deep belong to fsck");
     return -1;
 }
 
@@ -231,16 +248,20 @@ int main(int argc, char **argv)
         isatty(STDOUT_FILENO) && !(no_colour && *no_colour) && !(term && strcmp(term, "dumb") == 0);
     ctl.utf8 = strcmp(nl_langinfo(CODESET), "UTF-8") == 0;
     const char *socket = rpc_socket_given(call.socket);
-    int rc = rpc_connect(socket ? socket : AF_SOCKET_DEFAULT, &ctl.client, NULL, &err);
+    bool offline = call.command->run == fsctl_fsck && ctl.argc > 0;
+    int rc = 0;
+    if (!offline)
+        rc = rpc_connect(socket ? socket : AF_SOCKET_DEFAULT, &ctl.client, NULL, &err);
     if (rc == 0) {
         rc = call.command->run(&ctl, &err);
-        af_client_free(ctl.client);
+        if (ctl.client)
+            af_client_free(ctl.client);
     }
     if (rc == 0 && (fflush(stdout) != 0 || ferror(stdout)))
         rc = af_error_errno(&err, errno, "cannot write the output");
     if (rc == 0)
-        return 0;
+        return call.command->run == fsctl_fsck ? ctl.exit_code : 0;
     fflush(stdout);
     fprintf(stderr, "agentfense-fsctl: %s\n", err.text);
-    return 1;
+    return call.command->run == fsctl_fsck ? FSCTL_FSCK_FAILED : 1;
 }

@@ -1,6 +1,8 @@
 // The fixture of mux's unit tests. Read next: fixture.h.
 #include "tests/unit/mux/fixture.h"
 
+#include "mux/store/fsck.h"
+
 #include <errno.h>
 #include <dirent.h>
 #include <errno.h>
@@ -51,6 +53,42 @@ int fixture_setup(void **state)
     return 0;
 }
 
+static int print_finding(void *arg, const struct store_finding *finding)
+{
+    (void)arg;
+    print_error("fsck: %s: %s\n", finding->kind, finding->text);
+    return 0;
+}
+
+static bool is_clean(struct store *store)
+{
+    struct store_fsck_options options = {.fn = print_finding};
+    struct store_fsck_result result;
+    int rc = store_fsck(store, &options, &result);
+    if (rc < 0)
+        print_error("fsck: %s\n", strerror(-rc));
+    return rc == 0 && result.left == 0;
+}
+
+void assert_fsck_clean(struct fixture *fixture)
+{
+    assert_true(is_clean(mux_store(fixture->mux)));
+}
+
+// After every test, whatever it did: the state directory as a stopped daemon leaves it.
+static bool state_is_clean(struct fixture *fixture)
+{
+    struct store *store;
+    struct af_error err;
+    if (store_open_for_fsck(fixture->dir, false, &store, &err) < 0) {
+        print_error("fsck: %s\n", err.text);
+        return false;
+    }
+    bool clean = is_clean(store);
+    store_close(store);
+    return clean;
+}
+
 static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
 {
     (void)st;
@@ -64,10 +102,11 @@ int fixture_teardown(void **state)
     struct fixture *fixture = *state;
     if (fixture->mux)
         fixture_close(fixture);
+    bool clean = fixture->may_be_damaged || state_is_clean(fixture);
     umount2(fixture->dir, MNT_DETACH); // a test may have mounted a small file system there
     nftw(fixture->dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
     free(fixture);
-    return 0;
+    return clean ? 0 : -1;
 }
 
 void expect_error(int rc, const struct af_error *err, enum af_status status, const char *part)

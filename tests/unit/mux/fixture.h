@@ -22,6 +22,7 @@
 struct fixture {
     char dir[512];
     struct mux *mux;
+    bool may_be_damaged; // by the test itself: fsck does not look at what it left
 };
 
 int fixture_setup(void **state);
@@ -34,6 +35,9 @@ void fixture_close(struct fixture *fixture);
 
 // The call failed with this status and a text that holds `part`.
 void expect_error(int rc, const struct af_error *err, enum af_status status, const char *part);
+
+// The store, as it is now, has no damage that fsck finds. Every teardown looks, too.
+void assert_fsck_clean(struct fixture *fixture);
 
 struct af_id new_codebase(struct fixture *fixture);
 void upload(struct fixture *fixture, struct af_id codebase, const char *path, const char *text);
