@@ -63,7 +63,7 @@ bench-exec: deps
 	@$(PYTHON) bench/exec.py
 
 fuzz: deps
-	@$(PYTHON) tests/run full --only fuzz
+	@$(PYTHON) tests/run full --only fuzz-long
 
 # ---- sources ----------------------------------------------------------------------------
 find_c = $(sort $(shell find $(1) $(2) -name '*.c' -type f 2>/dev/null))
@@ -277,7 +277,7 @@ UNIT_VARIANT := $(if $(filter command,$(firstword $(origin VARIANT))),$(VARIANT)
 
 # Fuzzers: each tests/fuzz/fuzz_*.c has a LLVMFuzzerTestOneInput; tests/run gives them a time.
 FUZZERS := $(patsubst %.c,$(B)/%,$(foreach f,$(SRC_fuzz),$(if $(filter fuzz_%,$(notdir $(f))),$(f))))
-$(B)/tests/fuzz/%: $(B)/obj/tests/fuzz/%.o $(call lib,client api fs exec init mux proto)
+$(B)/tests/fuzz/%: $(B)/obj/tests/fuzz/%.o $(call lib,test client api fs exec init mux proto)
 	@mkdir -p $(@D)
 	@$(CC) $(LDFLAGS_ALL) -fsanitize=fuzzer -o $@ $< $(call group,$(filter %.a,$^)) $(LIBS_ALL)
 fuzzers: $(FUZZERS)
