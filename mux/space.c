@@ -19,30 +19,6 @@
 
 // ---- fallocate
 
-static int check_writable(struct mux *mux, uint64_t nodeid)
-{
-    struct mux_op op;
-    struct mux_node node;
-    if (mux_top_owns(nodeid))
-        return -EPERM;
-    if (mux_nodeid_is_shared(nodeid))
-        return -EACCES;
-    int rc = mux_op_enter(mux, nodeid, &op);
-    if (rc < 0)
-        return rc;
-    rc = mux_node_load(&op, mux_nodeid_fid(nodeid), &node);
-    if (rc == 0) {
-        if (!mux_node_is_visible(&op, &node))
-            rc = -ENOENT;
-        else if (!S_ISREG(node.mode))
-            rc = -EINVAL;
-        else if (!mux_node_is_writable(&node))
-            rc = -EACCES;
-        mux_node_fini(&op, &node);
-    }
-    return mux_op_leave(&op, rc);
-}
-
 int mux_fallocate(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, int mode,
                   off_t offset, off_t len)
 {
@@ -53,8 +29,11 @@ int mux_fallocate(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, i
     case 0:
         edit.space = MUX_SPACE_RESERVE;
         break;
-    case FALLOC_FL_KEEP_SIZE:
-        return check_writable(mux, nodeid);
+    case FALLOC_FL_KEEP_SIZE: // nothing to reserve; it counts as a change all the same
+        if (mux_nodeid_is_shared(nodeid))
+            return -EACCES;
+        edit.set = MUX_SET_MTIME_NOW | MUX_SET_KILL_SUIDGID;
+        return mux_edit(mux, ctx, nodeid, &edit, NULL);
     case FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE:
     case FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE:
         edit.space = MUX_SPACE_PUNCH;

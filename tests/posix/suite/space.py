@@ -20,11 +20,11 @@ def posix_fallocate_grows_with_zeros_and_moves_times(_place):
         assert os.fstat(fd).st_size == 10000
 
 
-@case("user")
-def posix_fallocate_takes_setid_bits(_place):
+@case("user", each=[("grow", 0), ("keep", KEEP_SIZE), ("punch", PUNCH_HOLE | KEEP_SIZE)])
+def fallocate_takes_setid_bits(_place, _name, mode):
     write_file("f", b"data", 0o6755)
     with opened("f", os.O_RDWR) as fd:
-        os.posix_fallocate(fd, 0, 100)
+        fallocate(fd, mode, 0, 100)
     assert mode_of("f") == 0o755
 
 
@@ -55,7 +55,8 @@ def fallocate_is_for_files(_place):
 def keep_size_keeps_the_size(place):
     write_file("f", b"data")
     with opened("f", os.O_RDWR) as fd:
-        fallocate(fd, KEEP_SIZE, 0, 1 << 20)
+        keep = lambda: fallocate(fd, KEEP_SIZE, 0, 1 << 20)  # noqa: E731
+        assert moved(keep, "f", ".") == {"f:m", "f:c"}
         assert os.fstat(fd).st_size == 4
         assert (os.fstat(fd).st_blocks > 1024) == place.differs("keep-size", True, False)
         os.ftruncate(fd, 100)

@@ -82,6 +82,20 @@ static void test_S1_fallocate_modes(void **state)
     assert_accounting(&v);
 }
 
+static void test_S1_a_reservation_that_keeps_the_size_is_a_change(void **state)
+{
+    struct view v = start(state);
+    struct stat old = {.st_mtim = {1000, 0}};
+    OK(ops_setattr(&v, ops_nodeid(&v, "small"), MUX_SET_MTIME, &old, NULL));
+    OK(ops_chmod(&v, "small", 06755));
+    OK(space(&v, "small", FALLOC_FL_KEEP_SIZE, 0, 100000));
+    struct stat st = ops_stat(&v, "small");
+    assert_int_equal(st.st_mode & 07777, 0755);
+    assert_true(st.st_mtim.tv_sec > 1000);
+    assert_text(&v, "small", "0123456789");
+    assert_accounting(&v);
+}
+
 static void test_S1_fallocate_obeys_rules_and_quota(void **state)
 {
     struct view v = start_with(state, "**/*=write /ro/**=read@5", BIG + 1000);
@@ -294,6 +308,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         fixture_test(test_S1_fallocate_modes),
+        fixture_test(test_S1_a_reservation_that_keeps_the_size_is_a_change),
         fixture_test(test_S1_fallocate_obeys_rules_and_quota),
         fixture_test(test_holes_of_a_base_file_leave_the_base_whole),
         fixture_test(test_S1_data_and_holes_are_found),
