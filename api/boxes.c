@@ -1,6 +1,7 @@
 // See boxes.h. Owns the pool. No locks of its own. Read next: exec/exec.h (pool).
 #include "api/boxes.h"
 
+#include "api/sandbox_facts.h"
 #include "mux/base/cleanup.h"
 #include "mux/base/log.h"
 
@@ -35,7 +36,11 @@ static void uid_give(void *arg, uid_t uid)
 
 static struct exec_limits limits_of(const struct af_config *config)
 {
-    return (struct exec_limits){.tmp_bytes = config->exec.tmp_bytes};
+    return (struct exec_limits){
+        .tmp_bytes = config->exec.tmp_bytes,
+        .home_bytes = config->exec.home_bytes,
+        .shm_bytes = config->exec.shm_bytes,
+    };
 }
 
 static int start_pool(struct boxes *boxes, struct af_error *err)
@@ -50,6 +55,7 @@ static int start_pool(struct boxes *boxes, struct af_error *err)
         .size = size,
         .rootfs = config->exec.rootfs,
         .limits = limits_of(config),
+        .memory_bytes = config->exec.memory_max,
         .uid_take = uid_take,
         .uid_give = uid_give,
         .arg = boxes,
@@ -88,25 +94,59 @@ void boxes_free(struct boxes *boxes)
 
 // ---- one start
 
+struct exec_resources boxes_resources(const struct af_config *config,
+                                      const Sandbox__V1__ResourceLimits *limits)
+{
+    const Sandbox__V1__ResourceLimits none = SANDBOX__V1__RESOURCE_LIMITS__INIT;
+    const Sandbox__V1__ResourceLimits *l = limits ? limits : &none;
+    return (struct exec_resources){
+        .memory_bytes = l->memory_bytes ? (uint64_t)l->memory_bytes : config->exec.memory_max,
+        .cpu_quota_us = l->cpu_quota ? (uint64_t)l->cpu_quota : config->exec.cpu_quota_max,
+        .cpu_shares = (uint64_t)l->cpu_shares,
+        .pids_max = l->pids_limit ? (uint64_t)l->pids_limit : config->exec.pids_max,
+    };
+}
+
+struct reading {
+    const struct boxes *boxes;
+    struct box_plan *plan;
+};
+
+// What the record says about the box.
 static int read_record(void *arg, const struct store_sandbox *record)
 {
-    struct box_plan *plan = arg;
-    (void)plan;
-    (void)record;
+    struct reading *reading = arg;
+    Agentfense__V1__SandboxInfo *facts = sandbox_facts_unpack(record);
+    if (!facts)
+        return 1;
+    reading->plan->resources =
+        boxes_resources(reading->boxes->config, facts->sandbox ? facts->sandbox->resources : NULL);
+    sandbox_facts_free(facts);
     return 0;
+}
+
+// The sizes of /tmp and HOME follow from the memory bound, and a member has them already.
+static bool fits_pool(const struct boxes *boxes, const struct box_plan *plan)
+{
+    return plan->resources.memory_bytes == boxes->config->exec.memory_max;
 }
 
 int boxes_plan(struct boxes *boxes, const char *id, struct box_plan *plan, struct af_error *err)
 {
     AF_CHECK_MAGIC(boxes, BOXES_MAGIC);
     *plan = (struct box_plan){.lazy = boxes->config->exec.lazy};
-    if (mux_sandbox_get(boxes->mux, id, read_record, plan, err) < 0)
+    struct reading reading = {boxes, plan};
+    int rc = mux_sandbox_get(boxes->mux, id, read_record, &reading, err);
+    if (rc > 0)
+        af_error_set(err, AF_INTERNAL, "the record of sandbox %s cannot be read", id);
+    if (rc != 0)
         return -1;
     if (asprintf(&plan->view_path, "%s/%s", boxes->config->mount, id) < 0) {
         plan->view_path = NULL;
         return af_error_errno(err, ENOMEM, "cannot start sandbox %s", id);
     }
-    plan->member = exec_pool_take(boxes->pool, &plan->uid);
+    if (fits_pool(boxes, plan))
+        plan->member = exec_pool_take(boxes->pool, &plan->uid);
     struct mux_attachment attachment;
     if (mux_view_attach_as(boxes->mux, id, plan->uid, &attachment, err) < 0) {
         if (plan->member) {
@@ -131,6 +171,7 @@ int boxes_start(struct boxes *boxes, const char *id, struct box_plan *plan, exec
         .gid = (gid_t)plan->uid,
         .rootfs = boxes->config->exec.rootfs,
         .limits = limits_of(boxes->config),
+        .resources = plan->resources,
     };
     if (!plan->member)
         return exec_box_start(boxes->engine, &spec, done, died, arg, ret_box, err);

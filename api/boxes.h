@@ -12,6 +12,7 @@
 #include "api/config.h"
 #include "exec/exec.h"
 #include "mux/sandbox.h"
+#include "proto/sandbox.pb-c.h"
 
 struct boxes;
 
@@ -26,11 +27,17 @@ int boxes_new(const struct boxes_options *options, struct boxes **ret, struct af
 // Before the engine is freed, after the last sandbox has ended. NULL is allowed.
 void boxes_free(struct boxes *boxes);
 
+// The bounds of a sandbox that asks for these (NULL: for none): the configuration's maxima hold for
+// what it leaves open.
+struct exec_resources boxes_resources(const struct af_config *config,
+                                      const Sandbox__V1__ResourceLimits *limits);
+
 // Everything that one start needs. Zeroed: nothing.
 struct box_plan {
     struct exec_box *member; // of the pool, not yet adopted; NULL: none
     char *view_path;
     uid_t uid;
+    struct exec_resources resources;
     bool lazy; // no box until there is a command
 };
 

@@ -50,14 +50,21 @@ struct af_config {
     // Sandboxes.
     uid_t uid_base;     // host uids uid_base .. uid_base + uid_count - 1, one per attached view
     uint32_t uid_count; // 1 .. AF_SLOT_COUNT
+    uint32_t sandboxes_per_owner_max; // 0: none
 
     struct {
-        char *bwrap;                // program; default "bwrap", found through PATH
-        char *init;                 // static pid 1; NULL: agentfense-init beside the daemon
-        char *rootfs;               // root directory for sandboxes; NULL: the host's, minimal
-        unsigned pool;              // boxes that are started ahead
-        bool lazy;                  // a start makes no process; the first command does
-        uint64_t tmp_bytes;         // size of a sandbox's private /tmp
+        char *bwrap;            // program; default "bwrap", found through PATH
+        char *init;             // static pid 1; NULL: agentfense-init beside the daemon
+        char *rootfs;           // root directory for sandboxes; NULL: the host's, minimal
+        unsigned pool;          // boxes that are started ahead
+        bool lazy;              // a start makes no process; the first command does
+        uint64_t tmp_bytes;     // size of a sandbox's private /tmp
+        uint64_t home_bytes;    // of its private HOME
+        uint64_t shm_bytes;     // of its /dev/shm
+        char *cgroup;           // control group for sandboxes; NULL: the daemon's own
+        uint64_t memory_max;    // of one sandbox; 0: none. What a sandbox leaves open is this.
+        uint32_t cpu_quota_max; // microseconds in each 100,000
+        uint32_t pids_max;
         uint64_t output_bytes;      // kept of each of stdout and stderr
         int64_t timeout_default_ns; // of a command that names none
         int64_t timeout_max_ns;

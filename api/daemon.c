@@ -195,7 +195,7 @@ static int start_exec(struct daemon *daemon, struct af_error *err)
         .run_dir = daemon->run_dir,
         .bwrap_path = strchr(config->exec.bwrap, '/') ? config->exec.bwrap : NULL,
         .init_path = config->exec.init,
-        .limits.tmp_bytes = config->exec.tmp_bytes,
+        .cgroup_parent = config->exec.cgroup,
     };
     if (exec_engine_new(&options, &daemon->engine, err) < 0)
         return -1;
@@ -204,8 +204,9 @@ static int start_exec(struct daemon *daemon, struct af_error *err)
         .destroyed = sandbox_destroyed,
         .arg = daemon,
     };
-    af_log(AF_LOG_INFO, "exec", "commands run in bubblewrap", "version=%s",
-           exec_engine_features(daemon->engine)->bwrap_version);
+    af_log(AF_LOG_INFO, "exec", "commands run in bubblewrap", "version=%s limits=\"%s\"",
+           exec_engine_features(daemon->engine)->bwrap_version,
+           exec_engine_features(daemon->engine)->cgroups);
     const struct boxes_options boxes = {
         .mux = daemon->mux,
         .engine = daemon->engine,

@@ -31,6 +31,7 @@
 #define END_CHECK_NS AF_NS_PER_SEC // how often an end that takes long is pushed
 
 static void on_end_timer(struct exec_timer *timer);
+static void box_check_gone(struct exec_box *box);
 
 // ---- memory -----------------------------------------------------------------------------
 
@@ -80,10 +81,21 @@ static void box_gone(struct exec_box *box)
         box_stopped(box);
 }
 
+static void on_removed(struct exec_post *post)
+{
+    struct exec_box *box = EXEC_CONTAINER_OF(post, struct exec_box, launch.done);
+    box->launch.running = false;
+    box_check_gone(box);
+}
+
 static void box_check_gone(struct exec_box *box)
 {
-    if (box->state == BOX_ENDING && !box->launch.running && box->bwrap_exit.fd < 0 &&
-        box->init_exit.fd < 0)
+    if (box->state != BOX_ENDING || box->launch.running || box->bwrap_exit.fd >= 0 ||
+        box->init_exit.fd >= 0)
+        return;
+    if (box->launch.cgroup)
+        exec_launch_remove(box, on_removed);
+    else
         box_gone(box);
 }
 
@@ -160,7 +172,11 @@ static void on_init_exit(struct exec_watch *watch, uint32_t events)
     (void)events;
     struct exec_box *box = EXEC_CONTAINER_OF(watch, struct exec_box, init_exit);
     exec_watch_close(box->engine, watch);
-    box_kill_text(box, AF_UNAVAILABLE, "the sandbox's init ended: start the sandbox again");
+    if (exec_cgroup_oom_kills(box->launch.cgroup) > 0)
+        box_kill_text(box, AF_RESOURCE_EXHAUSTED,
+                      "the sandbox reached its memory limit and was ended: start it again");
+    else
+        box_kill_text(box, AF_UNAVAILABLE, "the sandbox's init ended: start the sandbox again");
     box_check_gone(box);
 }
 
@@ -382,7 +398,8 @@ int exec_box_start(struct exec_engine *e, const struct exec_box_spec *spec, exec
                    exec_box_died died, void *arg, struct exec_box **ret_box, struct af_error *err)
 {
     AF_CHECK_MAGIC(e, EXEC_ENGINE_MAGIC);
-    if (exec_box_check_spec(spec, err) < 0)
+    if (exec_box_check_spec(spec, err) < 0 ||
+        exec_engine_check_resources(e, &spec->resources, err) < 0)
         return -1;
     if (atomic_load(&e->ending))
         return af_error_set(err, AF_UNAVAILABLE, "the daemon is stopping");
@@ -405,6 +422,7 @@ static void on_adopt(struct exec_post *post)
     struct exec_adoption *adoption = &box->adoption;
     snprintf(box->id, sizeof(box->id), "%s", adoption->id);
     box->view_path = AF_TAKE_PTR(adoption->view_path);
+    box->resources = adoption->resources;
     box->done = adoption->done;
     box->died = adoption->died;
     box->arg = adoption->arg;
@@ -426,7 +444,8 @@ int exec_box_adopt(struct exec_box *box, const struct exec_box_spec *spec, exec_
                    exec_box_died died, void *arg, struct af_error *err)
 {
     AF_CHECK_MAGIC(box, EXEC_BOX_MAGIC);
-    if (exec_box_check_spec(spec, err) < 0)
+    if (exec_box_check_spec(spec, err) < 0 ||
+        exec_engine_check_resources(box->engine, &spec->resources, err) < 0)
         return -1;
     struct exec_adoption *adoption = &box->adoption;
     adoption->view_path = spec->view_path ? strdup(spec->view_path) : NULL;
@@ -434,6 +453,7 @@ int exec_box_adopt(struct exec_box *box, const struct exec_box_spec *spec, exec_
         return af_error_errno(err, ENOMEM, "cannot start sandbox %s", spec->id);
     snprintf(adoption->id, sizeof(adoption->id), "%s", spec->id);
     af_text_make_printable(adoption->id);
+    adoption->resources = spec->resources;
     adoption->done = done;
     adoption->died = died;
     adoption->arg = arg;

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +18,11 @@
 
 #include "mux/base/cleanup.h"
 #include "mux/base/text.h"
+
+#define MEMORY_MIN       (1u << 20)
+#define CPU_QUOTA_MIN_US 1000 // the kernel's own bound
+#define CPU_SHARES_MAX   262144
+#define PIDS_MIN         3
 
 static bool path_is_usable(const char *path)
 {
@@ -57,6 +63,29 @@ void exec_box_free(struct exec_box *box)
     free(box);
 }
 
+int exec_engine_check_resources(const struct exec_engine *e, const struct exec_resources *resources,
+                                struct af_error *err)
+{
+    if (resources->memory_bytes && resources->memory_bytes < MEMORY_MIN)
+        return af_error_set(err, AF_INVALID_ARGUMENT,
+                            "a memory limit of %" PRIu64 " bytes is too small for any program: "
+                            "give at least %u",
+                            resources->memory_bytes, MEMORY_MIN);
+    if (resources->cpu_quota_us && resources->cpu_quota_us < CPU_QUOTA_MIN_US)
+        return af_error_set(err, AF_INVALID_ARGUMENT,
+                            "a CPU quota counts microseconds in each 100000: at least %d",
+                            CPU_QUOTA_MIN_US);
+    if (resources->cpu_shares == 1 || resources->cpu_shares > CPU_SHARES_MAX)
+        return af_error_set(err, AF_INVALID_ARGUMENT, "CPU shares lie between 2 and %d",
+                            CPU_SHARES_MAX);
+    if (resources->pids_max && resources->pids_max < PIDS_MIN)
+        return af_error_set(err, AF_INVALID_ARGUMENT,
+                            "a limit of %" PRIu64 " processes leaves none for a command: the "
+                            "sandbox itself needs two",
+                            resources->pids_max);
+    return exec_cgroups_check(e->cgroups, resources, err);
+}
+
 // Whether the root has a program there; links in it lead where they will lead inside.
 static bool root_has(int root_fd, const char *path)
 {
@@ -76,6 +105,18 @@ static enum exec_shell find_shell(const char *rootfs)
 }
 
 #define OR_DEFAULT(value, fallback) ((value) ? (value) : (fallback))
+
+// Files in memory count as memory. A full /tmp shall be a full disk for the program that fills it,
+// not the end of whatever needs memory next, which may be the init.
+static void bound_sizes(struct exec_box *box)
+{
+    uint64_t half = box->resources.memory_bytes / 2;
+    uint64_t *const sizes[] = {&box->limits.tmp_bytes, &box->limits.home_bytes,
+                               &box->limits.shm_bytes};
+    for (size_t i = 0; half && i < AF_ARRAY_LEN(sizes); i++)
+        if (*sizes[i] > half)
+            *sizes[i] = half;
+}
 
 struct exec_box *exec_box_new(struct exec_engine *e, const struct exec_box_spec *spec)
 {
@@ -99,6 +140,8 @@ struct exec_box *exec_box_new(struct exec_engine *e, const struct exec_box_spec 
     box->limits.shm_bytes = OR_DEFAULT(own->shm_bytes, base->shm_bytes);
     box->limits.processes_max = OR_DEFAULT(own->processes_max, base->processes_max);
     box->limits.open_files_max = OR_DEFAULT(own->open_files_max, base->open_files_max);
+    box->resources = spec->resources;
+    bound_sizes(box);
     box->shell = find_shell(spec->rootfs);
     atomic_init(&box->open, box->shell != EXEC_SHELL_NONE);
     box->hostname = strdup(spec->hostname ? spec->hostname : "sandbox");

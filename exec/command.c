@@ -10,6 +10,7 @@
 #include "exec/engine_priv.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -57,6 +58,12 @@ static void command_detach(struct exec_command *command)
     LIST_REMOVE(command, link);
 }
 
+// Whether the kernel killed a process of the box for want of memory while the command ran.
+static bool oom_killed(const struct exec_command *command)
+{
+    return command->id && exec_cgroup_oom_kills(command->box->launch.cgroup) > command->oom_kills;
+}
+
 static void fill_result(struct exec_command *command, struct exec_result *result, bool with_code)
 {
     int64_t end_ns = command->ended_ns ? command->ended_ns : af_monotonic_ns();
@@ -70,13 +77,21 @@ static void fill_result(struct exec_command *command, struct exec_result *result
     int status = command->wait_status;
     result->signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
     result->exit_code = result->signal ? 128 + result->signal : WEXITSTATUS(status);
+    result->out_of_memory = result->exit_code != 0 && oom_killed(command);
 }
 
 static void finish(struct exec_command *command)
 {
     exec_streams_flush(command);
     bool with_code = command->exited && !command->timed_out && command->error.status == AF_OK;
-    if (!with_code && !command->timed_out && command->error.status == AF_OK)
+    bool lost = !with_code && !command->timed_out && command->error.status == AF_OK;
+    if (lost && oom_killed(command))
+        af_error_set(&command->error, AF_RESOURCE_EXHAUSTED,
+                     "the sandbox reached its memory limit of %" PRIu64
+                     " bytes, and the command was "
+                     "ended for it",
+                     command->box->resources.memory_bytes);
+    else if (lost)
         af_error_set(&command->error, AF_ABORTED,
                      "the command was ended from inside the sandbox before it could report");
     command_detach(command);
@@ -363,6 +378,7 @@ static int send_start(struct exec_command *command, int socket_fd)
     if (sendmsg(socket_fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
         return -errno;
     command->id = ++box->last_id;
+    command->oom_kills = exec_cgroup_oom_kills(box->launch.cgroup);
     box->slots_used++;
     command->state = COMMAND_RUNNING;
     exec_command_close_fds(command);

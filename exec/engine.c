@@ -155,6 +155,7 @@ static void engine_destroy(struct exec_engine *e)
     for (size_t i = 0; i < AF_ARRAY_LEN(fds); i++)
         if (fds[i] >= 0)
             close(fds[i]);
+    exec_cgroups_free(e->cgroups);
     exec_timers_fini(&e->timers);
     pthread_mutex_destroy(&e->inbox_lock);
     for (int i = 0; i < EXEC_LANES; i++)

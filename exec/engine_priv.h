@@ -16,6 +16,7 @@
 #include <stdatomic.h>
 #include <sys/queue.h>
 
+#include "exec/cgroup.h"
 #include "exec/exec.h"
 #include "exec/gather.h"
 #include "exec/init/protocol.h"
@@ -93,9 +94,11 @@ struct exec_launch {
     pid_t bwrap_pid;
     int init_pidfd; // for the attach job, closed when that is done
     pid_t init_pid;
-    int pts_fd;    // found by the attach job: the box's devpts (O_PATH), -1: none
-    int socket_fd; // the engine's end
-    int words_fd;  // memfd with what bwrap wrote on stderr
+    int pts_fd;                     // found by the attach job: the box's devpts (O_PATH), -1: none
+    int socket_fd;                  // the engine's end
+    struct exec_cgroup *old_cgroup; // for the remove job
+    struct exec_cgroup *cgroup;     // made by the attach job; NULL: the box has no bounds
+    int words_fd;                   // memfd with what bwrap wrote on stderr
 };
 
 struct exec_box {
@@ -114,6 +117,7 @@ struct exec_box {
     uid_t uid;
     gid_t gid;
     struct exec_limits limits;
+    struct exec_resources resources; // adoption
 
     exec_box_done done; // NULL once called
     exec_box_died died;
@@ -130,6 +134,7 @@ struct exec_box {
         struct exec_post post;
         char id[AF_ID_TEXT_MAX + 1];
         char *view_path;
+        struct exec_resources resources;
         exec_box_done done;
         exec_box_died died;
         void *arg;
@@ -250,6 +255,7 @@ struct exec_command {
     bool timed_out;
     int wait_status;
     int64_t ended_ns;
+    uint64_t oom_kills;    // of its box when it started
     struct af_error error; // AF_OK: none
 };
 
@@ -282,6 +288,7 @@ struct exec_engine {
     char *bwrap_path;
     struct exec_options options; // defaults filled in; its strings are not used
     struct exec_features features;
+    struct exec_cgroups *cgroups;
     int owner_fd;      // lock that says a daemon is there; nobody inherits it
     int lock_fd;       // lock that boxes inherit: held while one of them lives
     int init_fd;       // agentfense-init; boxes execute it by this descriptor

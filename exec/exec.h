@@ -43,11 +43,22 @@ struct exec_limits {
     uint32_t open_files_max; // file descriptors of one process (RLIMIT_NOFILE; 65536)
 };
 
+// Bounds of all processes of one box together, enforced by control groups (processes also by
+// RLIMIT_NPROC). 0: none.
+struct exec_resources {
+    uint64_t memory_bytes; // also what is in /tmp, HOME and /dev/shm, each of which has at most
+                           // half of it; swap is not given on top
+    uint64_t cpu_quota_us; // CPU time in each 100,000 us: 100,000 is one CPU
+    uint64_t cpu_shares;   // weight against others, 2..262144; 1024 is normal
+    uint64_t pids_max;     // processes and threads, the init and a supervisor per command included
+};
+
 struct exec_options {
-    const char *run_dir;    // absolute, existing, root-only directory for the lock and generated
-                            // files; one engine per directory
-    const char *bwrap_path; // NULL: "bwrap" from the usual directories (never from $PATH)
-    const char *init_path;  // NULL: "agentfense-init" beside this program's binary
+    const char *run_dir;       // absolute, existing, root-only directory for the lock and generated
+                               // files; one engine per directory
+    const char *bwrap_path;    // NULL: "bwrap" from the usual directories (never from $PATH)
+    const char *init_path;     // NULL: "agentfense-init" beside this program's binary
+    const char *cgroup_parent; // path of a control group for all boxes; NULL: the daemon's own
     struct exec_limits limits;
     uint32_t commands_per_box_max; // commands running at once in one box (0: 256)
     int64_t start_timeout_ns;      // a box that is not up after this is ended (0: 10 s)
@@ -60,7 +71,8 @@ struct exec_options {
 // What the engine found at start, for the daemon's start-up lines.
 struct exec_features {
     char bwrap_version[32];
-    bool seccomp; // always true today: the engine refuses to start without a filter
+    char cgroups[64]; // which controllers are there: "memory v1, cpu v2, pids none"
+    bool seccomp;     // always true today: the engine refuses to start without a filter
 };
 
 // Checks the machine (bwrap, the init, user namespaces, mount calls, seccomp: a trial box is
@@ -103,7 +115,13 @@ struct exec_box_spec {
     const char *hostname;  // NULL: "sandbox"
     enum exec_network network;
     struct exec_limits limits;
+    struct exec_resources resources;
 };
+
+// Whether this machine can enforce these bounds: FAILED_PRECONDITION says which it cannot,
+// INVALID_ARGUMENT which makes no sense. exec_box_start asks the same.
+int exec_engine_check_resources(const struct exec_engine *engine,
+                                const struct exec_resources *resources, struct af_error *err);
 
 // Called once when a start has ended, `err` NULL when the box is up.
 typedef void (*exec_box_done)(void *arg, const struct af_error *err);
@@ -140,6 +158,7 @@ struct exec_pool_options {
     unsigned size;
     const char *rootfs;        // of every member, as in exec_box_spec; copied
     struct exec_limits limits; // of every member
+    uint64_t memory_bytes;     // that sandboxes of the pool are bounded to, 0: not bounded
     // Ids for members, and back when the pool is freed. On a worker thread and on that of the
     // caller of exec_pool_free; may block for a moment. uid_take: 0, or -1 when there is none.
     int (*uid_take)(void *arg, uid_t *ret_uid);
@@ -232,8 +251,9 @@ struct exec_result {
     int exit_code;       // 0..255 when signal is 0, else 128 + signal (as shells say it)
     int signal;          // 0, or the signal that ended the leader
     int64_t duration_ns; // from the call of exec_command_start to the end
+    bool out_of_memory;  // the box reached its memory bound while the command ran, and the kernel
+                         // killed a process of it; the exit code is what came of that
     bool timed_out;      // the tree was killed at the timeout; exit_code and signal mean nothing
-    bool out_of_memory;  // the box's memory limit has killed something of it
 };
 
 // Called exactly once per started command.
@@ -243,7 +263,8 @@ struct exec_result {
 //   INVALID_ARGUMENT     the program or workdir cannot be used (the text says which and why)
 //   UNAVAILABLE          the box's init ended
 //   ABORTED              the command's supervisor was killed from inside the box
-//   RESOURCE_EXHAUSTED   fork failed, or too many commands at once
+//   RESOURCE_EXHAUSTED   fork failed, too many commands at once, or the box's memory bound has
+//                        killed the command's supervisor
 // In every case nothing that the command started is running any more.
 typedef void (*exec_command_done)(void *arg, const struct af_error *err,
                                   const struct exec_result *result);

@@ -7,6 +7,8 @@
 // Locks: none. Fails: launch->failed and launch->error. Read next: box.c, lane.c.
 #include "exec/launcher.h"
 
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -46,6 +48,33 @@ static void run_start(struct exec_job *job)
     answer(box, exec_bwrap_start(box, &box->launch, &box->launch.error));
 }
 
+// Puts the init, alone until now, under the box's bounds.
+static int bound(struct exec_box *box, struct exec_launch *launch)
+{
+    const struct exec_resources *resources = &box->resources;
+    char name[AF_ID_TEXT_MAX + 32];
+    snprintf(name, sizeof(name), "%s-%d", box->id, (int)launch->init_pid);
+    for (char *c = name; *c; c++)
+        if (*c == '/' || *c == '.')
+            *c = '_';
+    if (exec_cgroup_new(box->engine->cgroups, name, resources, &launch->cgroup, &launch->error) <
+            0 ||
+        (launch->cgroup && exec_cgroup_add(launch->cgroup, launch->init_pid, &launch->error) < 0))
+        return -1;
+    const struct rlimit limit = {resources->pids_max, resources->pids_max};
+    if (resources->pids_max && resources->pids_max < box->limits.processes_max &&
+        prlimit(launch->init_pid, RLIMIT_NPROC, &limit, NULL) < 0)
+        return af_error_errno(&launch->error, errno, "cannot bound the processes of %s", box->id);
+    return 0;
+}
+
+static void run_remove(struct exec_job *job)
+{
+    struct exec_box *box = box_of(job);
+    exec_cgroup_free(AF_TAKE_PTR(box->launch.old_cgroup));
+    answer(box, 0);
+}
+
 static void run_attach(struct exec_job *job)
 {
     struct exec_box *box = box_of(job);
@@ -59,6 +88,8 @@ static void run_attach(struct exec_job *job)
     if (result == 0 && !box->checked)
         result =
             exec_pty_locate(launch->init_pid, launch->init_pidfd, &launch->pts_fd, &launch->error);
+    if (result == 0)
+        result = bound(box, launch);
     if (result == 0 && box->view_path)
         result = exec_attach(home_fd, launch->init_pidfd, box->view_path, &launch->error);
     answer(box, result);
@@ -80,4 +111,10 @@ void exec_launch_start(struct exec_box *box, void (*done)(struct exec_post *))
 void exec_launch_attach(struct exec_box *box, void (*done)(struct exec_post *))
 {
     queue(box, EXEC_LANE_ATTACH, run_attach, done);
+}
+
+void exec_launch_remove(struct exec_box *box, void (*done)(struct exec_post *))
+{
+    box->launch.old_cgroup = AF_TAKE_PTR(box->launch.cgroup);
+    queue(box, EXEC_LANE_ATTACH, run_remove, done);
 }

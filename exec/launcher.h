@@ -13,4 +13,7 @@ void exec_launch_start(struct exec_box *box, void (*done)(struct exec_post *));
 // event: checks the init unless that was done, and attaches the view, if any; likewise.
 void exec_launch_attach(struct exec_box *box, void (*done)(struct exec_post *));
 
+// event: removes what the box had outside of its processes, which have ended; likewise.
+void exec_launch_remove(struct exec_box *box, void (*done)(struct exec_post *));
+
 #endif

@@ -141,12 +141,14 @@ static void run_fill(struct exec_job *job)
                                        .uid = uid,
                                        .gid = uid,
                                        .rootfs = pool->rootfs,
-                                       .limits = pool->options.limits};
+                                       .limits = pool->options.limits,
+                                       .resources.memory_bytes = pool->options.memory_bytes};
     struct exec_box *box = exec_box_new(pool->engine, &spec);
     if (!box) {
         no_member(pool, &uid);
         return;
     }
+    box->resources = (struct exec_resources){0}; // with its sandbox
     box->pool = pool;
     box->done = on_member_up;
     box->died = on_member_died;

@@ -27,6 +27,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "exec/cgroup.h"
 #include "exec/exec.h"
 #include "exec/init/protocol.h"
 #include "mux/base/cleanup.h"
@@ -200,6 +201,7 @@ int exec_recover(const char *run_dir, unsigned *ret_ended, struct af_error *err)
         if (lock_take(run_dir, OWNER_NAME, &owner_fd, err) < 0 ||
             lock_free(fd, run_dir, &ended, err) < 0)
             return -1;
+        ended += exec_cgroups_recover(run_dir);
     }
     if (ret_ended)
         *ret_ended = ended;

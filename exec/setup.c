@@ -148,6 +148,11 @@ int exec_setup(struct exec_engine *e, const struct exec_options *options, struct
         exec_lock_take(e->run_dir, &e->owner_fd, &e->lock_fd, err) < 0 ||
         exec_seccomp_new(e->filter_fds, err) < 0)
         return -1;
+    const struct exec_cgroups_options cgroups = {
+        .run_dir = e->run_dir, .parent = options->cgroup_parent, .proc_dir = "/proc/self"};
+    if (exec_cgroups_new(&cgroups, &e->cgroups, err) < 0)
+        return -1;
+    exec_cgroups_describe(e->cgroups, e->features.cgroups, sizeof(e->features.cgroups));
     e->features.seccomp = true;
     return 0;
 }

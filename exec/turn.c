@@ -38,6 +38,7 @@ void exec_turn_finish(struct exec_turn *turn, const struct af_error *err,
         .err = exec_gather_output(&turn->kept[EXEC_OUTPUT_STDERR]),
         .exit_code = end ? end->exit_code : -1,
         .signal = end ? end->signal : 0,
+        .out_of_memory = end && end->out_of_memory,
         .duration_ns = turn->started_ns ? af_monotonic_ns() - turn->started_ns : 0,
         .timed_out = turn->timed_out,
     };
@@ -61,7 +62,11 @@ void exec_session_turn_reported(struct exec_session *session, int status)
     session->last_status = status;
     exec_timer_clear(&session->engine->timers, &session->timer);
     exec_command_unpause(session->shell);
-    const struct exec_result end = {.exit_code = status};
+    const struct exec_result end = {
+        .exit_code = status,
+        .out_of_memory = status != 0 && exec_cgroup_oom_kills(session->shell->box->launch.cgroup) >
+                                            turn->oom_kills,
+    };
     exec_turn_finish(turn, NULL, &end);
     exec_session_next(session);
 }
@@ -103,6 +108,7 @@ static void turn_start(struct exec_session *session, struct exec_turn *turn)
     session->sequence++;
     session->current = turn;
     turn->started_ns = af_monotonic_ns();
+    turn->oom_kills = exec_cgroup_oom_kills(session->shell->box->launch.cgroup);
     exec_timer_set(&session->engine->timers, &session->timer, turn->started_ns + turn->timeout_ns,
                    on_timeout);
     take_idle_output(session, turn);

@@ -35,6 +35,37 @@ int mux_compile_rules(const struct store_rule *list, size_t n, struct rules **re
     return rules_compile(inputs, n, ret, err);
 }
 
+struct owner_count {
+    const char *owner;
+    uint32_t count, max;
+};
+
+static int count_owner(void *arg, const struct store_sandbox *sandbox)
+{
+    struct owner_count *count = arg;
+    if (sandbox->owner_len == strlen(count->owner) &&
+        memcmp(sandbox->owner, count->owner, sandbox->owner_len) == 0)
+        count->count++;
+    return count->count >= count->max;
+}
+
+// Counted where no other sandbox can be made meanwhile; costs a walk of the records.
+static int check_owner(struct store_txn *txn, const char *owner, uint32_t max, struct af_error *err)
+{
+    struct owner_count count = {.owner = owner, .max = max};
+    if (max == 0)
+        return 0;
+    int rc = store_sandbox_list(txn, NULL, count_owner, &count);
+    if (rc < 0)
+        return mux_fail(err, rc, "counting the owner's sandboxes");
+    if (count.count >= max)
+        return af_error_set(err, AF_RESOURCE_EXHAUSTED,
+                            "the owner '%s' has %u sandboxes, as many as this server allows one "
+                            "owner; destroy one first",
+                            owner, (unsigned)max);
+    return 0;
+}
+
 static int create_in_txn(struct store_txn *txn, const struct mux_sandbox_spec *spec,
                          struct store_sandbox *sandbox, struct af_error *err)
 {
@@ -42,6 +73,8 @@ static int create_in_txn(struct store_txn *txn, const struct mux_sandbox_spec *s
     int rc = store_codebase_get(txn, spec->codebase_id, &codebase);
     if (rc < 0)
         return mux_fail_codebase(err, rc, spec->codebase_id);
+    if (check_owner(txn, codebase.owner, spec->owner_max, err) < 0)
+        return -1;
     rc = mux_codebase_freeze_head(txn, &codebase);
     if (rc == -E2BIG)
         return af_error_set(err, AF_RESOURCE_EXHAUSTED,

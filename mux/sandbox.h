@@ -13,6 +13,7 @@ struct mux_sandbox_spec {
     const struct store_rule *rules; // refused when malformed (INVALID_ARGUMENT, says which)
     size_t n_rules;
     int64_t expires_ns; // wall clock, 0: never
+    uint32_t owner_max; // RESOURCE_EXHAUSTED when the owner has as many; 0: no bound
     uint64_t quota_bytes, quota_inodes;
     const void *user_data;
     size_t user_data_len;

@@ -225,10 +225,15 @@ static bool ended_well(struct grpc_call *call, const struct af_error *err,
 
 // ---- sandbox.v1 Exec
 
+// Said at the end of stderr, for clients that know nothing of trailers.
+#define OUT_OF_MEMORY_TEXT                                                                         \
+    "\n[out of memory: the sandbox reached its memory limit, and a process of it was killed]\n"
+
 // A stream as a proto3 string: valid UTF-8, bounded, and saying so when it was cut.
-static char *reply_text(const struct exec_output *output, ProtobufCBinaryData *ret)
+static char *reply_text(const struct exec_output *output, const char *note,
+                        ProtobufCBinaryData *ret)
 {
-    char *text = malloc(3 * output->len + 128);
+    char *text = malloc(3 * output->len + 128 + strlen(note));
     if (!text)
         return NULL;
     size_t len = af_text_replace_invalid_utf8(output->bytes, output->len, text);
@@ -242,8 +247,16 @@ static char *reply_text(const struct exec_output *output, ProtobufCBinaryData *r
     if (cut)
         len += (size_t)sprintf(text + len, "\n[output truncated: %" PRIu64 " bytes in all]\n",
                                output->total_bytes);
+    memcpy(text + len, note, strlen(note));
+    len += strlen(note);
     *ret = service_bytes(text, len);
     return text;
+}
+
+static void trail_memory(struct grpc_call *call, const struct exec_result *result)
+{
+    if (result->out_of_memory)
+        grpc_call_trailer(call, "agentfense-out-of-memory", "1");
 }
 
 void exec_done(void *arg, const struct af_error *err, const struct exec_result *result)
@@ -252,8 +265,10 @@ void exec_done(void *arg, const struct af_error *err, const struct exec_result *
     if (ended_well(call, err, result)) {
         Sandbox__V1__ExecResult reply = SANDBOX__V1__EXEC_RESULT__INIT;
         Google__Protobuf__Duration duration;
-        AF_CLEANUP_FREE char *out = reply_text(&result->out, &reply.stdout);
-        AF_CLEANUP_FREE char *errors = reply_text(&result->err, &reply.stderr);
+        AF_CLEANUP_FREE char *out = reply_text(&result->out, "", &reply.stdout);
+        const char *note = result->out_of_memory ? OUT_OF_MEMORY_TEXT : "";
+        AF_CLEANUP_FREE char *errors = reply_text(&result->err, note, &reply.stderr);
+        trail_memory(call, result);
         service_set_duration(&duration, result->duration_ns);
         reply.duration = &duration;
         reply.exit_code = result->exit_code;
@@ -318,6 +333,7 @@ void exec_stream_done(void *arg, const struct af_error *err, const struct exec_r
         grpc_call_trailer(call, "agentfense-exit-code", number);
         snprintf(number, sizeof number, "%d", result->signal);
         grpc_call_trailer(call, "agentfense-signal", number);
+        trail_memory(call, result);
         grpc_call_finish(call, AF_OK, NULL);
     }
     grpc_call_unref(call);
@@ -344,6 +360,7 @@ static void run_done(void *arg, const struct af_error *err, const struct exec_re
         reply.duration = &duration;
         reply.stdout_truncated = result->out.truncated;
         reply.stderr_truncated = result->err.truncated;
+        trail_memory(call, result);
         grpc_call_reply(call, &reply.base);
     }
     grpc_call_unref(call);

@@ -6,6 +6,7 @@
 #include "mux/base/limits.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 
 struct sandbox_reply {
@@ -182,18 +183,30 @@ static int check_runtime(const Sandbox__V1__CreateSandboxRequest *message, struc
     return 0;
 }
 
-// A limit that cannot be enforced refuses the sandbox, it is never ignored.
-static int check_resources(const Sandbox__V1__ResourceLimits *limits, struct af_error *err)
+static int check_limit(const char *name, int64_t wanted, uint64_t max, struct af_error *err)
 {
-    if (!limits)
-        return 0;
-    if (limits->memory_bytes < 0 || limits->cpu_quota < 0 || limits->cpu_shares < 0 ||
-        limits->pids_limit < 0)
-        return af_error_set(err, AF_INVALID_ARGUMENT, "resource limits must not be negative");
-    if (limits->memory_bytes || limits->cpu_quota || limits->cpu_shares || limits->pids_limit)
-        return af_error_set(err, AF_FAILED_PRECONDITION,
-                            "this server cannot enforce resource limits yet; leave them unset");
+    if (wanted < 0)
+        return af_error_set(err, AF_INVALID_ARGUMENT, "resources.%s must not be negative", name);
+    if (max && (uint64_t)wanted > max)
+        return af_error_set(err, AF_INVALID_ARGUMENT,
+                            "resources.%s is above the %" PRIu64 " that this server allows", name,
+                            max);
     return 0;
+}
+
+// A limit that cannot be enforced refuses the sandbox, it is never ignored.
+static int check_resources(struct daemon *daemon, const Sandbox__V1__ResourceLimits *limits,
+                           struct af_error *err)
+{
+    const struct af_config *config = &daemon->config;
+    if (limits &&
+        (check_limit("memory_bytes", limits->memory_bytes, config->exec.memory_max, err) < 0 ||
+         check_limit("cpu_quota", limits->cpu_quota, config->exec.cpu_quota_max, err) < 0 ||
+         check_limit("cpu_shares", limits->cpu_shares, 0, err) < 0 ||
+         check_limit("pids_limit", limits->pids_limit, config->exec.pids_max, err) < 0))
+        return -1;
+    const struct exec_resources resources = boxes_resources(config, limits);
+    return exec_engine_check_resources(daemon->engine, &resources, err);
 }
 
 // Packs what mux has no use for.
@@ -243,7 +256,7 @@ static int check_network(const struct sandbox_options *options, struct af_error 
     return 0;
 }
 
-int sandbox_request_parse(const Sandbox__V1__CreateSandboxRequest *message,
+int sandbox_request_parse(struct daemon *daemon, const Sandbox__V1__CreateSandboxRequest *message,
                           const Agentfense__V1__SandboxOptions *options_message,
                           struct sandbox_request *ret, struct af_error *err)
 {
@@ -253,7 +266,8 @@ int sandbox_request_parse(const Sandbox__V1__CreateSandboxRequest *message,
     if (service_check_id("cb", message->codebase_id, &ret->codebase_id, err) < 0 ||
         service_duration_ns("expires_in", message->expires_in, 0, &expires_in_ns, err) < 0 ||
         check_labels(message, err) < 0 || check_runtime(message, err) < 0 ||
-        check_resources(message->resources, err) < 0 || parse_rules(message, ret, err) < 0 ||
+        check_resources(daemon, message->resources, err) < 0 ||
+        parse_rules(message, ret, err) < 0 ||
         sandbox_options_parse(options_message, &options, err) < 0 ||
         check_network(&options, err) < 0 || pack_facts(message, &options, ret, err) < 0) {
         sandbox_request_fini(ret);
@@ -264,6 +278,7 @@ int sandbox_request_parse(const Sandbox__V1__CreateSandboxRequest *message,
         ret->spec.quota_bytes = options_message->quota->bytes;
         ret->spec.quota_inodes = options_message->quota->inodes;
     }
+    ret->spec.owner_max = daemon->config.sandboxes_per_owner_max;
     ret->spec.expires_ns = expires_in_ns > 0 ? af_wall_ns() + expires_in_ns : 0;
     return 0;
 }

@@ -27,7 +27,8 @@ struct sandbox_request {
     uint8_t *user_data;
 };
 // options: those of agentfense.v1; NULL for a sandbox of sandbox.v1.
-int sandbox_request_parse(const Sandbox__V1__CreateSandboxRequest *message,
+// FAILED_PRECONDITION: what this server cannot give.
+int sandbox_request_parse(struct daemon *daemon, const Sandbox__V1__CreateSandboxRequest *message,
                           const Agentfense__V1__SandboxOptions *options,
                           struct sandbox_request *ret, struct af_error *err);
 void sandbox_request_fini(struct sandbox_request *request);

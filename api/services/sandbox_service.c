@@ -16,7 +16,7 @@ static void create_sandbox(struct grpc_call *call, const ProtobufCMessage *messa
     struct af_error err;
     struct af_id id;
     struct sandbox_request request;
-    if (sandbox_request_parse((const void *)message, NULL, &request, &err) < 0) {
+    if (sandbox_request_parse(daemon, (const void *)message, NULL, &request, &err) < 0) {
         grpc_call_finish_error(call, &err);
         return;
     }

@@ -1,0 +1,53 @@
+// Control groups: bounds of memory, CPU and processes for the boxes that ask for them.
+//
+// Each controller is looked for on its own: on cgroup v2 where the daemon's own group has it, else
+// in a v1 hierarchy. Boxes without bounds have no group, for moving a process into one costs
+// milliseconds.
+// Threads: exec_cgroups_check from any; the rest on the thread that holds the box's job.
+// Errors: an af_error; FAILED_PRECONDITION names what this machine lacks. Read next: cgroup.c.
+#ifndef AF_EXEC_CGROUP_H
+#define AF_EXEC_CGROUP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "exec/exec.h"
+
+struct exec_cgroups; // where the controllers are
+struct exec_cgroup;  // the group of one box
+
+struct exec_cgroups_options {
+    const char *run_dir;  // where the groups that were made are noted, for recovery
+    const char *parent;   // path of a group below which ours are made; NULL: the daemon's own
+    const char *proc_dir; // "/proc/self" (tests give another)
+};
+
+// Looks, and changes nothing. What is missing is said when it is asked for.
+int exec_cgroups_new(const struct exec_cgroups_options *options, struct exec_cgroups **ret,
+                     struct af_error *err);
+// Removes what was made. NULL is allowed.
+void exec_cgroups_free(struct exec_cgroups *cgroups);
+
+// Whether these bounds can be enforced here. None always can.
+int exec_cgroups_check(const struct exec_cgroups *cgroups, const struct exec_resources *resources,
+                       struct af_error *err);
+// How they are enforced, for the log: "memory v1, cpu v2, pids none".
+void exec_cgroups_describe(const struct exec_cgroups *cgroups, char *text, size_t size);
+
+// Makes a group with these bounds; *ret is NULL when there are none.
+int exec_cgroup_new(struct exec_cgroups *cgroups, const char *name,
+                    const struct exec_resources *resources, struct exec_cgroup **ret,
+                    struct af_error *err);
+// Moves a process into the group; what it forks from then on is in it.
+int exec_cgroup_add(struct exec_cgroup *cgroup, pid_t pid, struct af_error *err);
+// Processes of the group that were killed for want of memory; 0 for NULL or without such a bound.
+uint64_t exec_cgroup_oom_kills(const struct exec_cgroup *cgroup);
+// Kills what is in it, and removes it once it is empty; waits a moment for that. NULL is allowed.
+void exec_cgroup_free(struct exec_cgroup *cgroup);
+
+// Kills and removes the groups that a crashed daemon noted in this run directory. Returns how many
+// processes had to be killed.
+unsigned exec_cgroups_recover(const char *run_dir);
+
+#endif

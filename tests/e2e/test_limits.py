@@ -1,0 +1,118 @@
+"""Resource limits, maxima of the configuration, and sandboxes per owner, over the API."""
+
+import os
+
+import grpc
+import pytest
+
+from harness import FULL, afpb, expect, pb
+
+MIB = 1 << 20
+HOG = "x=; y=$(head -c 1048576 /dev/zero | tr '\\0' x); while :; do x=$x$y; done"
+
+
+def controllers():
+    """Controllers of this machine, v1 or v2."""
+    with open("/proc/self/mountinfo") as file:
+        text = file.read()
+    found = {word for line in text.splitlines() if " - cgroup " in line
+             for word in line.rsplit(" ", 1)[1].split(",")}
+    for line in text.splitlines():
+        if " - cgroup2 " in line:
+            with open(os.path.join(line.split()[4], "cgroup.controllers")) as file:
+                found |= set(file.read().split())
+    return found
+
+
+needs_cgroups = pytest.mark.skipif(
+    not {"memory", "cpu", "pids"} <= controllers(),
+    reason=f"this machine's control groups have only {sorted(controllers())}",
+)
+
+
+def limited(client, start=True, codebase=None, **limits):
+    codebase = codebase or client.codebase({"f": "x"})
+    return client.sandbox(codebase, FULL, start=start, resources=pb.ResourceLimits(**limits))
+
+
+@needs_cgroups
+@pytest.mark.parametrize("pool", ["0", "2"])
+def test_out_of_memory_is_said_in_the_text_and_in_the_trailers(new_daemon, pool):
+    client = new_daemon("--exec-pool", pool).start().client()
+    sandbox = limited(client, memory_bytes=48 * MIB)
+    got = client.sandboxes.GetSandbox(pb.GetSandboxRequest(sandbox_id=sandbox))
+    assert got.resources.memory_bytes == 48 * MIB
+    request = pb.ExecRequest(sandbox_id=sandbox, command=HOG)
+    result, call = client.sandboxes.Exec.with_call(request)
+    assert result.exit_code == 137
+    assert "memory limit" in result.stderr
+    assert ("agentfense-out-of-memory", "1") in call.trailing_metadata()
+    stream = client.sandboxes.ExecStream(request)
+    list(stream)
+    trailers = dict(stream.trailing_metadata())
+    assert trailers["agentfense-exit-code"] == "137"
+    assert trailers["agentfense-out-of-memory"] == "1"
+    session = client.sandboxes.CreateSession(pb.CreateSessionRequest(sandbox_id=sandbox))
+    client.out(sandbox, f"cat > hog <<'END'\n{HOG}\nEND")
+    inner = client.sandboxes.SessionExec(
+        pb.SessionExecRequest(session_id=session.id, command="sh hog")
+    )
+    assert inner.exit_code == 137 and "memory limit" in inner.stderr
+    run, call = client.execs.Run.with_call(afpb.RunRequest(sandbox_id=sandbox, argv=[b"false"]))
+    assert run.exit_code == 1
+    assert "agentfense-out-of-memory" not in dict(call.trailing_metadata())
+    assert client.out(sandbox, "cat f") == "x"
+
+
+@needs_cgroups
+def test_maxima_hold_for_all_and_more_is_refused(new_daemon):
+    options = ["--exec-memory-max", "64M", "--exec-pids-max", "40", "--exec-cpu-quota-max", "50000"]
+    client = new_daemon(*options).start().client()
+    codebase = client.codebase({"f": "x"})
+    for wrong in ({"memory_bytes": 65 * MIB}, {"pids_limit": 41}, {"cpu_quota": 50001}):
+        text = expect(grpc.StatusCode.INVALID_ARGUMENT, limited, client, codebase=codebase, **wrong)
+        assert next(iter(wrong)) in text and "allows" in text
+    for asked in ({}, {"memory_bytes": 32 * MIB}):
+        sandbox = limited(client, codebase=codebase, **asked)  # from the pool, and without it
+        assert client.exec(sandbox, HOG).exit_code == 137
+        assert int(client.out(sandbox, "ulimit -u")) <= 40
+
+
+def test_limits_that_make_no_sense_are_invalid(client):
+    codebase = client.codebase({"f": "x"})
+    for wrong in ({"memory_bytes": -1}, {"memory_bytes": 7}, {"cpu_quota": 5}, {"cpu_shares": 1},
+                  {"pids_limit": 1}, {"pids_limit": -9}):
+        expect(grpc.StatusCode.INVALID_ARGUMENT, limited, client, codebase=codebase, **wrong)
+
+
+def test_a_limit_that_cannot_be_enforced_refuses_the_sandbox(new_daemon):
+    client = new_daemon("--exec-cgroup", "/nowhere/at/all").start().client()
+    sandbox = limited(client, start=False, memory_bytes=48 * MIB) if controllers() else None
+    if sandbox:  # found to be impossible when the group is made
+        start = pb.StartSandboxRequest(sandbox_id=sandbox)
+        text = expect(grpc.StatusCode.FAILED_PRECONDITION, client.sandboxes.StartSandbox, start)
+        assert "/nowhere/at/all" in text
+    free = client.sandbox(client.codebase({"f": "x"}), FULL)
+    assert client.out(free, "cat f") == "x"
+
+
+def test_O1_sandboxes_per_owner_are_bounded(new_daemon):
+    client = new_daemon("--sandboxes-per-owner-max", "3").start().client()
+    first = client.codebase({"f": "x"}, owner="one")
+    second = client.codebase({"f": "x"}, name="b", owner="one")
+    other = client.codebase({"f": "x"}, owner="other")
+    made = [client.sandbox(c, FULL, start=False) for c in (first, second, first)]
+    text = expect(grpc.StatusCode.RESOURCE_EXHAUSTED, client.sandbox, second, FULL, start=False)
+    assert "'one'" in text and "3" in text
+    client.sandbox(other, FULL, start=False)
+    client.destroy(made[1])
+    client.sandbox(second, FULL)
+    expect(grpc.StatusCode.RESOURCE_EXHAUSTED, client.sandbox, first, FULL)
+
+
+def test_O1_the_longest_timeout_is_enforced(new_daemon):
+    client = new_daemon("--exec-timeout-max", "2s", "--exec-timeout-default", "1s").start().client()
+    sandbox = client.sandbox(client.codebase({"f": "x"}), FULL)
+    expect(grpc.StatusCode.INVALID_ARGUMENT, client.exec, sandbox, "true", timeout=3)
+    expect(grpc.StatusCode.DEADLINE_EXCEEDED, client.exec, sandbox, "sleep 60")
+    expect(grpc.StatusCode.DEADLINE_EXCEEDED, client.exec, sandbox, "sleep 60", timeout=2)

@@ -1,0 +1,320 @@
+// Bounds by control groups: what is written on v2 and v1, what is refused, what is left behind; and
+// on this machine's own hierarchies, what a box feels of them.
+//
+// v2 is tested against a tree of plain files: the machines that run these tests may have no v2
+// controllers (then the tests of boxes use v1). Control files are what the kernel documents.
+#include "tests/unit/exec/fixture.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "exec/cgroup.h"
+
+#define MIB (1u << 20)
+
+// ---- a tree of plain files --------------------------------------------------------------
+
+static void put(const struct xt *xt, const char *name, const char *fmt, ...)
+{
+    char path[256];
+    snprintf(path, sizeof(path), "%s/%s", xt->dir, name);
+    FILE *file = fopen(path, "we");
+    assert_non_null(file);
+    va_list ap;
+    va_start(ap, fmt);
+    vfprintf(file, fmt, ap);
+    va_end(ap);
+    assert_int_equal(fclose(file), 0);
+}
+
+static void make(const struct xt *xt, const char *name)
+{
+    char path[256];
+    snprintf(path, sizeof(path), "%s/%s", xt->dir, name);
+    assert_int_equal(mkdir(path, 0755), 0);
+}
+
+// The text of DIR/<our group>/<rest>, or "" when it is not there.
+static const char *own_text(const struct xt *xt, const char *where, const char *rest)
+{
+    static char text[256];
+    char pattern[256], command[600];
+    snprintf(pattern, sizeof(pattern), "%s/%s/agentfense-*%s", xt->dir, where, rest);
+    snprintf(command, sizeof(command), "cat %s 2>/dev/null", pattern);
+    FILE *pipe = popen(command, "re");
+    assert_non_null(pipe);
+    size_t n = fread(text, 1, sizeof(text) - 1, pipe);
+    text[n] = '\0';
+    pclose(pipe);
+    return text;
+}
+
+// A daemon in the group /svc of a v2 hierarchy that has these controllers.
+static struct exec_cgroups *fake_v2(struct xt *xt, const char *controllers)
+{
+    make(xt, "v2");
+    make(xt, "v2/svc");
+    make(xt, "proc");
+    put(xt, "v2/svc/cgroup.controllers", "%s\n", controllers);
+    put(xt, "proc/mountinfo",
+        "22 1 0:20 / / rw - ext4 /dev/x rw\n38 31 0:38 / %s/v2 rw - cgroup2 cgroup2 rw\n", xt->dir);
+    put(xt, "proc/cgroup", "0::/svc\n");
+    char proc[128];
+    snprintf(proc, sizeof(proc), "%s/proc", xt->dir);
+    const struct exec_cgroups_options options = {.run_dir = xt->run_dir, .proc_dir = proc};
+    struct exec_cgroups *cgroups;
+    struct af_error err;
+    assert_int_equal(exec_cgroups_new(&options, &cgroups, &err), 0);
+    return cgroups;
+}
+
+static void v2_writes_what_the_kernel_documents(void **state)
+{
+    struct xt *xt = *state;
+    struct af_error err;
+    struct exec_cgroups *cgroups = fake_v2(xt, "cpuset cpu io memory pids");
+    char text[64];
+    exec_cgroups_describe(cgroups, text, sizeof(text));
+    assert_string_equal(text, "memory v2, cpu v2, pids v2");
+    const struct exec_resources resources = {
+        .memory_bytes = 64 * MIB, .cpu_quota_us = 50000, .cpu_shares = 1024, .pids_max = 17};
+    struct exec_cgroup *cgroup;
+    assert_int_equal(exec_cgroup_new(cgroups, "sb_x", &resources, &cgroup, &err), 0);
+    assert_int_equal(exec_cgroup_add(cgroup, 4711, &err), 0);
+    assert_string_equal(own_text(xt, "v2/svc", "/sb_x/memory.max"), "67108864");
+    assert_string_equal(own_text(xt, "v2/svc", "/sb_x/memory.swap.max"), "0");
+    assert_string_equal(own_text(xt, "v2/svc", "/sb_x/cpu.max"), "50000 100000");
+    assert_string_equal(own_text(xt, "v2/svc", "/sb_x/cpu.weight"), "39");
+    assert_string_equal(own_text(xt, "v2/svc", "/sb_x/pids.max"), "17");
+    assert_string_equal(own_text(xt, "v2/svc", "/sb_x/cgroup.procs"), "4711");
+    // Handed down at both levels (a plain file shows the last word over the ones before).
+    assert_non_null(strstr(own_text(xt, "v2/svc", "/cgroup.subtree_control"), "+pids"));
+    assert_int_equal(exec_cgroup_oom_kills(cgroup), 0);
+    exec_cgroup_free(cgroup);
+    exec_cgroups_free(cgroups);
+}
+
+static void a_controller_that_is_nowhere_is_refused_by_name(void **state)
+{
+    struct xt *xt = *state;
+    struct af_error err;
+    struct exec_cgroups *cgroups = fake_v2(xt, "cpu pids");
+    struct exec_cgroup *cgroup;
+    const struct exec_resources memory = {.memory_bytes = MIB}, cpu = {.cpu_shares = 2};
+    const struct exec_resources none = {0};
+    assert_int_equal(exec_cgroups_check(cgroups, &memory, &err), -1);
+    assert_int_equal(err.status, AF_FAILED_PRECONDITION);
+    assert_non_null(strstr(err.text, "memory"));
+    assert_int_equal(exec_cgroup_new(cgroups, "sb_x", &memory, &cgroup, &err), -1);
+    assert_int_equal(exec_cgroups_check(cgroups, &cpu, &err), 0);
+    assert_int_equal(exec_cgroup_new(cgroups, "sb_x", &none, &cgroup, &err), 0);
+    assert_null(cgroup); // and no group was made for it
+    assert_string_equal(own_text(xt, "v2/svc", "/cgroup.subtree_control"), "");
+    exec_cgroups_free(cgroups);
+}
+
+// v1 wins a controller that the v2 hierarchy does not have, each on its own; a container's mount
+// shows a part of the hierarchy.
+static void each_controller_is_found_on_its_own(void **state)
+{
+    struct xt *xt = *state;
+    struct af_error err;
+    make(xt, "m");
+    make(xt, "m/in");
+    make(xt, "u");
+    make(xt, "proc");
+    put(xt, "u/cgroup.controllers", "pids\n");
+    put(xt, "proc/mountinfo",
+        "32 31 0:29 /dock/c1 %s/m rw,relatime - cgroup cgroup rw,memory\n"
+        "33 31 0:30 / %s/u rw - cgroup2 cgroup2 rw\n"
+        "34 31 0:31 /else %s/e rw - cgroup cgroup rw,cpu,cpuacct\n",
+        xt->dir, xt->dir, xt->dir);
+    put(xt, "proc/cgroup", "5:memory:/dock/c1/in\n4:cpuacct,cpu:/dock/c1\n0::/\n");
+    char proc[128], text[64];
+    snprintf(proc, sizeof(proc), "%s/proc", xt->dir);
+    const struct exec_cgroups_options options = {.run_dir = xt->run_dir, .proc_dir = proc};
+    struct exec_cgroups *cgroups;
+    assert_int_equal(exec_cgroups_new(&options, &cgroups, &err), 0);
+    exec_cgroups_describe(cgroups, text, sizeof(text));
+    assert_string_equal(text, "memory v1, cpu none, pids v2");
+    struct exec_cgroup *cgroup;
+    const struct exec_resources resources = {.memory_bytes = MIB};
+    assert_int_equal(exec_cgroup_new(cgroups, "sb_x", &resources, &cgroup, &err), 0);
+    assert_string_equal(own_text(xt, "m/in", "/sb_x/memory.limit_in_bytes"), "1048576");
+    exec_cgroup_free(cgroup);
+    exec_cgroups_free(cgroups);
+}
+
+// ---- boxes on this machine --------------------------------------------------------------
+
+// Whether this machine has all three, in whatever version.
+static void need_controllers(struct xt *xt)
+{
+    const char *have = exec_engine_features(xt->engine)->cgroups;
+    if (!strstr(have, "none"))
+        return;
+    print_message("skipped: this machine's control groups: %s\n", have);
+    skip();
+}
+
+static void start(struct xt *xt, const struct exec_resources *resources)
+{
+    const struct exec_box_spec spec = {.id = "sb_bound",
+                                       .view_path = xt->view,
+                                       .uid = XT_UID,
+                                       .gid = XT_UID,
+                                       .resources = *resources};
+    xt->box = xt_box_try(xt, &spec);
+    if (xt->start_error.status != AF_OK)
+        fail_msg("box: %s", xt->start_error.text);
+}
+
+// Groups of ours that are there now, in any hierarchy.
+static unsigned groups(void)
+{
+    unsigned count = 0;
+    FILE *pipe = popen("find /sys/fs/cgroup -name 'sb_bound*' -type d 2>/dev/null | wc -l", "re");
+    assert_non_null(pipe);
+    assert_int_equal(fscanf(pipe, "%u", &count), 1);
+    pclose(pipe);
+    return count;
+}
+
+// Fills memory in a shell, a megabyte at a time.
+#define HOG "x=; y=$(head -c 1048576 /dev/zero | tr '\\0' x); while :; do x=$x$y; done"
+
+static void a_command_over_the_memory_bound_is_killed_and_says_so(void **state)
+{
+    struct xt *xt = *state;
+    need_controllers(xt);
+    start(xt, &(const struct exec_resources){.memory_bytes = 48 * MIB});
+    assert_true(groups() > 0);
+    struct xt_done *done = xt_sh(xt, HOG);
+    xt_expect_exit(done, 137);
+    assert_true(done->result.out_of_memory);
+    // What is in /tmp counts as well, so it is full before the memory is.
+    done = xt_sh(xt, "head -c 100000000 /dev/zero > /tmp/big");
+    xt_expect_exit(done, 1);
+    assert_false(done->result.out_of_memory);
+    xt_expect_exit(xt_sh(xt, "x=$(head -c 20000000 /dev/zero | tr '\\0' x); :"), 137);
+    xt_expect_exit(xt_sh(xt, "rm -f /tmp/big"), 0);
+    // An ordinary failure is none of these, and the box goes on.
+    done = xt_sh(xt, "exit 3");
+    xt_expect_exit(done, 3);
+    assert_false(done->result.out_of_memory);
+    xt_box_stop(xt, xt->box);
+    assert_int_equal(groups(), 0);
+}
+
+static void a_box_under_its_bound_is_left_alone(void **state)
+{
+    struct xt *xt = *state;
+    need_controllers(xt);
+    start(xt, &(const struct exec_resources){.memory_bytes = 256 * MIB, .cpu_shares = 512});
+    struct xt_done *done = xt_sh(xt, "x=$(head -c 20000000 /dev/zero | tr '\\0' x); echo ${#x}");
+    xt_expect_exit(done, 0);
+    assert_string_equal(done->out, "20000000\n");
+    assert_false(done->result.out_of_memory);
+}
+
+static void the_number_of_processes_is_bounded_and_fork_failure_is_clear(void **state)
+{
+    struct xt *xt = *state;
+    need_controllers(xt);
+    start(xt, &(const struct exec_resources){.pids_max = 12});
+    struct xt_done *done =
+        xt_sh(xt, "for i in $(seq 40); do sleep 60 & done 2>&1; jobs -p | wc -l; kill $(jobs -p)");
+    assert_true(done->failed || atoi(done->out) < 40);
+    // Everything of the box is in use: the next command cannot fork, and its end says why.
+    struct exec_command *command;
+    const struct exec_command_spec bomb = {
+        .shell_line =
+            "touch /workspace/full; for i in $(seq 40); do (sleep 60 &) ; done; sleep 60"};
+    struct xt_done *bombed = xt_start(xt, &bomb, &command);
+    xt_wait_file(xt, "full");
+    done = xt_sh(xt, "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do /bin/true || exit 9; done");
+    if (done->failed)
+        assert_int_equal(done->error.status, AF_RESOURCE_EXHAUSTED);
+    exec_command_cancel(command);
+    xt_wait(bombed);
+    exec_command_unref(command);
+    xt_expect_exit(xt_sh(xt, "/bin/true"), 0); // and it heals
+}
+
+static void the_cpu_quota_slows_a_spinning_command(void **state)
+{
+    struct xt *xt = *state;
+    need_controllers(xt);
+    start(xt, &(const struct exec_resources){.cpu_quota_us = 10000}); // a tenth of a CPU
+    // The time that the kernel gave it, not the time that passed.
+    struct xt_done *done = xt_sh(xt, "timeout 2 sh -c 'while :; do :; done'; times | tail -1");
+    unsigned minutes;
+    double seconds;
+    assert_false(done->failed);
+    assert_int_equal(sscanf(done->out, "%um%lf", &minutes, &seconds), 2);
+    if (minutes != 0 || seconds > 0.8)
+        fail_msg("a tenth of a CPU gave %s in two seconds", done->out);
+}
+
+static void limits_that_make_no_sense_are_refused(void **state)
+{
+    struct xt *xt = *state;
+    struct af_error err;
+    const struct exec_resources wrong[] = {
+        {.memory_bytes = 1}, {.cpu_quota_us = 1}, {.cpu_shares = 1}, {.pids_max = 1}};
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        assert_int_equal(exec_engine_check_resources(xt->engine, &wrong[i], &err), -1);
+        assert_int_equal(err.status, AF_INVALID_ARGUMENT);
+    }
+}
+
+static void groups_of_a_crashed_daemon_are_removed_with_what_is_in_them(void **state)
+{
+    struct xt *xt = *state;
+    struct af_error err;
+    unsigned before = groups();
+    pid_t pid = fork();
+    if (pid == 0) {
+        const struct exec_options options = xt_options(xt);
+        xt_engine_open(xt, &options);
+        if (strstr(exec_engine_features(xt->engine)->cgroups, "none"))
+            _exit(7);
+        start(xt, &(const struct exec_resources){.memory_bytes = 64 * MIB});
+        kill(getpid(), SIGKILL);
+    }
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 7)
+        skip(); // no controllers here
+    assert_true(WIFSIGNALED(status));
+    assert_true(groups() > before);
+    assert_int_equal(exec_recover(xt->run_dir, NULL, &err), 0);
+    assert_int_equal(groups(), before);
+    assert_int_equal(xt_processes_of(XT_UID), 0);
+}
+
+#define engine_test(fn) cmocka_unit_test_setup_teardown(fn, xt_setup_engine, xt_teardown)
+#define dirs_test(fn)   cmocka_unit_test_setup_teardown(fn, xt_setup_dirs, xt_teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        dirs_test(v2_writes_what_the_kernel_documents),
+        dirs_test(a_controller_that_is_nowhere_is_refused_by_name),
+        dirs_test(each_controller_is_found_on_its_own),
+        engine_test(a_command_over_the_memory_bound_is_killed_and_says_so),
+        engine_test(a_box_under_its_bound_is_left_alone),
+        engine_test(the_number_of_processes_is_bounded_and_fork_failure_is_clear),
+        engine_test(the_cpu_quota_slows_a_spinning_command),
+        engine_test(limits_that_make_no_sense_are_refused),
+        dirs_test(groups_of_a_crashed_daemon_are_removed_with_what_is_in_them),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
