@@ -45,6 +45,7 @@ static void describe(struct mux_op *op, const struct mux_node *dir, const struct
         .parent = dir->fid,
         .name = name->text,
         .name_len = (uint8_t)name->len,
+        .tree_files = S_ISREG(mode) ? 1 : 0,
     };
     if (maker->target) {
         ret->content = STORE_CONTENT_INLINE;

@@ -65,7 +65,7 @@ static int edit_in(struct mux_op *op, uint64_t nodeid, const struct mux_edit *ed
         return rc;
     rc = check(op, &node, edit);
     if (rc == 0)
-        rc = mux_record_load(op, node.fid, &record);
+        rc = mux_record_load_held(op, node.fid, &record);
     if (rc == 0) {
         rc = change_record(op, edit, &record, copy, &body, need);
         mux_body_finish(&body, rc == 0);

@@ -56,7 +56,7 @@ static int record(struct mux_op *op, const struct mux_node *node, const struct m
     struct mux_record record;
     int rc = mux_op_write(op);
     if (rc == 0)
-        rc = mux_record_load(op, node->fid, &record);
+        rc = mux_record_load_held(op, node->fid, &record);
     if (rc == 0)
         rc = mux_op_check_quota(op, mux_record_growth(&record, record.inode.size),
                                 record.index > 0 ? 1 : 0);

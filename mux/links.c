@@ -34,6 +34,22 @@ int mux_links_walk(struct store_txn *txn, struct mux_layers layers, const struct
     return rc;
 }
 
+static int stop(void *arg, const struct mux_link *link)
+{
+    (void)arg;
+    (void)link;
+    return 1;
+}
+
+int mux_links_any(struct store_txn *txn, struct mux_layers layers, const struct store_inode *inode,
+                  bool *ret)
+{
+    int rc = mux_links_walk(txn, layers, inode, stop, NULL);
+    if (rc >= 0)
+        *ret = rc == 1;
+    return rc < 0 ? rc : 0;
+}
+
 static bool is_same(const struct mux_link *a, uint64_t parent, const char *name, size_t name_len)
 {
     return a->parent == parent && a->name_len == name_len && memcmp(a->name, name, name_len) == 0;

@@ -20,6 +20,10 @@ struct mux_link {
 int mux_links_walk(struct store_txn *txn, struct mux_layers layers, const struct store_inode *inode,
                    int (*fn)(void *arg, const struct mux_link *link), void *arg);
 
+// Whether any name leads to the fid.
+int mux_links_any(struct store_txn *txn, struct mux_layers layers, const struct store_inode *inode,
+                  bool *ret);
+
 // Some name of the fid other than the given one. -ENOENT when there is none.
 int mux_links_other(struct store_txn *txn, struct mux_layers layers,
                     const struct store_inode *inode, const struct mux_link *except,

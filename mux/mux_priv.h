@@ -21,6 +21,10 @@
 // Cached nodes over all views unless mux_open_sized says otherwise: about 250 bytes each.
 #define MUX_NODES_MAX 262144u
 
+// Records of the delta and of what is new in the head that are merged holding view and writer: some
+// 10 ms. More are merged in batches, holding neither.
+#define MUX_MERGE_STEP_MAX 1024u
+
 struct mux_view_table;
 struct mux_node_cache;
 
@@ -33,6 +37,7 @@ struct mux {
     int64_t opened_ns;                   // wall clock: the times of the top directory
     const struct mux_notifier *notifier; // or NULL: nobody listens (tests, tools)
     void *notifier_arg;
+    unsigned merge_step_max;      // records that one step of a merge takes; tests set less (move.c)
     struct mux_view_table *views; // view_table.c
     struct mux_node_cache *nodes; // node.c
     struct {
@@ -59,6 +64,13 @@ static inline void mux_notify_inval_inode(struct mux *mux, uint64_t nodeid, int6
 {
     if (mux->notifier && mux->notifier->inval_inode)
         mux->notifier->inval_inode(mux->notifier_arg, nodeid, offset, len);
+}
+
+static inline void mux_notify_expire_entry(struct mux *mux, uint64_t parent, const char *name,
+                                           size_t name_len)
+{
+    if (mux->notifier && mux->notifier->expire_entry)
+        mux->notifier->expire_entry(mux->notifier_arg, parent, name, name_len);
 }
 
 static inline void mux_notify_inval_entry(struct mux *mux, uint64_t parent, const char *name,

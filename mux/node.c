@@ -222,6 +222,23 @@ static int load_by_climbing(struct mux_op *op, uint64_t fid, struct chain *chain
     return 0;
 }
 
+// Whether others have removed what the kernel still holds: a rebase has taken its last name away.
+static int check_gone(struct mux_op *op, const struct mux_node *node, const char *name,
+                      size_t name_len, bool *ret)
+{
+    struct store_inode inode = {
+        .fid = node->fid,
+        .parent = node->parent,
+        .name = name,
+        .name_len = (uint8_t)name_len,
+    };
+    bool named;
+    int rc = mux_links_any(op->txn, mux_op_layers(op), &inode, &named);
+    if (rc == 0)
+        *ret = !named;
+    return rc;
+}
+
 static int load_uncached(struct mux_op *op, uint64_t fid, struct mux_node *ret)
 {
     struct mux_node node;
@@ -240,7 +257,11 @@ static int load_uncached(struct mux_op *op, uint64_t fid, struct mux_node *ret)
         *ret = node;
         return 0;
     }
-    if (has_names(&node)) {
+    bool gone = false;
+    rc = op->view->rebased && node.index > 0 ? check_gone(op, &node, name, name_len, &gone) : 0;
+    if (rc < 0)
+        return rc;
+    if (has_names(&node) && !gone) {
         rc = settle_linked(op, name, name_len, &node);
         if (rc == 0)
             *ret = node;
@@ -253,6 +274,10 @@ static int load_uncached(struct mux_op *op, uint64_t fid, struct mux_node *ret)
     rc = load_by_climbing(op, fid, &chain, ret);
     if (chain.links != chain.local)
         free(chain.links);
+    if (rc == 0 && gone) { // its level is that of the name it had
+        ret->nlink = 0;
+        mux_node_cache_put(op->mux->nodes, op->view->rules, ret);
+    }
     return rc;
 }
 

@@ -7,6 +7,14 @@
 #include <string.h>
 #include <sys/stat.h>
 
+// What a record is in its tree: regular files with a name are counted, each once.
+static void count_in_tree(const struct store_inode *inode, int64_t *ret_files, int64_t *ret_bytes)
+{
+    bool counts = S_ISREG(inode->mode) && inode->nlink > 0;
+    *ret_files = counts ? 1 : 0;
+    *ret_bytes = counts ? (int64_t)inode->size : 0;
+}
+
 int mux_record_load(struct mux_op *op, uint64_t fid, struct mux_record *ret)
 {
     struct store_inode inode;
@@ -24,20 +32,53 @@ int mux_record_load(struct mux_op *op, uint64_t fid, struct mux_record *ret)
     if (inode.inline_len > 0)
         memcpy(ret->data, inode.inline_data, inode.inline_len);
     ret->inode.inline_data = inode.inline_len > 0 ? ret->data : NULL;
+    ret->gone = false;
     if (ret->index > 0)
         ret->inode.blob_owned = false;
+    count_in_tree(&ret->inode, &ret->counted_files, &ret->counted_bytes);
     return 0;
+}
+
+int mux_record_load_held(struct mux_op *op, uint64_t fid, struct mux_record *ret)
+{
+    bool named = true;
+    int rc = mux_record_load(op, fid, ret);
+    if (rc == 0 && op->view->rebased && ret->index > 0 && ret->inode.nlink > 0 &&
+        fid != op->view->root_fid)
+        rc = mux_links_any(op->txn, mux_op_layers(op), &ret->inode, &named);
+    if (rc < 0 || named)
+        return rc;
+    ret->gone = true;
+    ret->inode.nlink = 0;
+    count_in_tree(&ret->inode, &ret->counted_files, &ret->counted_bytes);
+    return 0;
+}
+
+static int adopt_orphan(struct mux_op *op, uint64_t fid)
+{
+    if (op->n_orphans >= MUX_OP_ORPHANS_MAX)
+        return -EUCLEAN;
+    op->orphans[op->n_orphans++] = fid;
+    return store_orphan_put(op->txn, mux_op_delta(op), fid);
 }
 
 int mux_record_put(struct mux_op *op, struct mux_record *record)
 {
     int rc = 0;
+    int64_t files, bytes;
     if (record->index > 0)
         rc = store_new_id(op->mux->store, &record->inode.version);
+    count_in_tree(&record->inode, &files, &bytes);
+    record->inode.tree_files = files - record->counted_files;
+    record->inode.tree_bytes = bytes - record->counted_bytes;
     if (rc == 0)
         rc = store_inode_put(op->txn, mux_op_delta(op), &record->inode);
+    if (rc == 0 && record->gone && record->index > 0)
+        rc = adopt_orphan(op, record->inode.fid);
     if (rc < 0)
         return rc;
+    record->counted_files = files;
+    record->counted_bytes = bytes;
     record->index = 0;
     if (op->n_touched >= MUX_OP_TOUCHED_MAX)
         return -EOVERFLOW; // a mistake in this folder: no operation changes that many
@@ -83,8 +124,7 @@ int mux_record_drop_link(struct mux_op *op, uint64_t fid, uint64_t parent, const
     rc = mux_record_put(op, &record);
     if (rc < 0 || record.inode.nlink > 0)
         return rc;
-    op->orphans[op->n_orphans++] = fid;
-    return store_orphan_put(op->txn, mux_op_delta(op), fid);
+    return adopt_orphan(op, fid);
 }
 
 uint64_t mux_record_growth(const struct mux_record *record, uint64_t new_size)

@@ -11,12 +11,17 @@
 struct mux_record {
     struct store_inode inode; // its pointers lead to the buffers below, or to the caller's
     size_t index;             // of the layer it was found in; 0: the delta
+    bool gone;                // no name leads to it any more since a rebase: becomes an orphan
+    int64_t counted_files, counted_bytes; // what it was in the view's tree when it was loaded
     char name[AF_NAME_MAX];
     char data[AF_SYMLINK_MAX > AF_INLINE_CONTENT_MAX ? AF_SYMLINK_MAX : AF_INLINE_CONTENT_MAX];
 };
 
 // -ESTALE when there is none.
 int mux_record_load(struct mux_op *op, uint64_t fid, struct mux_record *ret);
+// The same for what the kernel has by its nodeid, so that no name was looked up: a file that others
+// have removed while it was open here is an orphan from its first change on. Before any change.
+int mux_record_load_held(struct mux_op *op, uint64_t fid, struct mux_record *ret);
 // Puts it into the delta, and has the cached node follow on commit.
 int mux_record_put(struct mux_op *op, struct mux_record *record);
 // One of its names, to find the way up by.

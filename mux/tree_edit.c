@@ -1,6 +1,7 @@
 // Objects into a codebase's tree by path. Read next: tree_edit.h.
 #include "mux/tree_edit.h"
 
+#include "mux/inode_copy.h"
 #include "mux/links.h"
 
 #include <dirent.h>
@@ -13,29 +14,6 @@ size_t mux_path_name_start(const char *path, size_t len)
     while (len > 0 && path[len - 1] != '/')
         len--;
     return len;
-}
-
-// Copies out of the database what a record points to, so that it survives the writes that follow.
-struct inode_copy {
-    struct store_inode inode;
-    char name[AF_NAME_MAX];
-    char inline_data[AF_SYMLINK_MAX > AF_INLINE_CONTENT_MAX ? AF_SYMLINK_MAX
-                                                            : AF_INLINE_CONTENT_MAX];
-};
-
-static int copy_inode(const struct store_inode *inode, struct inode_copy *ret)
-{
-    if (inode->inline_len > sizeof ret->inline_data)
-        return -EUCLEAN;
-    ret->inode = *inode;
-    ret->inode.blob_owned = false; // the copy may land in another layer
-    if (inode->name_len > 0)
-        memcpy(ret->name, inode->name, inode->name_len);
-    ret->inode.name = ret->name;
-    if (inode->inline_len > 0)
-        memcpy(ret->inline_data, inode->inline_data, inode->inline_len);
-    ret->inode.inline_data = inode->inline_len > 0 ? ret->inline_data : NULL;
-    return 0;
 }
 
 static int put_record(struct mux_tree_edit *edit, struct store_inode *inode)
@@ -67,8 +45,8 @@ static int touch_directory(struct mux_tree_edit *edit, uint64_t fid)
     int rc = mux_resolve_inode(edit->txn, edit->layers, fid, &inode, &index);
     if (rc < 0 || (edit->implied && index == 0))
         return rc;
-    struct inode_copy copy;
-    rc = copy_inode(&inode, &copy);
+    struct mux_inode_copy copy;
+    rc = mux_inode_copy(&inode, &copy);
     if (rc < 0)
         return rc;
     copy.inode.mtime_ns = copy.inode.ctime_ns = edit->now_ns;
@@ -148,8 +126,8 @@ static int drop_name(struct mux_tree_edit *edit, const struct store_inode *old, 
                      const struct mux_link *link)
 {
     if (old->nlink > 1) {
-        struct inode_copy copy;
-        int rc = copy_inode(old, &copy);
+        struct mux_inode_copy copy;
+        int rc = mux_inode_copy(old, &copy);
         if (rc == 0)
             rc = mux_links_lose(edit->txn, edit->layers, &copy.inode, link, copy.name);
         if (rc < 0)
@@ -220,8 +198,8 @@ static int put_over(struct mux_tree_edit *edit, const struct store_inode *old,
 static int put_directory_over(struct mux_tree_edit *edit, const struct store_inode *old,
                               mode_t mode, int64_t mtime_ns)
 {
-    struct inode_copy copy;
-    int rc = copy_inode(old, &copy);
+    struct mux_inode_copy copy;
+    int rc = mux_inode_copy(old, &copy);
     if (rc < 0)
         return rc;
     copy.inode.mode = mode;

@@ -79,6 +79,7 @@ int mux_op_write(struct mux_op *op)
 static void publish(struct mux_op *op)
 {
     struct mux_view *view = op->view;
+    view->changes++;
     for (unsigned i = 0; i < op->n_touched; i++)
         mux_node_cache_update(op->mux->nodes, &op->touched[i]);
     if (op->created)

@@ -46,6 +46,8 @@ struct mux_view {
     struct rules *rules;
     uint64_t quota_bytes, quota_inodes; // 0: none
     // ---- changes, under the lock held exclusively
+    bool rebased;               // has been brought onto another head: names may be gone (record.c)
+    uint64_t changes;           // counts committed changes: whether a merge is still true
     uint64_t stamp;             // cached nodes with another stamp are out of date (node.h)
     uint64_t names_seq;         // counts changes of names: whether a walk is still true
     struct mux_fid_map orphans; // unlinked; the value says whether the kernel may still hold them
@@ -127,6 +129,15 @@ bool mux_view_find(struct mux *mux, const char *sandbox_id, uint64_t *ret_root_n
 // The first attached view with a slot >= *slot; updates it. Ids are copied.
 bool mux_view_next(struct mux *mux, uint32_t *slot, struct af_id *ret_id,
                    uint64_t *ret_root_nodeid);
+// A sandbox's view held against every change, attached or not: with its lock held exclusively, as
+// by mux_op_enter_exclusive on its root, or kept from being attached. mux_view_release must follow.
+struct mux_hold {
+    struct mux *mux;
+    struct mux_op op;     // op.view NULL: not attached
+    uint64_t attachments; // when not attached: how often any view ever was
+};
+void mux_view_hold(struct mux *mux, const char *sandbox_id, struct mux_hold *ret);
+void mux_view_release(struct mux_hold *hold);
 // A stamp that was never used before.
 uint64_t mux_view_new_stamp(struct mux *mux);
 

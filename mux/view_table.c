@@ -322,6 +322,35 @@ void mux_view_detach(struct mux *mux, const char *id)
         mux_notify_inval_entry(mux, MUX_NODEID_TOP, id, strlen(id));
 }
 
+void mux_view_hold(struct mux *mux, const char *sandbox_id, struct mux_hold *ret)
+{
+    struct mux_view_table *table = mux->views;
+    uint64_t root;
+    ret->mux = mux;
+    for (;;) {
+        if (mux_view_find(mux, sandbox_id, &root)) {
+            if (mux_op_enter_exclusive(mux, root, &ret->op) == 0)
+                return;
+            continue; // detached in between
+        }
+        pthread_mutex_lock(&table->change);
+        if (!find_id(table, sandbox_id)) {
+            ret->op = (struct mux_op){.mux = mux};
+            ret->attachments = table->next_epoch;
+            return;
+        }
+        pthread_mutex_unlock(&table->change);
+    }
+}
+
+void mux_view_release(struct mux_hold *hold)
+{
+    if (hold->op.view)
+        mux_op_leave(&hold->op, 0);
+    else
+        pthread_mutex_unlock(&hold->mux->views->change);
+}
+
 void mux_view_table_free(struct mux *mux)
 {
     struct mux_view_table *table = mux->views;

@@ -207,7 +207,7 @@ static int change(struct mux_op *op, uint64_t fid, struct setter *setter)
     size_t len = 0;
     int rc = mux_op_write(op);
     if (rc == 0)
-        rc = mux_record_load(op, fid, &record);
+        rc = mux_record_load_held(op, fid, &record);
     if (rc == 0)
         rc = change_set(op, setter, inode, &set, &len);
     if (rc < 0)

@@ -165,7 +165,11 @@ int store_inode_put(struct store_txn *txn, uint64_t layer, const struct store_in
     uint64_t version = inode->version, fid = inode->fid;
     uint64_t charge = store_inode_charge(inode), xattr_layer = inode->xattr_layer;
     uint32_t xattr_bytes = inode->xattr_bytes;
+    struct store_layer_change change = {.tree_files = inode->tree_files,
+                                        .tree_bytes = inode->tree_bytes};
     int rc = get_former(txn, layer, fid, &old);
+    change.bytes = (int64_t)(charge - old.charge);
+    change.inodes = old.exists ? 0 : 1;
     // On a full disk only what removes or shrinks may use the headroom; an orphan's record (no
     // names left) is part of an unlink.
     bool grows = inode->nlink > 0 && (!old.exists || charge > old.charge);
@@ -187,7 +191,7 @@ int store_inode_put(struct store_txn *txn, uint64_t layer, const struct store_in
     if (rc == 0 && has_version && !same_version)
         rc = put_version(txn, version, layer, fid);
     if (rc == 0)
-        rc = store_layer_count(txn, layer, (int64_t)(charge - old.charge), old.exists ? 0 : 1);
+        rc = store_layer_count(txn, layer, &change);
     return store_keep_error(txn, rc);
 }
 
@@ -200,6 +204,7 @@ int store_inode_del(struct store_txn *txn, uint64_t layer, uint64_t fid)
     if (!old.exists)
         return -ENOENT;
     struct key_inode key = key_of_inode(layer, fid);
+    struct store_layer_change change = {.bytes = -(int64_t)old.charge, .inodes = -1};
     rc = store_del(txn, STORE_DBI_INODE, store_val(&key, sizeof key));
     if (rc == 0 && old.blob != 0)
         rc = store_blob_drop(txn, old.blob);
@@ -208,7 +213,7 @@ int store_inode_del(struct store_txn *txn, uint64_t layer, uint64_t fid)
     if (rc == 0 && old.xattr_bytes > 0)
         rc = store_xattr_del(txn, layer, fid);
     if (rc == 0)
-        rc = store_layer_count(txn, layer, -(int64_t)old.charge, -1);
+        rc = store_layer_count(txn, layer, &change);
     return store_keep_error(txn, rc);
 }
 
@@ -304,6 +309,28 @@ bool store_orphan_has(struct store_txn *txn, uint64_t layer, uint64_t fid)
     struct key_inode key = key_of_inode(layer, fid);
     MDB_val value;
     return store_get(txn, STORE_DBI_ORPHAN, store_val(&key, sizeof key), &value) == 0;
+}
+
+int store_orphan_next(struct store_txn *txn, uint64_t layer, uint64_t after, uint64_t *ret_fid)
+{
+    MDB_cursor *cursor;
+    int rc = store_errno(mdb_cursor_open(txn->mdb, txn->store->dbi[STORE_DBI_ORPHAN], &cursor));
+    if (rc < 0)
+        return rc;
+    struct key_inode place = key_of_inode(layer, after + 1);
+    MDB_val key = store_val(&place, sizeof place), value;
+    rc = store_errno(mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE));
+    if (rc == 0 && key.mv_size != sizeof place)
+        rc = -EUCLEAN;
+    if (rc == 0) {
+        memcpy(&place, key.mv_data, sizeof place);
+        if (be64toh(place.layer_be) == layer)
+            *ret_fid = be64toh(place.fid_be);
+        else
+            rc = -ENOENT;
+    }
+    mdb_cursor_close(cursor);
+    return rc;
 }
 
 static int first_orphan(void *arg, uint64_t fid, MDB_val value)

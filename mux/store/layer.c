@@ -55,7 +55,9 @@ int store_layer_get(struct store_txn *txn, uint64_t id, struct store_layer *ret)
                                     .frozen = value.frozen,
                                     .refs = value.refs,
                                     .bytes = value.bytes,
-                                    .inodes = value.inodes};
+                                    .inodes = value.inodes,
+                                    .tree_files = value.tree_files,
+                                    .tree_bytes = value.tree_bytes};
     return rc;
 }
 
@@ -110,17 +112,26 @@ int store_layer_unref(struct store_txn *txn, uint64_t id)
     return rc;
 }
 
-int store_layer_count(struct store_txn *txn, uint64_t id, int64_t bytes, int64_t inodes)
+int store_layer_count(struct store_txn *txn, uint64_t id, const struct store_layer_change *change)
 {
     struct value_layer value;
-    if (bytes == 0 && inodes == 0)
+    if (change->bytes == 0 && change->inodes == 0 && change->tree_files == 0 &&
+        change->tree_bytes == 0)
         return 0;
     int rc = get_layer(txn, id, &value);
     if (rc < 0)
         return store_keep_error(txn, rc);
-    value.bytes += (uint64_t)bytes;
-    value.inodes += (uint64_t)inodes;
+    value.bytes += (uint64_t)change->bytes;
+    value.inodes += (uint64_t)change->inodes;
+    value.tree_files += change->tree_files;
+    value.tree_bytes += change->tree_bytes;
     return put_layer(txn, id, &value);
+}
+
+int store_layer_count_tree(struct store_txn *txn, uint64_t id, int64_t files, int64_t bytes)
+{
+    struct store_layer_change change = {.tree_files = files, .tree_bytes = bytes};
+    return store_layer_count(txn, id, &change);
 }
 
 int store_layer_new_pending(struct store_txn *txn, uint64_t *ret_id)

@@ -10,7 +10,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define STORE_SCHEMA_VERSION 4
+#define STORE_SCHEMA_VERSION 5
 #define STORE_FORMAT         1 // first byte of every value
 
 enum store_dbi {
@@ -49,6 +49,7 @@ struct value_layer {
     uint8_t format, frozen;
     uint32_t refs;
     uint64_t bytes, inodes;
+    int64_t tree_files, tree_bytes;
 } __attribute__((packed));
 
 struct value_stack {

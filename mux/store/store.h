@@ -79,6 +79,9 @@ struct store_layer {
     uint32_t refs;   // stacks and owners that hold it
     uint64_t bytes;  // sum of store_inode_charge over its records
     uint64_t inodes; // inode records in it
+    // What the regular files of a tree gain, in number and in size, by having this layer on top:
+    // kept for a view's delta (store_inode.tree_files), so that pushing it costs no recount.
+    int64_t tree_files, tree_bytes;
 };
 
 int store_layer_new(struct store_txn *txn, uint64_t *ret_id); // live, refs = 1
@@ -95,6 +98,8 @@ int store_layer_unref(struct store_txn *txn, uint64_t id);
 // reference, for the record that names it from now on, in the same transaction.
 int store_layer_new_pending(struct store_txn *txn, uint64_t *ret_id);
 int store_layer_adopt(struct store_txn *txn, uint64_t id);
+// Adds to what the layer says of its tree (see struct store_layer).
+int store_layer_count_tree(struct store_txn *txn, uint64_t id, int64_t files, int64_t bytes);
 
 #define STORE_STACK_MAX 4096
 // A stack: frozen layers, top first. Immutable and counted; holds a reference to each layer.
@@ -173,6 +178,7 @@ struct store_inode {
     uint32_t xattr_bytes; // size of its extended attributes, 0: it has none
     uint64_t xattr_layer; // where they are. Set by get; a record that is put into another layer
                           // takes them along.
+    int64_t tree_files, tree_bytes; // put only: added to the layer's counts of the same names
 };
 
 // The bytes that a record counts in its layer.
@@ -223,6 +229,8 @@ int store_link_walk(struct store_txn *txn, uint64_t layer, uint64_t fid,
 int store_orphan_put(struct store_txn *txn, uint64_t layer, uint64_t fid);
 int store_orphan_del(struct store_txn *txn, uint64_t layer, uint64_t fid);
 bool store_orphan_has(struct store_txn *txn, uint64_t layer, uint64_t fid);
+// The first orphan of a layer after this fid; -ENOENT: there is none.
+int store_orphan_next(struct store_txn *txn, uint64_t layer, uint64_t after, uint64_t *ret_fid);
 // Deletes every orphan of a layer with its inode (nobody has it open any more).
 int store_orphans_reap(struct store_txn *txn, uint64_t layer, uint64_t *ret_count);
 

@@ -217,6 +217,9 @@ int store_xattr_copy(struct store_txn *txn, uint64_t from_layer, uint64_t to_lay
                      size_t len);
 int store_xattr_del(struct store_txn *txn, uint64_t layer, uint64_t fid);
 // layer.c
-int store_layer_count(struct store_txn *txn, uint64_t id, int64_t bytes, int64_t inodes);
+struct store_layer_change {
+    int64_t bytes, inodes, tree_files, tree_bytes;
+};
+int store_layer_count(struct store_txn *txn, uint64_t id, const struct store_layer_change *change);
 
 #endif

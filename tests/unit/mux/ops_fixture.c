@@ -466,3 +466,36 @@ void assert_accounting(struct view *view)
     assert_int_equal(layer.bytes, recount.bytes);
     assert_int_equal(layer.inodes, recount.inodes);
 }
+
+struct mux_commit_result ops_commit(struct view *view)
+{
+    struct mux_commit_result result;
+    struct af_error err;
+    if (mux_commit(view->fixture->mux, view->sandbox.text, MUX_LAST_WRITER_WINS, &result, &err) < 0)
+        fail_msg("commit: %s", err.text);
+    return result;
+}
+
+struct mux_commit_result ops_rebase(struct view *view)
+{
+    struct mux_commit_result result;
+    struct af_error err;
+    if (mux_rebase(view->fixture->mux, view->sandbox.text, MUX_LAST_WRITER_WINS, &result, &err) < 0)
+        fail_msg("rebase: %s", err.text);
+    return result;
+}
+
+struct mux_commit_state ops_look(struct view *view)
+{
+    struct mux_commit_state state;
+    struct af_error err;
+    assert_int_equal(mux_commit_look(view->fixture->mux, view->sandbox.text, &state, &err), 0);
+    return state;
+}
+
+void assert_download(struct view *view, const char *path, const char *text)
+{
+    char *found = download(view->fixture, view->codebase, path);
+    assert_string_equal(found, text);
+    free(found);
+}

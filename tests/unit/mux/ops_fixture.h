@@ -5,6 +5,7 @@
 #ifndef AF_TESTS_MUX_OPS_FIXTURE_H
 #define AF_TESTS_MUX_OPS_FIXTURE_H
 
+#include "mux/commit.h"
 #include "mux/ops.h"
 #include "tests/unit/mux/fixture.h"
 
@@ -67,6 +68,11 @@ void assert_text(struct view *view, const char *path, const char *text);
 // for `batch` names at a time.
 char *ops_list(struct view *view, const char *path, size_t batch);
 void assert_names(struct view *view, const char *path, const char *names);
+// Commit and rebase with the last writer winning.
+struct mux_commit_result ops_commit(struct view *view);
+struct mux_commit_result ops_rebase(struct view *view);
+struct mux_commit_state ops_look(struct view *view);
+void assert_download(struct view *view, const char *path, const char *text);
 // Used bytes and inodes of the delta equal a recount (B3).
 void assert_accounting(struct view *view);
 

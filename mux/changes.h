@@ -1,0 +1,32 @@
+// What differs between two states of a view, for the kernel to forget. Internal to mux.
+//
+// Both states are lists of layers; only the layers that one of them has alone are walked, so the
+// cost is that of the changes, not of the tree. Filled within a transaction, before the new state
+// is published; told after it is, with no lock held. Owns what it gathers. Errors: -errno, -E2BIG
+// for want of memory. Read next: changes.c, commit.c.
+#ifndef AF_MUX_CHANGES_H
+#define AF_MUX_CHANGES_H
+
+#include "mux/arena.h"
+#include "mux/fid_map.h"
+#include "mux/mux_priv.h"
+#include "mux/resolve.h"
+
+struct mux_change;
+
+struct mux_changes {
+    struct mux_arena arena;
+    struct mux_change *items;
+    size_t count, capacity;
+    struct mux_fid_map dirs; // directories whose listing changed
+};
+
+#define AF_CLEANUP_CHANGES AF_CLEANUP(mux_changes_fini)
+
+void mux_changes_fini(struct mux_changes *changes);
+int mux_changes_collect(struct store_txn *txn, struct mux_layers before, struct mux_layers after,
+                        struct mux_changes *ret);
+// For a view with this route (nodeid.h).
+void mux_changes_tell(struct mux *mux, uint32_t route, const struct mux_changes *changes);
+
+#endif
