@@ -48,7 +48,7 @@ void mux_upload_abort(struct mux_upload *upload);
 
 struct mux_import;
 struct mux_import_totals {
-    uint64_t files, directories, symlinks, bytes;
+    uint64_t files, directories, symlinks, hard_links, removed, bytes;
 };
 int mux_import_begin(struct mux *mux, const char *codebase_id, struct mux_import **ret,
                      struct af_error *err);
@@ -59,6 +59,15 @@ int mux_import_begin(struct mux *mux, const char *codebase_id, struct mux_import
 int mux_import_entry(struct mux_import *import, const void *path, size_t path_len, mode_t mode,
                      int64_t mtime_ns, const void *symlink_target, size_t target_len,
                      struct af_error *err);
+// One more name for a file that has been sent, or is in the codebase.
+int mux_import_link(struct mux_import *import, const void *path, size_t path_len,
+                    const void *target, size_t target_len, struct af_error *err);
+// Takes the path out, with everything below it; "" empties the tree. Nothing happens when it is not
+// there. Applied at once: what is sent later may stand in its place.
+int mux_import_remove(struct mux_import *import, const void *path, size_t path_len,
+                      struct af_error *err);
+// The codebase becomes what is sent: at the commit, every name that was not goes.
+int mux_import_replace(struct mux_import *import, struct af_error *err);
 int mux_import_data(struct mux_import *import, const void *data, size_t len, struct af_error *err);
 // `len` bytes of zeros in the place of data: no space on the disk, and no time, whatever the
 // length.

@@ -16,6 +16,7 @@ static void clear_queue(struct mux_import *import)
 {
     for (size_t i = 0; i < import->n_items; i++) {
         free(import->items[i].path);
+        free(import->items[i].link_target);
         mux_content_fini(&import->items[i].content, 0);
     }
     import->n_items = 0;
@@ -26,6 +27,7 @@ static void free_import(struct mux_import *import)
     clear_queue(import);
     mux_content_sink_fini(&import->sink);
     mux_fid_map_fini(&import->implied);
+    mux_fid_map_fini(&import->ancestors);
     mux_layer_list_fini(&import->layers);
     import->magic = 0;
     free(import);
@@ -189,6 +191,59 @@ int mux_import_entry(struct mux_import *import, const void *path, size_t path_le
     return 0;
 }
 
+int mux_import_link(struct mux_import *import, const void *path, size_t path_len,
+                    const void *target, size_t target_len, struct af_error *err)
+{
+    struct mux_path parsed, leads_to;
+    if (check_alive(import, err) < 0)
+        return -1;
+    if (mux_check_path(path, path_len, false, &parsed, err) < 0 ||
+        mux_check_path(target, target_len, false, &leads_to, err) < 0 ||
+        finish_data(import, err) < 0 || flush_if_full(import, err) < 0)
+        return fail(import, err);
+    if (parsed.len == 0 || leads_to.len == 0) {
+        af_error_set(err, AF_INVALID_ARGUMENT, "the root directory is no hard link");
+        return fail(import, err);
+    }
+    struct mux_import_item item = {
+        .path = strdup(parsed.text),
+        .path_len = parsed.len,
+        .link_target = strdup(leads_to.text),
+        .link_target_len = leads_to.len,
+    };
+    if (!item.path || !item.link_target) {
+        free(item.path);
+        free(item.link_target);
+        mux_fail(err, -ENOMEM, "importing");
+        return fail(import, err);
+    }
+    import->items[import->n_items++] = item;
+    import->batch_bytes += item.path_len + item.link_target_len;
+    import->totals.hard_links++;
+    return 0;
+}
+
+int mux_import_remove(struct mux_import *import, const void *path, size_t path_len,
+                      struct af_error *err)
+{
+    struct mux_path parsed;
+    if (check_alive(import, err) < 0)
+        return -1;
+    if (mux_check_path(path, path_len, false, &parsed, err) < 0 || finish_data(import, err) < 0 ||
+        mux_import_flush(import, err) < 0 ||
+        mux_import_remove_tree(import, parsed.text, parsed.len, err) < 0)
+        return fail(import, err);
+    return 0;
+}
+
+int mux_import_replace(struct mux_import *import, struct af_error *err)
+{
+    if (check_alive(import, err) < 0)
+        return -1;
+    import->replace = true;
+    return 0;
+}
+
 static int check_receiving(struct mux_import *import, struct af_error *err)
 {
     if (check_alive(import, err) < 0)
@@ -231,7 +286,9 @@ int mux_import_commit(struct mux_import *import, struct mux_import_totals *ret,
                       struct af_error *err)
 {
     if (check_alive(import, err) < 0 || finish_data(import, err) < 0 ||
-        mux_import_flush(import, err) < 0 || mux_import_adopt(import, err) < 0) {
+        mux_import_flush(import, err) < 0 ||
+        (import->replace && mux_import_remove_rest(import, err) < 0) ||
+        mux_import_adopt(import, err) < 0) {
         mux_import_abort(import);
         return -1;
     }

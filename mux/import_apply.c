@@ -137,50 +137,92 @@ static int put_item(struct mux_import *import, struct mux_tree_edit *edit,
     uint64_t parent;
     if (find_parent(import, edit, item, &parent, err) < 0)
         return -1;
+    if (item->link_target)
+        return mux_tree_edit_link(edit, parent, item->path, item->path_len, item->link_target,
+                                  item->link_target_len, err);
     return mux_tree_edit_put(edit, parent, item->path, item->path_len, &object, ret_blob, err);
 }
 
-static int flush_in_txn(struct mux_import *import, struct store_txn *txn, uint64_t *blobs,
-                        struct af_error *err)
+int mux_import_edit(struct mux_import *import, struct store_txn *txn, struct mux_tree_edit *ret,
+                    struct af_error *err)
 {
     struct store_codebase codebase;
     if (check_base(import, txn, &codebase, err) < 0)
         return -1;
-    struct mux_tree_edit edit = {
+    *ret = (struct mux_tree_edit){
         .store = import->store,
         .txn = txn,
         .layers = mux_layer_list_all(&import->layers),
         .root_fid = import->root_fid,
         .now_ns = af_wall_ns(),
         .implied = &import->implied,
+        .ancestors = import->replace ? &import->ancestors : NULL,
     };
-    for (size_t i = 0; i < import->n_items; i++)
-        if (put_item(import, &edit, &import->items[i], &blobs[i], err) < 0)
-            return -1;
-    import->bytes_delta += edit.bytes_delta;
-    import->files_delta += edit.files_delta;
     return 0;
 }
 
-int mux_import_flush(struct mux_import *import, struct af_error *err)
+void mux_import_edited(struct mux_import *import, const struct mux_tree_edit *edit)
+{
+    import->bytes_delta += edit->bytes_delta;
+    import->files_delta += edit->files_delta;
+}
+
+// *ret_clash: the item, and its path's length, that must make room before this can be done.
+static int flush_in_txn(struct mux_import *import, struct store_txn *txn, uint64_t *blobs,
+                        size_t *ret_item, size_t *ret_clash_len, struct af_error *err)
+{
+    struct mux_tree_edit edit;
+    if (mux_import_edit(import, txn, &edit, err) < 0)
+        return -1;
+    for (size_t i = 0; i < import->n_items; i++) {
+        if (put_item(import, &edit, &import->items[i], &blobs[i], err) < 0) {
+            *ret_item = i;
+            *ret_clash_len = edit.clash_len;
+            mux_tree_edit_undo(&edit);
+            return -1;
+        }
+    }
+    mux_import_edited(import, &edit);
+    return 0;
+}
+
+// In one transaction. -1 with *ret_clash_len set: something is in the way (see flush_in_txn).
+static int try_flush(struct mux_import *import, size_t *ret_item, size_t *ret_clash_len,
+                     struct af_error *err)
 {
     uint64_t blobs[MUX_IMPORT_BATCH_ENTRIES];
     struct store_txn *txn;
     int rc = store_write_begin(import->store, &txn);
     if (rc < 0)
         return mux_fail(err, rc, "importing");
-    if (flush_in_txn(import, txn, blobs, err) < 0) {
+    if (flush_in_txn(import, txn, blobs, ret_item, ret_clash_len, err) < 0) {
         store_abort(txn);
-        return -1; // the caller fails the import: the queue goes with it
+        import->parent_fid = 0; // what it remembers may never have been
+        return -1;
     }
     rc = store_commit(txn);
     for (size_t i = 0; i < import->n_items; i++) {
         free(import->items[i].path);
+        free(import->items[i].link_target);
         mux_content_fini(&import->items[i].content, rc == 0 ? blobs[i] : 0);
     }
     import->n_items = 0;
     import->batch_bytes = 0;
     return rc < 0 ? mux_fail(err, rc, "importing") : 0;
+}
+
+// Failed, the import is over: the caller fails it, and the queue goes with it. An import that
+// replaces makes room for what is of another kind than before; each round removes one such name.
+int mux_import_flush(struct mux_import *import, struct af_error *err)
+{
+    for (;;) {
+        size_t item = 0, clash_len = 0;
+        if (try_flush(import, &item, &clash_len, err) == 0)
+            return 0;
+        if (!import->replace || clash_len == 0 ||
+            mux_import_remove_tree(import, import->items[item].path, clash_len, err) < 0)
+            return -1;
+    }
 }
 
 static int adopt_in_txn(struct mux_import *import, struct store_txn *txn, struct af_error *err)

@@ -5,12 +5,13 @@
 
 #include "mux/codebase_priv.h"
 #include "mux/layer_list.h"
+#include "mux/tree_edit.h"
 
 #define MUX_IMPORT_MAGIC 0x6d70696d
 
 // One batch is one write transaction, in which nobody else can write: keep it to a millisecond or
 // so. Each entry may hold an open blob.
-#define MUX_IMPORT_BATCH_ENTRIES 64
+#define MUX_IMPORT_BATCH_ENTRIES MUX_TREE_EDIT_PUTS_MAX
 #define MUX_IMPORT_BATCH_BYTES   (512u << 10) // paths, targets and inline content
 
 // One entry that waits for its batch.
@@ -20,6 +21,8 @@ struct mux_import_item {
     mode_t mode;
     int64_t mtime_ns;
     struct mux_content content;
+    char *link_target; // a hard link to this path, else NULL
+    size_t link_target_len;
 };
 
 struct mux_import {
@@ -31,7 +34,9 @@ struct mux_import {
     bool base_is_empty;           // the head is not frozen, for it holds the root's record alone
     struct mux_layer_list layers; // ours on top of the base
 
-    struct mux_fid_map implied; // see tree_edit.h
+    struct mux_fid_map implied;   // see tree_edit.h
+    struct mux_fid_map ancestors; // kept when `replace`: directories above what was sent
+    bool replace;
     int64_t bytes_delta, files_delta;
     struct mux_import_totals totals;
 
@@ -55,6 +60,15 @@ int mux_import_open_layer(struct mux_import *import, struct af_error *err);
 int mux_import_flush(struct mux_import *import, struct af_error *err);
 // Makes the layer the codebase's head. The queue is empty.
 int mux_import_adopt(struct mux_import *import, struct af_error *err);
+// Begins the frame of an edit in a transaction, the base checked.
+int mux_import_edit(struct mux_import *import, struct store_txn *txn, struct mux_tree_edit *ret,
+                    struct af_error *err);
+void mux_import_edited(struct mux_import *import, const struct mux_tree_edit *edit);
+// import_remove.c: takes the path and what is below it out, in bounded transactions; and, at the
+// end of an import that replaces, everything that was not sent. The queue is empty.
+int mux_import_remove_tree(struct mux_import *import, const char *path, size_t len,
+                           struct af_error *err);
+int mux_import_remove_rest(struct mux_import *import, struct af_error *err);
 // Hands the layer to the collector.
 void mux_import_drop_layer(struct mux_import *import);
 
