@@ -21,7 +21,7 @@ B := $(BUILD)/$(VARIANT)$(if $(filter system,$(FUSE)),-sysfuse)
 
 # ---- goals that build nothing here ------------------------------------------------------
 .PHONY: help deps check check-full run clean distclean all bins lib-check objs unit units \
-        format tidy style gen fuzz fuzzers bench-exec
+        format tidy style gen fuzz fuzzers bench-exec python
 help:
 	@echo 'make              build the daemon and tools (VARIANT=release|asan|tsan, FUSE=system)'
 	@echo 'make run          install what is needed, build, and show the demo'
@@ -31,6 +31,7 @@ help:
 	@echo 'make objs DIR=d   compile only the objects of one folder'
 	@echo 'make unit T=f.c   build and run one unit test (under ASan unless VARIANT is given)'
 	@echo 'make units        build every unit test of the variant'
+	@echo 'make python       the Python package: its messages made in place, a wheel in build/python'
 	@echo 'make fuzz         a short run of every fuzzer'
 	@echo 'make bench-exec   start, exec and destroy beside a bare bubblewrap'
 	@echo 'make style | format | tidy | clean | distclean'
@@ -57,6 +58,11 @@ distclean:
 
 style:
 	@$(PYTHON) tests/style/check.py
+
+# PYTHONPATH=api/python/src works after it; so does pip install of the wheel or of api/python.
+python: deps
+	@$(PYTHON) api/python/generate.py api/python/src/agentfense/_proto proto
+	@$(PYTHON) -m pip wheel -q --no-deps -w $(BUILD)/python api/python && ls $(BUILD)/python/*.whl
 
 bench-exec: deps
 	@$(MAKE) --no-print-directory VARIANT=release all build/release/bench/exec_load
@@ -109,7 +115,8 @@ endif
 PRIVATE_FUSE := $(if $(filter system,$(FUSE)),,$(wildcard $(FUSE_DIR)/lib/libfuse3.a))
 PKGS := liburing lmdb libseccomp libprotobuf-c libnghttp2 libssl libcrypto libcurl jansson \
         libcyaml yaml-0.1 libfyaml liburcu libsystemd libcap libarchive
-BUILD_GOALS := $(filter-out help deps check check-full run clean distclean style format fuzz bench-exec, \
+BUILD_GOALS := $(filter-out help deps check check-full run clean distclean style format fuzz bench-exec \
+                 python, \
                  $(or $(MAKECMDGOALS),all))
 ifneq ($(BUILD_GOALS),)
 PKGS_HERE   := $(shell for p in $(PKGS); do pkg-config --exists $$p 2>/dev/null && echo $$p; done)

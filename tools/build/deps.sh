@@ -20,9 +20,10 @@ api='libnghttp2-dev libprotobuf-c-dev protobuf-c-compiler libprotobuf-dev libssl
      libyaml-dev libfyaml-dev libsystemd-dev'
 # at run time: sandboxes, fusermount3 and mount.fuse3
 run='bubblewrap fuse3'
-# tests: C unit tests, a stock gRPC client and its stubs, xattrs, the test runner
+# tests: C unit tests, a stock gRPC client and its stubs, xattrs, the test runner, the package
 tests='libcmocka-dev protobuf-compiler protobuf-compiler-grpc python3-grpcio python3-protobuf
-       python3-pytest python3-pytest-xdist python3-pytest-timeout attr openssl iproute2'
+       python3-pytest python3-pytest-xdist python3-pytest-timeout attr
+       python3-pip python3-venv git openssl iproute2'
 
 say() { printf 'deps: %s\n' "$*"; }
 die() { printf 'deps: %s\n' "$*" >&2; exit 1; }

@@ -1,0 +1,170 @@
+"""AgentFense: sandboxes for AI agents.
+
+    from agentfense import Sandbox
+
+    with Sandbox.from_local("./project") as sandbox:
+        print(sandbox.run("ls").stdout)
+
+Sandbox and AsyncSandbox are objects for one sandbox; SandboxClient and AsyncSandboxClient have one
+method for each call of the daemon. docs/PYTHON.md is the guide.
+"""
+
+from ._endpoint import default_endpoint
+from ._process import Attachment, SandboxProcess
+from ._wire import ExecStream
+from .aio._process import AsyncAttachment, AsyncSandboxProcess
+from .aio._wire import AsyncExecStream
+from .aio.client import AsyncSandboxClient, AsyncSandboxSession
+from .aio.sandbox import AsyncSandbox
+from .client import SandboxClient, SandboxSession
+from .exceptions import (
+    CodebaseError,
+    CodebaseNotFoundError,
+    CommandExecutionError,
+    CommandTimeoutError,
+    ConflictError,
+    ConnectionError,
+    FileNotFoundError,
+    InvalidConfigurationError,
+    PermissionDeniedError,
+    ResourceLimitExceededError,
+    SandboxError,
+    SandboxNotFoundError,
+    SandboxNotRunningError,
+    SessionClosedError,
+    SessionError,
+    SessionNotFoundError,
+    UploadError,
+)
+from .extensions import (
+    Access,
+    BatchResult,
+    Change,
+    CommitPolicy,
+    CommitResult,
+    ConflictPolicy,
+    DiffEntry,
+    FileKind,
+    Network,
+    ProcessExit,
+    ProcessInfo,
+    RebaseResult,
+    SandboxSpec,
+    TerminalSize,
+    View,
+)
+from .presets import (
+    DEFAULT_PRESET,
+    PRESET_AGENT_SAFE,
+    PRESET_DEVELOPMENT,
+    PRESET_FULL_ACCESS,
+    PRESET_READ_ONLY,
+    PRESET_VIEW_ONLY,
+    PRESETS,
+    extend_preset,
+    get_preset,
+    get_preset_dicts,
+    list_presets,
+    register_preset,
+)
+from .sandbox import Sandbox
+from .types import (
+    Codebase,
+    ExecResult,
+    FileInfo,
+    ImportResult,
+    OutputChunk,
+    PatternType,
+    Permission,
+    PermissionRule,
+    ResourceLimits,
+    RuntimeType,
+    SandboxInfo,
+    SandboxStatus,
+    Session,
+    SessionStatus,
+    UploadProgress,
+    UploadResult,
+)
+
+SessionWrapper = SandboxSession  # the published client's names
+AsyncSessionWrapper = AsyncSandboxSession
+
+__version__ = "1.0.0"
+__all__ = [
+    "Access",
+    "AsyncAttachment",
+    "AsyncExecStream",
+    "AsyncSandbox",
+    "AsyncSandboxClient",
+    "AsyncSandboxProcess",
+    "AsyncSandboxSession",
+    "AsyncSessionWrapper",
+    "Attachment",
+    "BatchResult",
+    "Change",
+    "Codebase",
+    "CodebaseError",
+    "CodebaseNotFoundError",
+    "CommandExecutionError",
+    "CommandTimeoutError",
+    "CommitPolicy",
+    "CommitResult",
+    "ConflictError",
+    "ConflictPolicy",
+    "ConnectionError",
+    "DEFAULT_PRESET",
+    "DiffEntry",
+    "ExecResult",
+    "ExecStream",
+    "FileInfo",
+    "FileKind",
+    "FileNotFoundError",
+    "ImportResult",
+    "InvalidConfigurationError",
+    "Network",
+    "OutputChunk",
+    "PRESETS",
+    "PRESET_AGENT_SAFE",
+    "PRESET_DEVELOPMENT",
+    "PRESET_FULL_ACCESS",
+    "PRESET_READ_ONLY",
+    "PRESET_VIEW_ONLY",
+    "PatternType",
+    "Permission",
+    "PermissionDeniedError",
+    "PermissionRule",
+    "ProcessExit",
+    "ProcessInfo",
+    "RebaseResult",
+    "ResourceLimitExceededError",
+    "ResourceLimits",
+    "RuntimeType",
+    "Sandbox",
+    "SandboxClient",
+    "SandboxError",
+    "SandboxInfo",
+    "SandboxNotFoundError",
+    "SandboxNotRunningError",
+    "SandboxProcess",
+    "SandboxSession",
+    "SandboxSpec",
+    "SandboxStatus",
+    "Session",
+    "SessionClosedError",
+    "SessionError",
+    "SessionNotFoundError",
+    "SessionStatus",
+    "SessionWrapper",
+    "TerminalSize",
+    "UploadError",
+    "UploadProgress",
+    "UploadResult",
+    "View",
+    "default_endpoint",
+    "extend_preset",
+    "get_preset",
+    "get_preset_dicts",
+    "list_presets",
+    "register_preset",
+]

@@ -1,0 +1,201 @@
+"""What SandboxClient has beyond sandbox.v1: trees, many sandboxes at once, changes of a living
+sandbox, processes. A mixin: `_wire` is the client's.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Iterable, Iterator, List, Mapping, Optional, Union
+
+from . import _calls_v1 as v1
+from . import _tree, types
+from . import extensions as ext
+from ._convert import Timeout
+from ._process import Attachment, SandboxProcess
+from ._progress import Progress, Reporter
+from ._upload import Upload
+from ._wire import Wire
+from .exceptions import SandboxError
+
+Terminal = Union[None, bool, ext.TerminalSize]
+
+
+class ExtensionCalls:
+    """The calls of agentfense.v1."""
+
+    _wire: Wire
+
+    # ---- trees -----------------------------------------------------------------------------
+
+    def upload_directory(
+        self,
+        codebase_id: str,
+        path: _tree.Path,
+        ignore_patterns: Optional[Iterable[str]] = None,
+        default_ignores: bool = True,
+        progress: Progress = None,
+    ) -> types.ImportResult:
+        """Adds a local directory to a codebase in one stream: all of it, or nothing.
+
+        Modes, mtimes, symbolic links, empty directories and holes are kept. .gitignore and
+        .sandboxignore are honoured; see docs/PYTHON.md for what else is left out.
+        progress: a callback that gets UploadProgress, or True for a bar.
+        UploadError, CodebaseNotFoundError, InvalidConfigurationError (no such directory).
+        """
+        upload = Upload(path, ignore_patterns, default_ignores)
+        report = Reporter(progress)
+        upload.scan()
+        call = upload.call(codebase_id)
+        try:
+            return self._wire.send(
+                call, lambda: upload.messages(codebase_id), lambda: report(upload.progress)
+            )
+        finally:
+            report.close()
+
+    # ---- many sandboxes --------------------------------------------------------------------
+
+    def create_sandboxes(
+        self, specs: Iterable[Union[ext.SandboxSpec, Mapping[str, Any]]]
+    ) -> List[ext.BatchResult]:
+        """Many sandboxes in one call; each item of the result has a sandbox or an error."""
+        return self._wire.call(v1.create_sandboxes(specs, self._wire.endpoint.target))
+
+    def destroy_sandboxes(self, sandbox_ids: Iterable[str]) -> List[Optional[SandboxError]]:
+        """Destroys many side by side; for each None, or the error that it met."""
+        return self._wire.call(v1.destroy_sandboxes(sandbox_ids, self._wire.endpoint.target))
+
+    def create_sandbox_from(self, spec: ext.SandboxSpec) -> types.Sandbox:
+        """One sandbox with everything a SandboxSpec can say."""
+        return self._wire.call(v1.create_view(v1.spec_of(spec)))
+
+    # ---- a living sandbox ------------------------------------------------------------------
+
+    def get_view(self, sandbox_id: str) -> ext.View:
+        """A sandbox with its options, access and sizes. SandboxNotFoundError."""
+        return self._wire.call(v1.get_view(sandbox_id))
+
+    def list_views(
+        self,
+        codebase_id: Optional[str] = None,
+        owner_id: Optional[str] = None,
+        labels: Optional[Mapping[str, str]] = None,
+        status: Optional[types.SandboxStatus] = None,
+    ) -> Iterator[ext.View]:
+        """Sandboxes in id order, as a stream; each condition that is given must hold."""
+        return self._wire.stream(v1.list_views(codebase_id, owner_id, labels, status))
+
+    def update_permissions(
+        self, sandbox_id: str, permissions: Iterable[types.Rule], end_holders: bool = False
+    ) -> int:
+        """Replaces the rules, at once.
+
+        end_holders: also end processes that hold a file open which the new rules forbid.
+        Returns how many were ended. SandboxNotFoundError, InvalidConfigurationError.
+        """
+        return self._wire.call(v1.update_permissions(sandbox_id, permissions, end_holders))
+
+    def set_quota(self, sandbox_id: str, bytes: int = 0, inodes: int = 0) -> ext.View:
+        """Bounds what the sandbox may add to its base; 0: no bound."""
+        return self._wire.call(v1.set_quota(sandbox_id, bytes, inodes))
+
+    def set_access(self, sandbox_id: str, access: ext.Access) -> ext.View:
+        """Freezes the view, cuts it off, or gives it back."""
+        return self._wire.call(v1.set_access(sandbox_id, access))
+
+    def set_expiry(self, sandbox_id: str, expires_in: Timeout) -> ext.View:
+        """Moves the time at which it is destroyed, from now; None: never."""
+        return self._wire.call(v1.set_expiry(sandbox_id, expires_in))
+
+    def set_commit_policy(
+        self,
+        sandbox_id: str,
+        policy: ext.CommitPolicy,
+        conflicts: Optional[ext.ConflictPolicy] = None,
+    ) -> ext.View:
+        """When its changes reach the codebase."""
+        return self._wire.call(v1.set_commit_policy(sandbox_id, policy, conflicts))
+
+    def commit(
+        self, sandbox_id: str, conflicts: Optional[ext.ConflictPolicy] = None
+    ) -> ext.CommitResult:
+        """Brings its changes into the codebase; on the disk when it returns. ConflictError."""
+        return self._wire.call(v1.commit(sandbox_id, conflicts))
+
+    def rollback(self, sandbox_id: str) -> ext.View:
+        """Drops its changes. SandboxError while commands run."""
+        return self._wire.call(v1.rollback(sandbox_id))
+
+    def rebase(self, sandbox_id: str) -> ext.RebaseResult:
+        """Brings it onto the codebase's present state; its own changes stay."""
+        return self._wire.call(v1.rebase(sandbox_id))
+
+    def diff(self, sandbox_id: str) -> List[ext.DiffEntry]:
+        """What the sandbox changed against its base, in path order."""
+        return list(self._wire.stream(v1.diff(sandbox_id)))
+
+    # ---- processes -------------------------------------------------------------------------
+
+    def process(
+        self,
+        sandbox_id: str,
+        command: ext.Command = "",
+        env: Optional[Mapping[str, str]] = None,
+        workdir: Optional[str] = None,
+        timeout: Timeout = None,
+        terminal: Terminal = None,
+        stdin: bool = True,
+    ) -> SandboxProcess:
+        """Runs a command in the foreground and talks to it; see SandboxProcess.
+
+        command: text is a shell command line, a list an argument vector, "" the root's shell.
+        timeout: seconds or timedelta; None: only the daemon's maximum. terminal: True or a
+        TerminalSize for a PTY. stdin: keep it open for write(); False: /dev/null.
+        """
+        spec = v1.process_spec(sandbox_id, command or (), env, workdir, timeout, terminal, stdin)
+        return SandboxProcess(self._wire, spec)
+
+    def start_process(
+        self,
+        sandbox_id: str,
+        command: ext.Command,
+        env: Optional[Mapping[str, str]] = None,
+        workdir: Optional[str] = None,
+        timeout: Timeout = None,
+        terminal: Terminal = None,
+        stdin: bool = False,
+    ) -> ext.ProcessInfo:
+        """Starts a command in the background: it lives until it ends, or its sandbox does."""
+        spec = v1.process_spec(sandbox_id, command, env, workdir, timeout, terminal, stdin)
+        return self._wire.call(v1.start_process(spec))
+
+    def list_processes(self, sandbox_id: str) -> List[ext.ProcessInfo]:
+        """The background processes of a sandbox, ended ones too."""
+        return self._wire.call(v1.list_processes(sandbox_id))
+
+    def get_process(self, process_id: str) -> ext.ProcessInfo:
+        """A background process."""
+        return self._wire.call(v1.get_process(process_id))
+
+    def wait_process(self, process_id: str) -> ext.ProcessInfo:
+        """Returns at its end."""
+        return self._wire.call(v1.wait_process(process_id))
+
+    def attach_process(self, process_id: str, follow: bool = True) -> Attachment:
+        """Its kept output, and with `follow` what comes until its end."""
+        return Attachment(self._wire, v1.attach_process(process_id, follow))
+
+    def write_process(
+        self, process_id: str, data: Union[str, bytes] = b"", eof: bool = False
+    ) -> None:
+        """Bytes for its stdin, and its end with `eof`."""
+        self._wire.call(v1.write_process(process_id, data, eof))
+
+    def resize_process(self, process_id: str, rows: int, columns: int) -> ext.ProcessInfo:
+        """A new size of its terminal."""
+        return self._wire.call(v1.resize_process(process_id, rows, columns))
+
+    def signal_process(
+        self, process_id: str, signal: int, everything: bool = False
+    ) -> ext.ProcessInfo:
+        """A signal to its leader, or to everything that it started."""
+        return self._wire.call(v1.signal_process(process_id, signal, everything))

@@ -1,0 +1,199 @@
+"""What AsyncSandboxClient has beyond sandbox.v1; the twin of agentfense._client_v1."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, AsyncIterator, Iterable, List, Mapping, Optional, Union
+
+from .. import _calls_v1 as v1
+from .. import _tree, types
+from .. import extensions as ext
+from .._client_v1 import Terminal
+from .._convert import Timeout
+from .._progress import Progress, Reporter
+from .._upload import Upload
+from ..exceptions import SandboxError
+from ._process import AsyncAttachment, AsyncSandboxProcess
+from ._wire import AsyncWire
+
+
+class AsyncExtensionCalls:
+    """The calls of agentfense.v1."""
+
+    _wire: AsyncWire
+
+    # ---- trees -----------------------------------------------------------------------------
+
+    async def upload_directory(
+        self,
+        codebase_id: str,
+        path: _tree.Path,
+        ignore_patterns: Optional[Iterable[str]] = None,
+        default_ignores: bool = True,
+        progress: Progress = None,
+    ) -> types.ImportResult:
+        """Adds a local directory to a codebase in one stream: all of it, or nothing.
+
+        Modes, mtimes, symbolic links, empty directories and holes are kept. .gitignore and
+        .sandboxignore are honoured; see docs/PYTHON.md for what else is left out.
+        progress: a callback that gets UploadProgress, or True for a bar.
+        UploadError, CodebaseNotFoundError, InvalidConfigurationError (no such directory).
+        """
+        upload = Upload(path, ignore_patterns, default_ignores)
+        report = Reporter(progress)
+        await asyncio.get_running_loop().run_in_executor(None, upload.scan)
+        call = upload.call(codebase_id)
+        try:
+            return await self._wire.send(
+                call, lambda: upload.messages(codebase_id), lambda: report(upload.progress)
+            )
+        finally:
+            report.close()
+
+    # ---- many sandboxes --------------------------------------------------------------------
+
+    async def create_sandboxes(
+        self, specs: Iterable[Union[ext.SandboxSpec, Mapping[str, Any]]]
+    ) -> List[ext.BatchResult]:
+        """Many sandboxes in one call; each item of the result has a sandbox or an error."""
+        return await self._wire.call(v1.create_sandboxes(specs, self._wire.endpoint.target))
+
+    async def destroy_sandboxes(self, sandbox_ids: Iterable[str]) -> List[Optional[SandboxError]]:
+        """Destroys many side by side; for each None, or the error that it met."""
+        return await self._wire.call(v1.destroy_sandboxes(sandbox_ids, self._wire.endpoint.target))
+
+    async def create_sandbox_from(self, spec: ext.SandboxSpec) -> types.Sandbox:
+        """One sandbox with everything a SandboxSpec can say."""
+        return await self._wire.call(v1.create_view(v1.spec_of(spec)))
+
+    # ---- a living sandbox ------------------------------------------------------------------
+
+    async def get_view(self, sandbox_id: str) -> ext.View:
+        """A sandbox with its options, access and sizes. SandboxNotFoundError."""
+        return await self._wire.call(v1.get_view(sandbox_id))
+
+    def list_views(
+        self,
+        codebase_id: Optional[str] = None,
+        owner_id: Optional[str] = None,
+        labels: Optional[Mapping[str, str]] = None,
+        status: Optional[types.SandboxStatus] = None,
+    ) -> AsyncIterator[ext.View]:
+        """Sandboxes in id order, as a stream; each condition that is given must hold."""
+        return self._wire.stream(v1.list_views(codebase_id, owner_id, labels, status))
+
+    async def update_permissions(
+        self, sandbox_id: str, permissions: Iterable[types.Rule], end_holders: bool = False
+    ) -> int:
+        """Replaces the rules, at once.
+
+        end_holders: also end processes that hold a file open which the new rules forbid.
+        Returns how many were ended. SandboxNotFoundError, InvalidConfigurationError.
+        """
+        return await self._wire.call(v1.update_permissions(sandbox_id, permissions, end_holders))
+
+    async def set_quota(self, sandbox_id: str, bytes: int = 0, inodes: int = 0) -> ext.View:
+        """Bounds what the sandbox may add to its base; 0: no bound."""
+        return await self._wire.call(v1.set_quota(sandbox_id, bytes, inodes))
+
+    async def set_access(self, sandbox_id: str, access: ext.Access) -> ext.View:
+        """Freezes the view, cuts it off, or gives it back."""
+        return await self._wire.call(v1.set_access(sandbox_id, access))
+
+    async def set_expiry(self, sandbox_id: str, expires_in: Timeout) -> ext.View:
+        """Moves the time at which it is destroyed, from now; None: never."""
+        return await self._wire.call(v1.set_expiry(sandbox_id, expires_in))
+
+    async def set_commit_policy(
+        self,
+        sandbox_id: str,
+        policy: ext.CommitPolicy,
+        conflicts: Optional[ext.ConflictPolicy] = None,
+    ) -> ext.View:
+        """When its changes reach the codebase."""
+        return await self._wire.call(v1.set_commit_policy(sandbox_id, policy, conflicts))
+
+    async def commit(
+        self, sandbox_id: str, conflicts: Optional[ext.ConflictPolicy] = None
+    ) -> ext.CommitResult:
+        """Brings its changes into the codebase; on the disk when it returns. ConflictError."""
+        return await self._wire.call(v1.commit(sandbox_id, conflicts))
+
+    async def rollback(self, sandbox_id: str) -> ext.View:
+        """Drops its changes. SandboxError while commands run."""
+        return await self._wire.call(v1.rollback(sandbox_id))
+
+    async def rebase(self, sandbox_id: str) -> ext.RebaseResult:
+        """Brings it onto the codebase's present state; its own changes stay."""
+        return await self._wire.call(v1.rebase(sandbox_id))
+
+    async def diff(self, sandbox_id: str) -> List[ext.DiffEntry]:
+        """What the sandbox changed against its base, in path order."""
+        return [entry async for entry in self._wire.stream(v1.diff(sandbox_id))]
+
+    # ---- processes -------------------------------------------------------------------------
+
+    def process(
+        self,
+        sandbox_id: str,
+        command: ext.Command = "",
+        env: Optional[Mapping[str, str]] = None,
+        workdir: Optional[str] = None,
+        timeout: Timeout = None,
+        terminal: Terminal = None,
+        stdin: bool = True,
+    ) -> AsyncSandboxProcess:
+        """Runs a command in the foreground and talks to it; see AsyncSandboxProcess.
+
+        command: text is a shell command line, a list an argument vector, "" the root's shell.
+        timeout: seconds or timedelta; None: only the daemon's maximum. terminal: True or a
+        TerminalSize for a PTY. stdin: keep it open for write(); False: /dev/null.
+        """
+        spec = v1.process_spec(sandbox_id, command or (), env, workdir, timeout, terminal, stdin)
+        return AsyncSandboxProcess(self._wire, spec)
+
+    async def start_process(
+        self,
+        sandbox_id: str,
+        command: ext.Command,
+        env: Optional[Mapping[str, str]] = None,
+        workdir: Optional[str] = None,
+        timeout: Timeout = None,
+        terminal: Terminal = None,
+        stdin: bool = False,
+    ) -> ext.ProcessInfo:
+        """Starts a command in the background: it lives until it ends, or its sandbox does."""
+        spec = v1.process_spec(sandbox_id, command, env, workdir, timeout, terminal, stdin)
+        return await self._wire.call(v1.start_process(spec))
+
+    async def list_processes(self, sandbox_id: str) -> List[ext.ProcessInfo]:
+        """The background processes of a sandbox, ended ones too."""
+        return await self._wire.call(v1.list_processes(sandbox_id))
+
+    async def get_process(self, process_id: str) -> ext.ProcessInfo:
+        """A background process."""
+        return await self._wire.call(v1.get_process(process_id))
+
+    async def wait_process(self, process_id: str) -> ext.ProcessInfo:
+        """Returns at its end."""
+        return await self._wire.call(v1.wait_process(process_id))
+
+    def attach_process(self, process_id: str, follow: bool = True) -> AsyncAttachment:
+        """Its kept output, and with `follow` what comes until its end."""
+        return AsyncAttachment(self._wire, v1.attach_process(process_id, follow))
+
+    async def write_process(
+        self, process_id: str, data: Union[str, bytes] = b"", eof: bool = False
+    ) -> None:
+        """Bytes for its stdin, and its end with `eof`."""
+        await self._wire.call(v1.write_process(process_id, data, eof))
+
+    async def resize_process(self, process_id: str, rows: int, columns: int) -> ext.ProcessInfo:
+        """A new size of its terminal."""
+        return await self._wire.call(v1.resize_process(process_id, rows, columns))
+
+    async def signal_process(
+        self, process_id: str, signal: int, everything: bool = False
+    ) -> ext.ProcessInfo:
+        """A signal to its leader, or to everything that it started."""
+        return await self._wire.call(v1.signal_process(process_id, signal, everything))

@@ -1,0 +1,189 @@
+"""Values of what this project adds to the reference contract (agentfense.v1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Iterable, Mapping, Optional, Sequence, Union
+
+from .exceptions import SandboxError
+from .types import ResourceLimits, Rule, RuntimeType, Sandbox, _Name
+
+
+class CommitPolicy(_Name):
+    """When a sandbox's changes reach its codebase."""
+
+    ON_EXEC = "on_exec"  # when its last running command ends; the default
+    MANUAL = "manual"  # when asked to, by commit()
+    ON_DESTROY = "on_destroy"
+
+
+class ConflictPolicy(_Name):
+    """What a commit does with files that others changed meanwhile."""
+
+    LAST_WRITER_WINS = "last_writer_wins"
+    REFUSE = "refuse"  # ConflictError, nothing is changed
+
+
+class Network(_Name):
+    """Which network commands see."""
+
+    NONE = "none"
+    HOST = "host"  # only where the daemon's configuration allows it
+
+
+class Access(_Name):
+    """What a view allows at all, above its rules."""
+
+    NORMAL = "normal"
+    READ_ONLY = "read_only"
+    CUT_OFF = "cut_off"
+
+
+class FileKind(_Name):
+    """What a path is."""
+
+    REGULAR = "regular"
+    DIRECTORY = "directory"
+    SYMLINK = "symlink"
+    FIFO = "fifo"
+    SOCKET = "socket"
+    UNKNOWN = "unspecified"
+
+
+class Change(_Name):
+    """What happened to a path."""
+
+    ADDED = "added"
+    MODIFIED = "modified"
+    DELETED = "deleted"
+    METADATA = "metadata"  # mode, owner or times alone
+    RENAMED = "renamed"
+    UNKNOWN = "unspecified"
+
+
+@dataclass
+class SandboxSpec:
+    """One sandbox of `create_sandboxes`; None: as `create_sandbox` does."""
+
+    codebase_id: str
+    permissions: Optional[Sequence[Rule]] = None
+    preset: Optional[str] = None
+    labels: Optional[Mapping[str, str]] = None
+    expires_in: Union[None, float, timedelta] = None
+    runtime: Optional[RuntimeType] = None
+    image: Optional[str] = None
+    resources: Union[None, ResourceLimits, Mapping[str, Any]] = None
+    commit_policy: Optional[CommitPolicy] = None
+    conflict_policy: Optional[ConflictPolicy] = None
+    quota_bytes: Optional[int] = None  # of what it adds to its base
+    quota_inodes: Optional[int] = None
+    network: Optional[Network] = None
+    start: bool = False
+
+
+@dataclass
+class BatchResult:
+    """What became of one item: a sandbox, or the error that it alone met."""
+
+    sandbox: Optional[Sandbox] = None
+    error: Optional[SandboxError] = None
+
+    def unwrap(self) -> Sandbox:
+        """The sandbox; raises the error when there is one."""
+        if self.error is not None:
+            raise self.error
+        assert self.sandbox is not None
+        return self.sandbox
+
+
+@dataclass
+class View:
+    """A sandbox with what agentfense.v1 knows of it."""
+
+    sandbox: Sandbox
+    commit_policy: CommitPolicy
+    conflict_policy: ConflictPolicy
+    network: Network
+    access: Access
+    quota_bytes: int  # 0: none
+    quota_inodes: int
+    delta_bytes: int  # what the sandbox added so far, charged to the quota
+    delta_inodes: int
+    owner_id: str
+
+
+@dataclass
+class CommitResult:
+    """What a commit did."""
+
+    entries: int  # names added, changed or removed in the codebase
+    conflicts: int  # of these, changed by others as well
+    merged: bool  # the codebase had moved on
+
+
+@dataclass
+class RebaseResult:
+    """What a rebase did."""
+
+    moved: bool  # the codebase had a newer head
+    conflicts: int
+
+
+@dataclass
+class DiffEntry:
+    """One change of a sandbox against its base.
+
+    Paths are relative; bytes that are not UTF-8 are surrogate escapes, as in os.fsdecode.
+    """
+
+    change: Change
+    path: str
+    kind: FileKind
+    old_path: Optional[str] = None  # of a rename
+    size: int = 0
+    mode: int = 0  # permission bits
+    symlink_target: Optional[str] = None
+    modified_at: Optional[datetime] = None
+
+
+@dataclass
+class ProcessExit:
+    """How a process ended."""
+
+    exit_code: int  # 128 + signal when a signal ended it
+    signal: int = 0
+    duration: Optional[timedelta] = None
+    timed_out: bool = False
+    out_of_memory: bool = False
+
+    @property
+    def success(self) -> bool:
+        """Whether the exit code is 0."""
+        return self.exit_code == 0
+
+
+@dataclass
+class ProcessInfo:
+    """What the daemon says of a background process."""
+
+    id: str
+    sandbox_id: str
+    argv: Sequence[bytes]
+    command: str
+    running: bool
+    terminal: bool
+    started_at: Optional[datetime] = None
+    ended_at: Optional[datetime] = None
+    exit: Optional[ProcessExit] = None
+
+
+@dataclass
+class TerminalSize:
+    """Rows and columns of a terminal."""
+
+    rows: int = 24
+    columns: int = 80
+
+
+Command = Union[str, bytes, Iterable[Union[str, bytes]]]
