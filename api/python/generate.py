@@ -48,12 +48,16 @@ def generate(out, protos=None):
     written = []
     with tempfile.TemporaryDirectory() as scratch:
         made = pathlib.Path(scratch)
-        subprocess.run(
+        done = subprocess.run(
             [*protoc(), f"-I{protos}", f"--pyi_out={made}", "--include_imports"]
             + [f"--descriptor_set_out={made}/descriptors.binpb"]
             + [f"{name}.proto" for name in names],
-            check=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
+        if done.returncode != 0:
+            raise SystemExit(f"generate.py: protoc failed:\n{done.stdout}")
         for name in names:
             stub = (made / f"{name}_pb2.pyi").read_text(encoding="utf-8")
             stub = re.sub(r"^import (\w+_pb2) as", r"from . import \1 as", stub, flags=re.M)
