@@ -20,6 +20,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define JOB_THREADS 4
+
 // ---- directories
 
 // Makes a directory and its parents, private to root. EEXIST is fine when it is a directory.
@@ -215,7 +217,8 @@ static int start_exec(struct daemon *daemon, struct af_error *err)
     if (boxes_new(&boxes, &daemon->boxes, err) < 0)
         return -1;
     runner.boxes = daemon->boxes;
-    if (runner_new(&runner, &daemon->runner, err) < 0)
+    if (runner_new(&runner, &daemon->runner, err) < 0 ||
+        jobs_new(JOB_THREADS, &daemon->jobs, err) < 0)
         return -1;
     return sessions_new(daemon->runner, &daemon->sessions, err);
 }
@@ -230,6 +233,7 @@ static int add_methods(struct net_server *server, bool reflection, struct af_err
         {exec_methods, exec_methods_count},         {inspect_methods, inspect_methods_count},
         {fsck_methods, fsck_methods_count},         {tree_methods, tree_methods_count},
         {session_methods, session_methods_count},   {health_methods, health_methods_count},
+        {view_methods, view_methods_count},
     };
     for (size_t i = 0; i < AF_ARRAY_LEN(tables); i++)
         if (net_server_add_methods(server, tables[i].methods, tables[i].count, err) < 0)
@@ -305,6 +309,7 @@ void daemon_stop(struct daemon *daemon)
     health_stop(daemon->health);
     if (daemon->server)
         net_server_stop(daemon->server, daemon->config.stop_grace_ns);
+    jobs_free(daemon->jobs); // while the mount is served: they wait for the kernel
     runner_free(daemon->runner);
     boxes_free(daemon->boxes);
     exec_engine_free(daemon->engine);

@@ -9,6 +9,7 @@
 
 #include "api/boxes.h"
 #include "api/config.h"
+#include "api/jobs.h"
 #include "api/net/server.h"
 #include "api/runner.h"
 #include "api/sessions.h"
@@ -25,6 +26,7 @@ struct daemon {
     struct boxes *boxes;
     struct runner *runner;
     struct sessions *sessions;
+    struct jobs *jobs; // what waits for the kernel
     struct health *health;
     struct net_server *server;
     int mount_lock;     // see fs_lock_mountpoint

@@ -579,6 +579,16 @@ int runner_session(struct runner *runner, const char *id, const struct exec_sess
     return up ? rc : refuse_idle(runner, id, err);
 }
 
+bool runner_init(struct runner *runner, const char *id, pid_t *ret_pid, uid_t *ret_uid)
+{
+    AF_CHECK_MAGIC(runner, RUNNER_MAGIC);
+    pthread_mutex_lock(&runner->lock);
+    struct run *run = find_run(runner, id);
+    bool up = run && run->state == RUN_UP && run->box && exec_box_init(run->box, ret_pid, ret_uid);
+    pthread_mutex_unlock(&runner->lock);
+    return up;
+}
+
 void runner_expect_expiry(struct runner *runner, int64_t expires_ns)
 {
     pthread_mutex_lock(&runner->lock);

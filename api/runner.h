@@ -58,6 +58,9 @@ int runner_session(struct runner *runner, const char *id, const struct exec_sess
                    exec_session_ready ready, exec_session_closed closed, void *arg,
                    struct exec_session **ret_session, struct af_error *err);
 
+// exec_box_init of a running sandbox; false when it is not running.
+bool runner_init(struct runner *runner, const char *id, pid_t *ret_pid, uid_t *ret_uid);
+
 // A sandbox was made that expires at this wall-clock time: it is destroyed soon after.
 void runner_expect_expiry(struct runner *runner, int64_t expires_ns);
 

@@ -137,6 +137,7 @@ void exec_box_kill(struct exec_box *box, const struct af_error *why)
         return;
     box->state = BOX_ENDING;
     atomic_store(&box->open, false);
+    atomic_store(&box->init_up, 0);
     box->why = *why;
     exec_watch_close(box->engine, &box->socket);
     box_push_end(box, false);
@@ -221,6 +222,7 @@ static void on_attached(struct exec_post *post)
     box->launch.words_fd = -1;
     box->checked = true;
     box->state = BOX_UP;
+    atomic_store(&box->init_up, box->launch.init_pid);
     atomic_store(&box->open, true);
     exec_box_done done = box->done;
     box->done = NULL;
@@ -493,4 +495,14 @@ void exec_box_abandon(struct exec_box *box)
 {
     if (!atomic_load(&box->stop_posted))
         box_stop(box);
+}
+
+bool exec_box_init(const struct exec_box *box, pid_t *ret_pid, uid_t *ret_uid)
+{
+    pid_t pid = atomic_load(&box->init_up);
+    if (pid == 0)
+        return false;
+    *ret_pid = pid;
+    *ret_uid = box->uid;
+    return true;
 }

@@ -107,7 +107,8 @@ struct exec_box {
     struct exec_engine *engine;
     LIST_ENTRY(exec_box) link;
     struct exec_grave grave;
-    atomic_bool open; // not ending, and its shell is known: takes commands; any thread may read
+    atomic_int init_up; // the init's pid while the box is up, else 0; any thread may read
+    atomic_bool open;   // not ending, and its shell is known: takes commands; any thread may read
 
     // The spec, constant after exec_box_start but for what adoption gives.
     char id[AF_ID_TEXT_MAX + 1]; // adoption

@@ -140,6 +140,10 @@ typedef void (*exec_box_died)(void *arg, const struct af_error *why);
 int exec_box_start(struct exec_engine *engine, const struct exec_box_spec *spec, exec_box_done done,
                    exec_box_died died, void *arg, struct exec_box **ret_box, struct af_error *err);
 
+// The host's pid of a box's init, from which every process of the box descends, and their uid.
+// False while it is not up.
+bool exec_box_init(const struct exec_box *box, pid_t *ret_pid, uid_t *ret_uid);
+
 typedef void (*exec_box_stopped)(void *arg);
 
 // Ends every process of the box (its pid namespace goes), in any state, and releases the handle:

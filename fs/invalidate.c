@@ -18,7 +18,7 @@
 
 #define RETRIES 10
 
-enum kind { INVAL_ENTRY, EXPIRE_ENTRY, INVAL_INODE };
+enum kind { INVAL_ENTRY, EXPIRE_ENTRY, INVAL_INODE, CONFIRM_FORGET };
 
 struct item {
     struct item *next;
@@ -27,7 +27,8 @@ struct item {
     int64_t offset;
     int64_t len;
     size_t name_len;
-    char name[];
+    const char *name; // NUL-terminated
+    char bytes[];     // of a queued one
 };
 
 struct fs_invalidator {
@@ -52,12 +53,15 @@ static int deliver_once(struct fuse_session *fuse, const struct item *item)
     case EXPIRE_ENTRY:
         return fs_compat_expire_entry(fuse, item->nodeid, item->name, item->name_len);
     case INVAL_INODE:
+    case CONFIRM_FORGET: // asks by taking back what costs nothing: -ENOENT is the answer
         return fuse_lowlevel_notify_inval_inode(fuse, item->nodeid, item->offset, item->len);
     }
     return -EINVAL;
 }
 
-static void deliver(struct fs_invalidator *inv, const struct item *item)
+// 0, or -ENOENT when the kernel has no such name or inode; the rest is the connection's end, or
+// has been reported.
+static int deliver(struct fs_invalidator *inv, const struct item *item)
 {
     int rc = 0;
     for (int i = 0; i < RETRIES; i++) {
@@ -69,10 +73,11 @@ static void deliver(struct fs_invalidator *inv, const struct item *item)
     fs_count(inv->session, FS_COUNT_INVALIDATION, 1);
     // ENOTDIR: the parent is a directory no more; ENOTCONN, ENODEV: nobody caches anything now.
     if (rc == 0 || rc == -ENOENT || rc == -ENOTDIR || rc == -ENOTCONN || rc == -ENODEV)
-        return;
+        return rc;
     fs_count(inv->session, FS_COUNT_INVALIDATION_LOST, 1);
     af_log(AF_LOG_ERROR, "fs", "the kernel refused an invalidation", "kind=%d nodeid=%llx error=%d",
            (int)item->kind, (unsigned long long)item->nodeid, -rc);
+    return rc;
 }
 
 static void *notifier_thread(void *arg)
@@ -90,7 +95,9 @@ static void *notifier_thread(void *arg)
         if (!inv->head)
             inv->tail = &inv->head;
         pthread_mutex_unlock(&inv->lock);
-        deliver(inv, item);
+        int rc = deliver(inv, item);
+        if (item->kind == CONFIRM_FORGET && rc == -ENOENT)
+            mux_forgotten(inv->session->mux, item->nodeid);
         free(item);
         pthread_mutex_lock(&inv->lock);
         inv->delivered++;
@@ -114,8 +121,9 @@ static void queue_item(struct fs_session *session, enum kind kind, uint64_t node
     *item = (struct item){
         .kind = kind, .nodeid = nodeid, .offset = offset, .len = len, .name_len = name_len};
     if (name_len > 0)
-        memcpy(item->name, name, name_len);
-    item->name[name_len] = '\0';
+        memcpy(item->bytes, name, name_len);
+    item->bytes[name_len] = '\0';
+    item->name = item->bytes;
     pthread_mutex_lock(&inv->lock);
     bool keep = !inv->stopping;
     if (keep) {
@@ -144,6 +152,41 @@ static void notify_inval_inode(void *arg, uint64_t nodeid, int64_t offset, int64
     queue_item(arg, INVAL_INODE, nodeid, NULL, 0, offset, len);
 }
 
+static void notify_confirm_forget(void *arg, uint64_t nodeid)
+{
+    queue_item(arg, CONFIRM_FORGET, nodeid, NULL, 0, -1, 0);
+}
+
+// ---- at once, on a thread of the caller's
+
+static int now(struct fs_session *session, enum kind kind, uint64_t nodeid, const char *name,
+               size_t name_len, int64_t offset, int64_t len)
+{
+    struct fs_invalidator *inv = session->invalidator;
+    struct item item = {.kind = kind, .nodeid = nodeid, .offset = offset, .len = len};
+    item.name = name;
+    item.name_len = name_len;
+    pthread_mutex_lock(&inv->lock);
+    bool usable = inv->running && !inv->stopping;
+    pthread_mutex_unlock(&inv->lock);
+    return usable ? deliver(inv, &item) : -ENOENT;
+}
+
+static int drop_entry_now(void *arg, uint64_t parent, const char *name, size_t name_len)
+{
+    return now(arg, INVAL_ENTRY, parent, name, name_len, 0, 0);
+}
+
+static int expire_entry_now(void *arg, uint64_t parent, const char *name, size_t name_len)
+{
+    return now(arg, EXPIRE_ENTRY, parent, name, name_len, 0, 0);
+}
+
+static int drop_inode_now(void *arg, uint64_t nodeid, int64_t offset, int64_t len)
+{
+    return now(arg, INVAL_INODE, nodeid, NULL, 0, offset, len);
+}
+
 void fs_invalidate_inode(struct fs_session *session, uint64_t nodeid, int64_t offset, int64_t len)
 {
     notify_inval_inode(session, nodeid, offset, len);
@@ -165,6 +208,10 @@ int fs_invalidator_new(struct fs_session *session, struct fs_invalidator **ret)
         .inval_entry = notify_inval_entry,
         .expire_entry = notify_expire_entry,
         .inval_inode = notify_inval_inode,
+        .confirm_forget = notify_confirm_forget,
+        .drop_entry_now = drop_entry_now,
+        .expire_entry_now = expire_entry_now,
+        .drop_inode_now = drop_inode_now,
     };
     struct fs_invalidator *inv = calloc(1, sizeof *inv);
     if (!inv)

@@ -96,7 +96,7 @@ static int make_once(struct mux *mux, uint64_t parent, const char *text, struct 
         return -EPERM;
     if (mux_nodeid_is_shared(parent))
         return -ENOTDIR;
-    int rc = mux_op_enter_exclusive(mux, parent, &op);
+    int rc = mux_op_enter_change(mux, parent, &op);
     if (rc < 0)
         return rc;
     rc = mux_dir_load(&op, parent, &dir);

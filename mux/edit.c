@@ -100,7 +100,7 @@ static int edit_once(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid
     int rc = MUX_BODY_COPY;
     for (unsigned tries = 0; rc == MUX_BODY_COPY; tries++) {
         struct mux_op op;
-        rc = mux_op_enter_exclusive(mux, nodeid, &op);
+        rc = mux_op_enter_change(mux, nodeid, &op);
         if (rc < 0)
             break;
         rc = edit_in(&op, nodeid, edit, &copy, &need, &outcome);

@@ -94,3 +94,17 @@ void mux_fid_map_del(struct mux_fid_map *map, uint64_t fid)
     if (map->capacity > 0)
         probe(map, fid)->present = false;
 }
+
+bool mux_fid_map_next(const struct mux_fid_map *map, size_t *position, uint64_t *ret_fid,
+                      uint64_t *ret_value)
+{
+    while (*position < map->capacity) {
+        const struct mux_fid_slot *slot = &map->slots[(*position)++];
+        if (!slot->present)
+            continue;
+        *ret_fid = slot->fid;
+        *ret_value = slot->value;
+        return true;
+    }
+    return false;
+}

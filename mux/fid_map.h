@@ -25,6 +25,9 @@ void mux_fid_map_fini(struct mux_fid_map *map);
 int mux_fid_map_put(struct mux_fid_map *map, uint64_t fid, uint64_t value);
 // Whether the fid is there; *ret_value (may be NULL) is its value.
 bool mux_fid_map_get(const struct mux_fid_map *map, uint64_t fid, uint64_t *ret_value);
+// Goes through the map, from *position 0: the next fid, or false. Nothing may change meanwhile.
+bool mux_fid_map_next(const struct mux_fid_map *map, size_t *position, uint64_t *ret_fid,
+                      uint64_t *ret_value);
 // No error when absent.
 void mux_fid_map_del(struct mux_fid_map *map, uint64_t fid);
 

@@ -127,7 +127,7 @@ int mux_link(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, uint64
         return -EXDEV; // two sandboxes
     do {
         struct mux_op op;
-        rc = mux_op_enter_exclusive(mux, new_parent, &op);
+        rc = mux_op_enter_change(mux, new_parent, &op);
         if (rc < 0)
             return rc;
         rc = link_in(&op, nodeid, new_parent, new_name, ret);

@@ -47,11 +47,22 @@ int mux_open(const struct mux_options *options, struct mux **ret, struct af_erro
 void mux_close(struct mux *mux);
 
 // What the kernel may have cached and must drop, told to fs after the new state is published.
-// Called on the thread that made the change, with no lock held; must only queue.
+// Called on the thread that made the change, with no lock held; those that are not called _now
+// must only queue.
 struct mux_notifier {
     void (*inval_entry)(void *arg, uint64_t parent_nodeid, const char *name, size_t name_len);
     void (*expire_entry)(void *arg, uint64_t parent_nodeid, const char *name, size_t name_len);
     void (*inval_inode)(void *arg, uint64_t nodeid, int64_t offset, int64_t len);
+    // The kernel has forgotten this nodeid once: asks whether it has it again and, when it has
+    // not, calls mux_forgotten.
+    void (*confirm_forget)(void *arg, uint64_t nodeid);
+    // The same, done when they return: 0, or -ENOENT when the kernel does not have it. They may
+    // wait for requests that are under way: never on a FUSE worker, nor under a lock. `drop` also
+    // takes what hangs below a directory's name; `expire` has the name looked up again and keeps
+    // everything. Both wait until lookups and listings of that directory under way have ended.
+    int (*drop_entry_now)(void *arg, uint64_t parent_nodeid, const char *name, size_t name_len);
+    int (*expire_entry_now)(void *arg, uint64_t parent_nodeid, const char *name, size_t name_len);
+    int (*drop_inode_now)(void *arg, uint64_t nodeid, int64_t offset, int64_t len);
 };
 // Set once, before the first operation. `notifier` must outlive mux.
 void mux_set_notifier(struct mux *mux, const struct mux_notifier *notifier, void *arg);

@@ -37,8 +37,11 @@ struct mux_entry {
 // cached, -ENOENT where it may not (the top directory).
 int mux_lookup(struct mux *mux, const struct mux_ctx *ctx, uint64_t parent, const char *name,
                struct mux_entry *ret);
-// The kernel holds no more references to the nodeid: frees an orphan's content. Never fails.
+// The kernel has dropped an inode of this nodeid: of a file without a name it is asked whether that
+// was the last (struct mux_notifier). Never fails.
 void mux_forget(struct mux *mux, uint64_t nodeid);
+// The kernel does not have the nodeid: frees the content of a file without a name. Never fails.
+void mux_forgotten(struct mux *mux, uint64_t nodeid);
 int mux_getattr(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, struct stat *ret,
                 int64_t *ret_ttl_ns);
 

@@ -29,9 +29,10 @@ struct side {
 struct rename {
     struct side from, to;
     unsigned flags;
-    // The trees were walked outside of the lock, when the view's names_seq was this.
+    // The trees were walked outside of the lock, when the view's counts were these.
     bool walked;
-    uint64_t walked_seq, walked_from, walked_to; // fids
+    uint64_t walked_names_seq, walked_rules_seq;
+    uint64_t walked_from, walked_to; // fids
 };
 
 static int load_side(struct mux_op *op, struct side *side)
@@ -165,6 +166,7 @@ static int apply(struct mux_op *op, const struct rename *rename)
     if (rc == 0 && to->dir.fid != from->dir.fid)
         rc = mux_record_touch_dir(op, to->dir.fid);
     op->names_changed = true;
+    op->dir_moved = from->dir.fid != to->dir.fid && (is_dir(from) || (exchange && is_dir(to)));
     op->states_changed =
         from->name.state != to->name.state && (is_dir(from) || (exchange && is_dir(to)));
     return rc;
@@ -172,13 +174,14 @@ static int apply(struct mux_op *op, const struct rename *rename)
 
 // Whether the walk's answer still holds. Where the rules' states are equal on both sides it holds
 // whatever happened meanwhile: every name that came since needed write where it is, and has the
-// same level where it would be. Else only if no name changed.
+// same level where it would be. Else only if no name changed. Never under other rules.
 static bool is_cleared(const struct mux_op *op, const struct rename *rename)
 {
     const struct mux_name *from = &rename->from.name, *to = &rename->to.name;
-    if (!rename->walked || rename->walked_from != from->fid || rename->walked_to != to->fid)
+    if (!rename->walked || rename->walked_from != from->fid || rename->walked_to != to->fid ||
+        rename->walked_rules_seq != op->view->rules_seq)
         return false;
-    return from->state == to->state || rename->walked_seq == op->view->names_seq;
+    return from->state == to->state || rename->walked_names_seq == op->view->names_seq;
 }
 
 // MUX_SUBTREE_UNKNOWN: the trees have to be walked first.
@@ -218,7 +221,8 @@ static int walk_unlocked(struct mux *mux, struct rename *rename)
     if (loaded) {
         memcpy(ids, op.view->layers.ids, op.view->layers.count * sizeof *ids);
         shadow.layers = (struct mux_layer_list){ids, op.view->layers.count};
-        rename->walked_seq = op.view->names_seq;
+        rename->walked_names_seq = op.view->names_seq;
+        rename->walked_rules_seq = op.view->rules_seq;
         rename->walked_from = rename->from.name.fid;
         rename->walked_to = rename->to.name.fid;
         rc = mux_op_read(&op);
@@ -259,7 +263,7 @@ int mux_rename(struct mux *mux, const struct mux_ctx *ctx, uint64_t parent, cons
     };
     for (unsigned tries = 0; tries < TRIES_MAX; tries++) {
         struct mux_op op;
-        int rc = mux_op_enter_exclusive(mux, parent, &op);
+        int rc = mux_op_enter_change(mux, parent, &op);
         if (rc < 0)
             return rc;
         rc = rename_in(&op, &rename);

@@ -1,137 +1,17 @@
-// Sandboxes' records: made, read, changed in status, removed.
+// Sandboxes' records: read, changed, removed.
 //
-// A sandbox holds a reference to its codebase's stack and to a delta layer of its own, so it does
-// not need the codebase any more. Creating one costs the same whatever the codebase's size: at most
-// the head is frozen. Takes no locks; every change is one write transaction. Errors: an af_error.
-// Read next: view_table.c (attaching), codebase.c (freezing a head), docs/CODEBASES.md.
+// Takes no locks; every change is one write transaction. Errors: an af_error.
+// Read next: sandbox_create.c, view_table.c (attaching), view_change.c (changing a running one).
 #include "mux/sandbox.h"
 
 #include "mux/base/clock.h"
-#include "mux/codebase_priv.h"
+#include "mux/host_call.h"
 #include "mux/sandbox_priv.h"
 
 #include <errno.h>
 #include <string.h>
 
 #define RECOVER_BATCH 128 // sandboxes in one transaction
-
-int mux_compile_rules(const struct store_rule *list, size_t n, struct rules **ret,
-                      struct af_error *err)
-{
-    if (n > AF_RULES_MAX)
-        return af_error_set(err, AF_INVALID_ARGUMENT, "%zu rules, at most %d fit one sandbox", n,
-                            AF_RULES_MAX);
-    AF_CLEANUP_FREE struct rules_input *inputs = calloc(n + 1, sizeof *inputs);
-    if (!inputs)
-        return mux_fail(err, -ENOMEM, "compiling the rules");
-    for (size_t i = 0; i < n; i++)
-        inputs[i] = (struct rules_input){
-            .pattern = list[i].pattern,
-            .pattern_len = list[i].pattern_len,
-            .type = list[i].type,
-            .level = list[i].level,
-            .priority = list[i].priority,
-        };
-    return rules_compile(inputs, n, ret, err);
-}
-
-struct owner_count {
-    const char *owner;
-    uint32_t count, max;
-};
-
-static int count_owner(void *arg, const struct store_sandbox *sandbox)
-{
-    struct owner_count *count = arg;
-    if (sandbox->owner_len == strlen(count->owner) &&
-        memcmp(sandbox->owner, count->owner, sandbox->owner_len) == 0)
-        count->count++;
-    return count->count >= count->max;
-}
-
-// Counted where no other sandbox can be made meanwhile; costs a walk of the records.
-static int check_owner(struct store_txn *txn, const char *owner, uint32_t max, struct af_error *err)
-{
-    struct owner_count count = {.owner = owner, .max = max};
-    if (max == 0)
-        return 0;
-    int rc = store_sandbox_list(txn, NULL, count_owner, &count);
-    if (rc < 0)
-        return mux_fail(err, rc, "counting the owner's sandboxes");
-    if (count.count >= max)
-        return af_error_set(err, AF_RESOURCE_EXHAUSTED,
-                            "the owner '%s' has %u sandboxes, as many as this server allows one "
-                            "owner; destroy one first",
-                            owner, (unsigned)max);
-    return 0;
-}
-
-static int create_in_txn(struct store_txn *txn, const struct mux_sandbox_spec *spec,
-                         struct store_sandbox *sandbox, struct af_error *err)
-{
-    struct store_codebase codebase;
-    int rc = store_codebase_get(txn, spec->codebase_id, &codebase);
-    if (rc < 0)
-        return mux_fail_codebase(err, rc, spec->codebase_id);
-    if (check_owner(txn, codebase.owner, spec->owner_max, err) < 0)
-        return -1;
-    rc = mux_codebase_freeze_head(txn, &codebase);
-    if (rc == -E2BIG)
-        return af_error_set(err, AF_RESOURCE_EXHAUSTED,
-                            "the codebase %s has %d layers, one for each change between two "
-                            "sandboxes; copy it into a new codebase",
-                            spec->codebase_id, STORE_STACK_MAX);
-    sandbox->owner = codebase.owner;
-    sandbox->owner_len = strlen(codebase.owner);
-    sandbox->root_fid = codebase.root_fid;
-    sandbox->stack = codebase.stack;
-    if (rc == 0)
-        rc = store_stack_ref(txn, sandbox->stack);
-    if (rc == 0)
-        rc = store_layer_new(txn, &sandbox->delta);
-    if (rc == 0)
-        rc = store_sandbox_put(txn, sandbox);
-    return rc < 0 ? mux_fail(err, rc, "creating the sandbox") : 0;
-}
-
-int mux_sandbox_create(struct mux *mux, const struct mux_sandbox_spec *spec, struct af_id *ret_id,
-                       struct af_error *err)
-{
-    if (mux_check_codebase_id(spec->codebase_id, err) < 0)
-        return -1;
-    struct rules *rules;
-    if (mux_compile_rules(spec->rules, spec->n_rules, &rules, err) < 0)
-        return -1;
-    rules_unref(rules); // only checked: attaching compiles them again, from the record
-
-    struct store_sandbox sandbox = {
-        .status = STORE_SANDBOX_PENDING,
-        .access = STORE_ACCESS_NORMAL,
-        .created_ns = af_wall_ns(),
-        .expires_ns = spec->expires_ns,
-        .quota_bytes = spec->quota_bytes,
-        .quota_inodes = spec->quota_inodes,
-        .rules = spec->rules,
-        .n_rules = spec->n_rules,
-        .user_data = spec->user_data,
-        .user_data_len = spec->user_data_len,
-    };
-    af_id_new("sb", &sandbox.id);
-    strcpy(sandbox.codebase_id.text, spec->codebase_id);
-    struct store_txn *txn;
-    int rc = store_write_begin(mux_store(mux), &txn);
-    if (rc < 0)
-        return mux_fail(err, rc, "creating the sandbox");
-    if (create_in_txn(txn, spec, &sandbox, err) < 0) {
-        store_abort(txn);
-        return -1;
-    }
-    rc = store_commit(txn);
-    if (rc < 0)
-        return mux_fail(err, rc, "creating the sandbox");
-    *ret_id = sandbox.id;
-    return 0;
-}
 
 int mux_sandbox_get(struct mux *mux, const char *id, mux_sandbox_fn fn, void *arg,
                     struct af_error *err)
@@ -151,6 +31,67 @@ int mux_sandbox_get(struct mux *mux, const char *id, mux_sandbox_fn fn, void *ar
     rc = fn(arg, &sandbox);
     store_sandbox_free_rules(&sandbox);
     store_read_end(txn);
+    return rc;
+}
+
+int mux_sandbox_info(struct mux *mux, const char *id, mux_sandbox_info_fn fn, void *arg,
+                     struct af_error *err)
+{
+    if (mux_check_sandbox_id(id, err) < 0)
+        return -1;
+    struct store_txn *txn;
+    struct store_sandbox sandbox;
+    struct store_layer delta;
+    int rc = store_read_begin(mux_store(mux), &txn);
+    if (rc < 0)
+        return mux_fail(err, rc, "reading the sandbox");
+    rc = store_sandbox_get(txn, id, &sandbox);
+    if (rc < 0) {
+        store_read_end(txn);
+        return mux_fail_sandbox(err, rc, id);
+    }
+    rc = store_layer_get(txn, sandbox.delta, &delta);
+    if (rc < 0)
+        mux_fail(err, rc, "reading the sandbox's changes");
+    else
+        rc = fn(arg, &sandbox, &delta);
+    store_sandbox_free_rules(&sandbox);
+    store_read_end(txn);
+    return rc;
+}
+
+struct scan_arg {
+    struct store_txn *txn;
+    mux_sandbox_info_fn fn;
+    void *arg;
+    bool stopped; // by fn: its value is the result
+};
+
+static int scan_one(void *arg, const struct store_sandbox *sandbox)
+{
+    struct scan_arg *scan = arg;
+    struct store_layer delta;
+    int rc = store_layer_get(scan->txn, sandbox->delta, &delta);
+    if (rc < 0)
+        return rc;
+    rc = scan->fn(scan->arg, sandbox, &delta);
+    scan->stopped = rc != 0;
+    return rc;
+}
+
+int mux_sandbox_scan(struct mux *mux, const char *after_id, mux_sandbox_info_fn fn, void *arg,
+                     struct af_error *err)
+{
+    if (after_id && mux_check_sandbox_id(after_id, err) < 0)
+        return -1;
+    struct scan_arg scan = {.fn = fn, .arg = arg};
+    int rc = store_read_begin(mux_store(mux), &scan.txn);
+    if (rc < 0)
+        return mux_fail(err, rc, "listing the sandboxes");
+    rc = store_sandbox_list(scan.txn, after_id, scan_one, &scan);
+    store_read_end(scan.txn);
+    if (rc < 0 && !scan.stopped)
+        return mux_fail(err, rc, "listing the sandboxes");
     return rc;
 }
 

@@ -23,10 +23,29 @@ struct mux_sandbox_spec {
 int mux_sandbox_create(struct mux *mux, const struct mux_sandbox_spec *spec, struct af_id *ret_id,
                        struct af_error *err);
 
+// What became of one of many.
+struct mux_sandbox_made {
+    bool ok;
+    struct af_id id;       // when ok
+    struct af_error error; // when not
+};
+// One transaction for all that can be made. A spec that is NULL is left alone: its error is the
+// caller's. -1: none was made.
+int mux_sandbox_create_many(struct mux *mux, const struct mux_sandbox_spec *const *specs,
+                            size_t count, struct mux_sandbox_made *made, struct af_error *err);
+
 // The record is passed to fn inside a read transaction (no blocking); fn's value is returned.
 typedef int (*mux_sandbox_fn)(void *arg, const struct store_sandbox *sandbox);
 int mux_sandbox_get(struct mux *mux, const char *id, mux_sandbox_fn fn, void *arg,
                     struct af_error *err);
+// The same with its delta's sizes.
+typedef int (*mux_sandbox_info_fn)(void *arg, const struct store_sandbox *sandbox,
+                                   const struct store_layer *delta);
+int mux_sandbox_info(struct mux *mux, const char *id, mux_sandbox_info_fn fn, void *arg,
+                     struct af_error *err);
+// In id order after after_id (NULL: from the start), until fn returns something else than 0.
+int mux_sandbox_scan(struct mux *mux, const char *after_id, mux_sandbox_info_fn fn, void *arg,
+                     struct af_error *err);
 // In id order after after_id (NULL: from the start); only those of codebase_id unless NULL.
 int mux_sandbox_list(struct mux *mux, const char *codebase_id, const char *after_id,
                      mux_sandbox_fn fn, void *arg, struct af_error *err);

@@ -59,7 +59,7 @@ static int make_once(struct mux *mux, uint64_t parent, mode_t mode, struct mux_e
 {
     struct mux_op op;
     struct mux_node dir, node;
-    int rc = mux_op_enter_exclusive(mux, parent, &op);
+    int rc = mux_op_enter_change(mux, parent, &op);
     if (rc < 0)
         return rc;
     rc = mux_dir_load(&op, parent, &dir);

@@ -2,9 +2,11 @@
 //
 // A name that a frozen layer has leaves a whiteout; a base directory made again has another fid,
 // hence is empty (D4). What loses its last name stays in the delta with nlink 0, marked as an
-// orphan, readable and writable by who has it open, until the kernel forgets its nodeid: then no
-// lookup can be under way that would find it, since it has no name. Small ones are then deleted
-// some together. Forgetting anything else is free: no store access, and no more than one lock.
+// orphan, readable and writable by who has it open, until the kernel has forgotten its nodeid. A
+// FORGET is only a hint: it may have been overtaken by a new lookup, before the name went, or be
+// meant for a former user of the slot. So the kernel is asked whether it has the inode; once it has
+// not, it cannot get it again, since no name leads there. Small ones are deleted some together.
+// Forgetting anything else is free: no store access, and no more than one lock.
 // Exclusive in the view, one transaction. Read next: names.h, record.h, docs/VIEWS.md (orphans).
 #include "mux/names.h"
 #include "mux/record.h"
@@ -70,7 +72,7 @@ static int remove_one(struct mux *mux, uint64_t parent, const char *text, bool w
         return -EPERM;
     if (mux_nodeid_is_shared(parent))
         return -ENOTDIR;
-    int rc = mux_op_enter_exclusive(mux, parent, &op);
+    int rc = mux_op_enter_change(mux, parent, &op);
     if (rc < 0)
         return rc;
     rc = mux_dir_load(&op, parent, &dir);
@@ -156,11 +158,23 @@ bool mux_reap_dead(struct mux *mux, uint64_t nodeid)
 void mux_forget(struct mux *mux, uint64_t nodeid)
 {
     struct mux_op op;
-    if (mux_top_owns(nodeid) || mux_nodeid_is_shared(nodeid) || mux_op_enter(mux, nodeid, &op) < 0)
+    if (mux_top_owns(nodeid) || mux_nodeid_is_shared(nodeid) ||
+        mux_op_enter_inside(mux, nodeid, &op) < 0)
         return;
     bool orphan = is_held_orphan(&op, nodeid);
     mux_op_leave(&op, 0);
-    if (!orphan || mux_op_enter_exclusive(mux, nodeid, &op) < 0)
+    if (!orphan)
+        return;
+    if (mux->notifier && mux->notifier->confirm_forget)
+        mux->notifier->confirm_forget(mux->notifier_arg, nodeid);
+    else
+        mux_forgotten(mux, nodeid);
+}
+
+void mux_forgotten(struct mux *mux, uint64_t nodeid)
+{
+    struct mux_op op;
+    if (mux_op_enter_exclusive(mux, nodeid, &op) < 0)
         return;
     int rc = 0;
     uint64_t fid = mux_nodeid_fid(nodeid);

@@ -5,7 +5,17 @@
 
 #include <errno.h>
 
-static int enter(struct mux *mux, uint64_t nodeid, bool exclusive, struct mux_op *op)
+// The view's word on an operation of the sandbox, whatever the rules say.
+static int check_access(const struct mux_view *view, bool change)
+{
+    if (view->access == STORE_ACCESS_NORMAL)
+        return 0;
+    if (view->access == STORE_ACCESS_READ_ONLY)
+        return change ? -EROFS : 0;
+    return -EACCES;
+}
+
+static int enter(struct mux *mux, uint64_t nodeid, bool exclusive, bool inside, struct mux_op *op)
 {
     struct mux_slot *slot =
         mux_nodeid_is_shared(nodeid) ? NULL : mux_view_slot(mux, mux_nodeid_slot(nodeid));
@@ -15,16 +25,19 @@ static int enter(struct mux *mux, uint64_t nodeid, bool exclusive, struct mux_op
         pthread_rwlock_wrlock(&slot->lock);
     else
         pthread_rwlock_rdlock(&slot->lock);
-    if (!slot->view || slot->view->route != mux_nodeid_route(nodeid)) {
+    int rc = slot->view && slot->view->route == mux_nodeid_route(nodeid) ? 0 : -ESTALE;
+    if (rc == 0 && !inside)
+        rc = check_access(slot->view, exclusive);
+    if (rc < 0) {
         pthread_rwlock_unlock(&slot->lock);
-        return -ESTALE;
+        return rc;
     }
     AF_CHECK_MAGIC(slot->view, MUX_VIEW_MAGIC);
     op->mux = mux;
     op->view = slot->view;
     op->txn = NULL;
     op->exclusive = exclusive;
-    op->writing = op->names_changed = op->states_changed = false;
+    op->writing = op->names_changed = op->states_changed = op->dir_moved = false;
     op->now_ns = exclusive ? af_wall_ns() : 0;
     op->n_touched = op->n_orphans = 0;
     op->created = NULL;
@@ -34,12 +47,22 @@ static int enter(struct mux *mux, uint64_t nodeid, bool exclusive, struct mux_op
 
 int mux_op_enter(struct mux *mux, uint64_t nodeid, struct mux_op *op)
 {
-    return enter(mux, nodeid, false, op);
+    return enter(mux, nodeid, false, false, op);
+}
+
+int mux_op_enter_change(struct mux *mux, uint64_t nodeid, struct mux_op *op)
+{
+    return enter(mux, nodeid, true, false, op);
+}
+
+int mux_op_enter_inside(struct mux *mux, uint64_t nodeid, struct mux_op *op)
+{
+    return enter(mux, nodeid, false, true, op);
 }
 
 int mux_op_enter_exclusive(struct mux *mux, uint64_t nodeid, struct mux_op *op)
 {
-    return enter(mux, nodeid, true, op);
+    return enter(mux, nodeid, true, true, op);
 }
 
 int mux_op_read(struct mux_op *op)
@@ -97,6 +120,8 @@ static void publish(struct mux_op *op)
     }
     if (op->names_changed)
         view->names_seq++;
+    if (op->dir_moved)
+        view->moves_seq++;
     if (op->states_changed)
         view->stamp = mux_view_new_stamp(op->mux);
 }

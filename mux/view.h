@@ -2,7 +2,8 @@
 //
 // A slot owns the lock of whoever has the slot; it lives as long as mux, so a request finds its
 // view without touching any table: nodeid -> route -> slot -> lock -> is it still that route?
-// A view's fields are constant while it is attached, but for those below "changes".
+// A view's fields are constant while it is attached, but for those below "changes". Rules, quota
+// and access change between two operations, never during one (view_change.c).
 //
 // Locks: the slot's rwlock (rank: view). Shared for what only reads, exclusive for a whole
 // mutation, so what is done under it must be short: no copying of blobs, no fsync, no walk without
@@ -18,6 +19,7 @@
 #include "mux/nodeid.h"
 #include "mux/ops.h"
 #include "mux/rules.h"
+#include "mux/sandbox.h"
 
 #include <pthread.h>
 
@@ -43,13 +45,16 @@ struct mux_view {
     uid_t uid;
     gid_t gid;
     struct mux_layer_list layers; // ids[0] is the delta
-    struct rules *rules;
-    uint64_t quota_bytes, quota_inodes; // 0: none
     // ---- changes, under the lock held exclusively
+    struct rules *rules;
+    uint64_t rules_seq; // counts changes of the rules
+    enum store_sandbox_access access;
+    uint64_t quota_bytes, quota_inodes; // 0: none
     bool rebased;               // has been brought onto another head: names may be gone (record.c)
     uint64_t changes;           // counts committed changes: whether a merge is still true
     uint64_t stamp;             // cached nodes with another stamp are out of date (node.h)
     uint64_t names_seq;         // counts changes of names: whether a walk is still true
+    uint64_t moves_seq;         // of these, directories that moved
     struct mux_fid_map orphans; // unlinked; the value says whether the kernel may still hold them
     size_t n_orphans;
     uint64_t dead[MUX_DEAD_MAX]; // forgotten orphans that will be deleted together
@@ -74,6 +79,7 @@ struct mux_op {
     bool exclusive, writing;
     bool names_changed;  // on commit: the view's names_seq grows
     bool states_changed; // on commit: cached rule states are void
+    bool dir_moved;      // on commit: the view's moves_seq grows
     int64_t now_ns;      // exclusive only: the time of everything this operation changes
     unsigned n_touched, n_orphans;
     struct mux_node touched[MUX_OP_TOUCHED_MAX]; // attributes that the cache takes over on commit
@@ -83,8 +89,12 @@ struct mux_op {
 };
 
 // Finds and locks the view of a private nodeid. -ESTALE: nobody's. On success, and only then,
-// mux_op_leave must follow.
+// mux_op_leave must follow. For what the sandbox does: shared to look (-EACCES when the view is cut
+// off), exclusive to change (-EROFS when it is read-only).
 int mux_op_enter(struct mux *mux, uint64_t nodeid, struct mux_op *op);
+int mux_op_enter_change(struct mux *mux, uint64_t nodeid, struct mux_op *op);
+// For what mux does by itself, whatever the view's access.
+int mux_op_enter_inside(struct mux *mux, uint64_t nodeid, struct mux_op *op);
 int mux_op_enter_exclusive(struct mux *mux, uint64_t nodeid, struct mux_op *op);
 // Begins the transaction if there is none yet. After mux_op_write what mux_op_read's transaction
 // returned is void.

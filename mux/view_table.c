@@ -10,6 +10,7 @@
 #include "mux/base/log.h"
 #include "mux/host_call.h"
 #include "mux/sandbox.h"
+#include "mux/sandbox_priv.h"
 #include "mux/view.h"
 
 #include <errno.h>
@@ -115,29 +116,13 @@ static void free_view(struct mux_view *view)
     free(view);
 }
 
-static int compile(const struct store_sandbox *sandbox, struct rules **ret, struct af_error *err)
-{
-    AF_CLEANUP_FREE struct rules_input *inputs =
-        calloc(sandbox->n_rules ? sandbox->n_rules : 1, sizeof *inputs);
-    if (!inputs)
-        return af_error_errno(err, ENOMEM, "compiling the rules");
-    for (size_t i = 0; i < sandbox->n_rules; i++)
-        inputs[i] = (struct rules_input){
-            .pattern = sandbox->rules[i].pattern,
-            .pattern_len = sandbox->rules[i].pattern_len,
-            .type = sandbox->rules[i].type,
-            .level = sandbox->rules[i].level,
-            .priority = sandbox->rules[i].priority,
-        };
-    return rules_compile(inputs, sandbox->n_rules, ret, err);
-}
-
 static int fill_view(struct store_txn *txn, const struct store_sandbox *sandbox,
                      struct mux_view *view, struct af_error *err)
 {
     view->magic = MUX_VIEW_MAGIC;
     view->sandbox_id = sandbox->id;
     view->root_fid = sandbox->root_fid;
+    view->access = sandbox->access;
     view->quota_bytes = sandbox->quota_bytes;
     view->quota_inodes = sandbox->quota_inodes;
     int rc = mux_layer_list_load(txn, sandbox->delta, sandbox->stack, &view->layers);
@@ -146,7 +131,7 @@ static int fill_view(struct store_txn *txn, const struct store_sandbox *sandbox,
         rc = mux_resolve_inode(txn, mux_layer_list_all(&view->layers), view->root_fid, &root, NULL);
     if (rc < 0)
         return mux_fail(err, rc == -ENOENT ? -EUCLEAN : rc, "reading the sandbox's layers");
-    return compile(sandbox, &view->rules, err);
+    return mux_compile_rules(sandbox->rules, sandbox->n_rules, &view->rules, err);
 }
 
 static int load_view(struct mux *mux, const char *id, struct mux_view **ret, struct af_error *err)
@@ -162,6 +147,11 @@ static int load_view(struct mux *mux, const char *id, struct mux_view **ret, str
     rc = store_sandbox_get(txn, id, &sandbox);
     if (rc < 0) {
         rc = mux_fail_sandbox(err, rc, id);
+    } else if (sandbox.access == STORE_ACCESS_CUT_OFF) {
+        store_sandbox_free_rules(&sandbox);
+        rc = af_error_set(err, AF_FAILED_PRECONDITION,
+                          "the sandbox %s is cut off from its files; give it back its access first",
+                          id);
     } else {
         rc = fill_view(txn, &sandbox, view, err);
         store_sandbox_free_rules(&sandbox);

@@ -231,7 +231,7 @@ static int change_once(struct mux *mux, uint64_t nodeid, struct setter *setter)
 {
     struct mux_op op;
     struct mux_node node;
-    int rc = mux_op_enter_exclusive(mux, nodeid, &op);
+    int rc = mux_op_enter_change(mux, nodeid, &op);
     if (rc < 0)
         return rc;
     rc = mux_node_load(&op, mux_nodeid_fid(nodeid), &node);

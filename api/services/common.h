@@ -16,6 +16,8 @@ extern const struct grpc_method codebase_methods[];
 extern const size_t codebase_methods_count;
 extern const struct grpc_method sandbox_methods[];
 extern const size_t sandbox_methods_count;
+extern const struct grpc_method view_methods[];
+extern const size_t view_methods_count;
 extern const struct grpc_method exec_methods[];
 extern const size_t exec_methods_count;
 extern const struct grpc_method session_methods[];

@@ -121,18 +121,17 @@ void sandbox_reply_send(struct grpc_call *call, const char *id)
 
 // ---- a request as mux takes it
 
-static int parse_rules(const Sandbox__V1__CreateSandboxRequest *message,
-                       struct sandbox_request *ret, struct af_error *err)
+int sandbox_rules_parse(Sandbox__V1__PermissionRule *const *list, size_t count,
+                        struct store_rule **ret, struct af_error *err)
 {
-    size_t count = message->n_permissions;
     if (count > AF_RULES_MAX)
         return af_error_set(err, AF_INVALID_ARGUMENT, "%zu rules; at most %d are allowed", count,
                             AF_RULES_MAX);
-    ret->rules = calloc(count + 1, sizeof *ret->rules);
-    if (!ret->rules)
+    AF_CLEANUP_FREE struct store_rule *rules = calloc(count + 1, sizeof *rules);
+    if (!rules)
         return af_error_errno(err, ENOMEM, "cannot take the rules");
     for (size_t i = 0; i < count; i++) {
-        const Sandbox__V1__PermissionRule *rule = message->permissions[i];
+        const Sandbox__V1__PermissionRule *rule = list[i];
         if (grpc_check_enum(&sandbox__v1__pattern_type__descriptor, (int)rule->type,
                             "permissions.type", err) < 0 ||
             grpc_check_enum(&sandbox__v1__permission__descriptor, (int)rule->permission,
@@ -142,7 +141,7 @@ static int parse_rules(const Sandbox__V1__CreateSandboxRequest *message,
             return af_error_set(err, AF_INVALID_ARGUMENT,
                                 "the pattern of rule %zu has %zu bytes; at most %d are allowed", i,
                                 rule->pattern.len, AF_PATTERN_MAX);
-        ret->rules[i] = (struct store_rule){
+        rules[i] = (struct store_rule){
             .pattern = (const char *)rule->pattern.data,
             .pattern_len = (uint16_t)rule->pattern.len,
             .type = (uint8_t)rule->type,
@@ -150,8 +149,17 @@ static int parse_rules(const Sandbox__V1__CreateSandboxRequest *message,
             .priority = rule->priority,
         };
     }
+    *ret = AF_TAKE_PTR(rules);
+    return 0;
+}
+
+static int parse_rules(const Sandbox__V1__CreateSandboxRequest *message,
+                       struct sandbox_request *ret, struct af_error *err)
+{
+    if (sandbox_rules_parse(message->permissions, message->n_permissions, &ret->rules, err) < 0)
+        return -1;
     ret->spec.rules = ret->rules;
-    ret->spec.n_rules = count;
+    ret->spec.n_rules = message->n_permissions;
     return 0;
 }
 

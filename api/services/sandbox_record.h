@@ -19,6 +19,11 @@ const Sandbox__V1__Sandbox *sandbox_reply_message(const struct sandbox_reply *re
 // Reads the record and ends the call with it, or with the error.
 void sandbox_reply_send(struct grpc_call *call, const char *id);
 
+// Rules of a request, checked and in mux's terms; the patterns are the message's. *ret is to be
+// freed.
+int sandbox_rules_parse(Sandbox__V1__PermissionRule *const *list, size_t count,
+                        struct store_rule **ret, struct af_error *err);
+
 // What CreateSandbox asks for, checked, in mux's terms. The messages must outlive it.
 struct sandbox_request {
     struct mux_sandbox_spec spec;

@@ -34,6 +34,7 @@
 #define AF_STREAMS_PER_CONN 128
 #define AF_ID_TEXT_MAX      64   // bytes in an id, prefix included
 #define AF_NAME_TEXT_MAX    256  // bytes in a codebase name or an owner id
+#define AF_BATCH_MAX        1024 // sandboxes made or destroyed by one call
 #define AF_LABELS_MAX       64   // labels of one sandbox
 #define AF_LABEL_BYTES_MAX  1024 // bytes in one label's key or value
 
