@@ -247,28 +247,6 @@ static void handle_stopped(struct run *run)
     end_run(run, rc < 0 ? &error : NULL);
 }
 
-static void expiry_done(void *arg, const struct af_error *err)
-{
-    (void)arg;
-    if (err && err->status != AF_NOT_FOUND)
-        af_log(AF_LOG_WARN, "runner", "could not remove an expired sandbox", "error=\"%s\"",
-               err->text);
-}
-
-static void remove_expired(struct runner *runner)
-{
-    struct expired expired;
-    struct af_error error;
-    expired_find(runner->mux, &expired);
-    pthread_mutex_lock(&runner->lock);
-    if (expired.next_ns < runner->next_expiry_ns)
-        runner->next_expiry_ns = expired.next_ns;
-    pthread_mutex_unlock(&runner->lock);
-    for (size_t i = 0; i < expired.count; i++)
-        if (runner_destroy(runner, expired.ids[i].text, expiry_done, NULL, &error) < 0)
-            expiry_done(NULL, &error);
-}
-
 // Waits for an event or an expiry, with the lock held.
 static void wait_for_work(struct runner *runner)
 {
@@ -306,7 +284,7 @@ static void *runner_main(void *arg)
         } else if (!runner->closing && runner->next_expiry_ns <= af_wall_ns()) {
             runner->next_expiry_ns = INT64_MAX;
             pthread_mutex_unlock(&runner->lock);
-            remove_expired(runner);
+            expired_remove(runner->mux, runner);
             pthread_mutex_lock(&runner->lock);
         } else {
             wait_for_work(runner);
