@@ -245,6 +245,8 @@ int mux_codebase_apply_edit(struct store_txn *txn, struct store_codebase *codeba
         return -EFBIG;
     codebase->files += (uint64_t)edit->files_delta;
     codebase->head_dirty = true;
-    codebase->updated_ns = edit->now_ns;
+    // Strictly later, whatever the clock does: it names the version.
+    codebase->updated_ns =
+        edit->now_ns > codebase->updated_ns ? edit->now_ns : codebase->updated_ns + 1;
     return store_codebase_put(txn, codebase);
 }

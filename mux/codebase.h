@@ -49,6 +49,7 @@ void mux_upload_abort(struct mux_upload *upload);
 struct mux_import;
 struct mux_import_totals {
     uint64_t files, directories, symlinks, hard_links, removed, bytes;
+    int64_t updated_ns; // of the codebase, with the import in it
 };
 int mux_import_begin(struct mux *mux, const char *codebase_id, struct mux_import **ret,
                      struct af_error *err);
@@ -66,6 +67,8 @@ int mux_import_link(struct mux_import *import, const void *path, size_t path_len
 // there. Applied at once: what is sent later may stand in its place.
 int mux_import_remove(struct mux_import *import, const void *path, size_t path_len,
                       struct af_error *err);
+// ABORTED unless the codebase is the version of that time; see updated_ns above.
+int mux_import_expect(struct mux_import *import, int64_t updated_ns, struct af_error *err);
 // The codebase becomes what is sent: at the commit, every name that was not goes.
 int mux_import_replace(struct mux_import *import, struct af_error *err);
 int mux_import_data(struct mux_import *import, const void *data, size_t len, struct af_error *err);

@@ -236,6 +236,18 @@ int mux_import_remove(struct mux_import *import, const void *path, size_t path_l
     return 0;
 }
 
+int mux_import_expect(struct mux_import *import, int64_t updated_ns, struct af_error *err)
+{
+    if (check_alive(import, err) < 0)
+        return -1;
+    if (import->base_updated_ns == updated_ns)
+        return 0;
+    af_error_set(err, AF_ABORTED,
+                 "the codebase is another version than the import is for, so nothing was imported; "
+                 "send the whole tree");
+    return fail(import, err);
+}
+
 int mux_import_replace(struct mux_import *import, struct af_error *err)
 {
     if (check_alive(import, err) < 0)

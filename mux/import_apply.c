@@ -46,6 +46,7 @@ static int open_in_txn(struct mux_import *import, struct store_txn *txn)
         return rc;
     import->base_head = codebase.head;
     import->base_stack = codebase.stack;
+    import->base_updated_ns = codebase.updated_ns;
     import->root_fid = codebase.root_fid;
     if (!import->base_is_empty)
         return 0;
@@ -241,6 +242,7 @@ static int adopt_in_txn(struct mux_import *import, struct store_txn *txn, struct
     };
     if (rc == 0)
         rc = mux_codebase_apply_edit(txn, &codebase, &edit);
+    import->totals.updated_ns = codebase.updated_ns;
     return rc < 0 ? mux_fail(err, rc, "importing") : 0;
 }
 

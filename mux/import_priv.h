@@ -31,6 +31,7 @@ struct mux_import {
     struct af_id codebase_id;
     uint64_t layer; // ours, pending: nothing refers to it until the commit
     uint64_t base_head, base_stack, root_fid;
+    int64_t base_updated_ns;
     bool base_is_empty;           // the head is not frozen, for it holds the root's record alone
     struct mux_layer_list layers; // ours on top of the base
 

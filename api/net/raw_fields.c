@@ -9,6 +9,7 @@ const char *const grpc_raw_fields[] = {
     "agentfense.v1.ImportEntry.path",
     "agentfense.v1.ImportEntry.symlink_target",
     "agentfense.v1.ImportRequest.data",
+    "agentfense.v1.ImportRequest.remove",
     "agentfense.v1.ReadFileChunk.data",
     "agentfense.v1.ReadFileRequest.path",
     "agentfense.v1.RunRequest.argv",

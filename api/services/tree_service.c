@@ -37,6 +37,16 @@ static int import_begin(struct grpc_call *call, ProtobufCBinaryData codebase_id,
     return 0;
 }
 
+static int timestamp_ns(const Google__Protobuf__Timestamp *at, const char *name, int64_t *ret,
+                        struct af_error *err)
+{
+    if (at->nanos < 0 || at->nanos >= AF_NS_PER_SEC ||
+        at->seconds > INT64_MAX / AF_NS_PER_SEC - 1 || at->seconds < INT64_MIN / AF_NS_PER_SEC)
+        return af_error_set(err, AF_INVALID_ARGUMENT, "%s is out of range", name);
+    *ret = at->seconds * AF_NS_PER_SEC + at->nanos;
+    return 0;
+}
+
 static int import_entry(struct mux_import *import, const Agentfense__V1__ImportEntry *entry,
                         struct af_error *err)
 {
@@ -53,16 +63,20 @@ static int import_entry(struct mux_import *import, const Agentfense__V1__ImportE
         return af_error_set(err, AF_INVALID_ARGUMENT, "mode %o holds more than permission bits",
                             entry->mode);
     int64_t mtime_ns = af_wall_ns();
-    if (entry->modified_at) {
-        const Google__Protobuf__Timestamp *at = entry->modified_at;
-        if (at->nanos < 0 || at->nanos >= AF_NS_PER_SEC ||
-            at->seconds > INT64_MAX / AF_NS_PER_SEC || at->seconds < INT64_MIN / AF_NS_PER_SEC)
-            return af_error_set(err, AF_INVALID_ARGUMENT, "modified_at is out of range");
-        mtime_ns = at->seconds * AF_NS_PER_SEC + at->nanos;
-    }
+    if (entry->modified_at && timestamp_ns(entry->modified_at, "modified_at", &mtime_ns, err) < 0)
+        return -1;
     return mux_import_entry(import, entry->path.data, entry->path.len,
                             types[entry->kind] | entry->mode, mtime_ns, entry->symlink_target.data,
                             entry->symlink_target.len, err);
+}
+
+static int import_expect(struct mux_import *import, const Google__Protobuf__Timestamp *at,
+                         struct af_error *err)
+{
+    int64_t updated_ns = 0;
+    if (timestamp_ns(at, "unchanged_since", &updated_ns, err) < 0)
+        return -1;
+    return mux_import_expect(import, updated_ns, err);
 }
 
 static void import_message(struct grpc_call *call, const ProtobufCMessage *message)
@@ -81,6 +95,12 @@ static void import_message(struct grpc_call *call, const ProtobufCMessage *messa
         rc = mux_import_data(import->mux, request->data.data, request->data.len, &err);
     else if (request->content_case == AGENTFENSE__V1__IMPORT_REQUEST__CONTENT_HOLE)
         rc = mux_import_hole(import->mux, request->hole, &err);
+    else if (request->content_case == AGENTFENSE__V1__IMPORT_REQUEST__CONTENT_UNCHANGED_SINCE)
+        rc = import_expect(import->mux, request->unchanged_since, &err);
+    else if (request->content_case == AGENTFENSE__V1__IMPORT_REQUEST__CONTENT_REMOVE)
+        rc = mux_import_remove(import->mux, request->remove.data, request->remove.len, &err);
+    else if (request->content_case == AGENTFENSE__V1__IMPORT_REQUEST__CONTENT_REPLACE)
+        rc = request->replace ? mux_import_replace(import->mux, &err) : 0;
     else
         rc = af_error_set(&err, AF_INVALID_ARGUMENT, "a message of the import is empty");
     if (rc < 0)
@@ -103,6 +123,9 @@ static void import_end(struct grpc_call *call)
     reply.directories = totals.directories;
     reply.symlinks = totals.symlinks;
     reply.bytes = totals.bytes;
+    Google__Protobuf__Timestamp updated;
+    service_set_timestamp(&updated, totals.updated_ns);
+    reply.updated_at = &updated;
     grpc_call_reply(call, &reply.base);
 }
 

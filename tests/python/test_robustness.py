@@ -257,7 +257,6 @@ def test_no_descriptor_stays_behind_asynchronously(endpoint, project, nothing_le
 
 def test_the_package_and_other_stubs_of_the_contract_live_in_one_process(endpoint):
     import sandbox_pb2  # of the end-to-end tests: the default descriptor pool
-
     from agentfense._proto import sandbox_pb2 as ours
 
     assert sandbox_pb2.Codebase is not ours.Codebase

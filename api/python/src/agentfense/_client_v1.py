@@ -4,6 +4,7 @@ sandbox, processes. A mixin: `_wire` is the client's.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Iterable, Iterator, List, Mapping, Optional, Union
 
 from . import _calls_v1 as v1
@@ -12,9 +13,10 @@ from . import extensions as ext
 from ._convert import Timeout
 from ._process import Attachment, SandboxProcess
 from ._progress import Progress, Reporter
+from ._sync import OTHERS_CHANGE_IT, SYNC_TRIES, Sync
 from ._upload import Upload
 from ._wire import Wire
-from .exceptions import SandboxError
+from .exceptions import ConflictError, SandboxError
 
 Terminal = Union[None, bool, ext.TerminalSize]
 
@@ -49,6 +51,41 @@ class ExtensionCalls:
             return self._wire.send(
                 call, lambda: upload.messages(codebase_id), lambda: report(upload.progress)
             )
+        finally:
+            report.close()
+
+    def sync_directory(
+        self,
+        codebase_id: str,
+        path: _tree.Path,
+        ignore_patterns: Optional[Iterable[str]] = None,
+        default_ignores: bool = True,
+        progress: Progress = None,
+    ) -> types.ImportResult:
+        """Makes a codebase exactly what a directory holds, and sends only what changed.
+
+        What was sent is remembered in the user's cache folder. When anybody else changed the
+        codebase since, a sandbox's commands included, everything is sent again. One stream, all or
+        nothing. UploadError, CodebaseNotFoundError; ConflictError when others keep changing it.
+        """
+        sync = Sync(codebase_id, path, ignore_patterns, default_ignores)
+        report = Reporter(progress)
+        try:
+            for full in SYNC_TRIES:
+                sync.prepare(full)
+                if sync.has_nothing_to_send and self._wire.call(sync.question()):
+                    return sync.result()
+                if sync.has_nothing_to_send:
+                    continue
+                with contextlib.suppress(ConflictError):
+                    self._wire.send(
+                        sync.call(codebase_id),
+                        lambda: sync.messages(codebase_id),
+                        lambda: report(sync.progress),
+                    )
+                    sync.finish()
+                    return sync.result()
+            raise ConflictError(f"Cannot synchronise {codebase_id}", OTHERS_CHANGE_IT)
         finally:
             report.close()
 

@@ -14,6 +14,7 @@ from . import _convert as cv
 from . import _rpc as rpc
 from . import _tree, types
 from ._ignore import Ignore
+from ._manifest import Hash
 from ._proto import agentfense_pb2 as af
 from ._rpc import About, Call
 
@@ -26,6 +27,8 @@ _KINDS = {
 
 class Upload:
     """A directory on its way into a codebase."""
+
+    _hashes = False  # whether `_sent` needs the content's hash
 
     def __init__(
         self,
@@ -44,6 +47,9 @@ class Upload:
     def scan(self) -> None:
         """Reads the directories (blocks)."""
         self.entries = list(_tree.scan(self.root, self._ignore))
+        self._count()
+
+    def _count(self) -> None:
         files = [e for e in self.entries if e.is_file]
         self.progress = types.UploadProgress(0, len(files), 0, sum(e.size for e in files))
 
@@ -65,11 +71,22 @@ class Upload:
     def messages(self, codebase_id: str) -> Iterator[af.ImportRequest]:
         """The stream's messages, made as they are asked for (blocks on the disk)."""
         yield af.ImportRequest(codebase_id=codebase_id)
+        yield from self._entries()
+
+    def _entries(self) -> Iterator[af.ImportRequest]:
         for entry in self.entries:
             if entry.is_file:
                 yield from self._file(entry)
             else:
                 yield af.ImportRequest(entry=self._header(entry))
+                self._sent(entry, None)
+
+    def _sent(self, entry: _tree.Entry, content: Optional[Hash]) -> None:
+        """An entry is on its way; content: of a file, when `_hashes`."""
+
+    def _missing(self, entry: _tree.Entry) -> Iterator[af.ImportRequest]:
+        """A file was gone when its turn came."""
+        return iter(())
 
     def _header(self, entry: _tree.Entry) -> af.ImportEntry:
         made = af.ImportEntry(
@@ -85,8 +102,11 @@ class Upload:
         progress = self.progress
         progress.path = os.fsdecode(entry.path)
         sent = 0
+        content = Hash() if self._hashes else None
         fd = _tree.open_file(self.root, entry)
-        if fd is not None:
+        if fd is None:
+            yield from self._missing(entry)
+        else:
             try:
                 yield af.ImportRequest(entry=self._header(entry))
                 for piece in _tree.pieces(fd, os.path.join(self.root, entry.path)):
@@ -96,9 +116,12 @@ class Upload:
                     else:
                         size = len(piece)
                         yield af.ImportRequest(data=piece)
+                    if content is not None:
+                        content.add(piece)
                     step = min(size, entry.size - sent)  # it may have grown since the scan
                     sent += step
                     progress.bytes_done += step
+                self._sent(entry, content)
             finally:
                 os.close(fd)
         progress.bytes_done += entry.size - sent

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any, Iterable, Iterator, List, Mapping, Optional, Union
 
-from . import _calls, _naming, presets, types
+from . import _calls, _manifest, _naming, presets, types
 from . import extensions as ext
 from ._client_v1 import Terminal
 from ._convert import Timeout
@@ -50,6 +50,7 @@ class Sandbox(SandboxBase):
         *,
         default_ignores: bool = True,
         progress: Progress = None,
+        reuse: bool = False,
         client: Optional[SandboxClient] = None,
     ) -> Sandbox:
         """Uploads a directory as a new codebase and makes a sandbox on it.
@@ -57,22 +58,30 @@ class Sandbox(SandboxBase):
         preset, permissions: the preset's rules, then these; see docs/PYTHON.md.
         ignore_patterns: what else is left out, as lines of a .gitignore. progress: a callback, or
         True for a bar. client: use this one instead of a connection of its own.
+        reuse: take the codebase of the last call with reuse for this directory, owner and name, and
+        send only what changed (see SandboxClient.sync_directory); it stays when the sandbox goes.
         When it fails, or is interrupted, nothing stays behind. UploadError,
         InvalidConfigurationError, ConnectionError, ResourceLimitExceededError.
         """
         root = root_of(path)
         rules = presets.resolve(preset, permissions)
         with _owned(client, endpoint, secure) as (used, undo):
-            codebase = used.create_codebase(
-                codebase_name or _naming.codebase_name(root), owner_id or _naming.owner_id()
+            name, owner = (
+                codebase_name or _naming.codebase_name(root),
+                owner_id or _naming.owner_id(),
             )
-            undo.callback(_quietly, used.delete_codebase, codebase.id)
-            used.upload_directory(codebase.id, root, ignore_patterns, default_ignores, progress)
+            what = (root, ignore_patterns, default_ignores, progress)
+            if reuse:
+                codebase = _reused(used, undo, name, owner, what)
+            else:
+                codebase = used.create_codebase(name, owner)
+                undo.callback(_quietly, used.delete_codebase, codebase.id)
+                used.upload_directory(codebase.id, *what)
             info = used.create_sandbox(codebase.id, rules, labels, None, runtime, image, resources)
             undo.callback(_quietly, used.destroy_sandbox, info.id)
             if auto_start:
                 info = used.start_sandbox(info.id)
-            made = cls(used, info, used.get_codebase(codebase.id), client is None, True)
+            made = cls(used, info, used.get_codebase(codebase.id), client is None, not reuse)
             made._warn_unclosed = True
             return made
 
@@ -292,6 +301,21 @@ class Sandbox(SandboxBase):
     def rebase(self) -> ext.RebaseResult:
         """Brings it onto the codebase's present state; its own changes stay."""
         return self._client.rebase(self.id)
+
+
+def _reused(used: SandboxClient, undo: Any, name: str, owner: str, what: Any) -> types.Codebase:
+    """The codebase of the last time, or a new one, brought to what the directory holds."""
+    key = (used.endpoint, what[0], name, owner)
+    known = _manifest.remembered_codebase(*key)
+    if known is not None:
+        with contextlib.suppress(CodebaseNotFoundError):
+            used.sync_directory(known, *what)
+            return used.get_codebase(known)
+    codebase = used.create_codebase(name, owner)
+    undo.callback(_quietly, used.delete_codebase, codebase.id)
+    used.sync_directory(codebase.id, *what)
+    _manifest.remember_codebase(codebase.id, *key)
+    return codebase
 
 
 def _quietly(call: Any, id_: str) -> None:

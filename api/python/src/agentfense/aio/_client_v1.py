@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any, AsyncIterator, Iterable, List, Mapping, Optional, Union
 
 from .. import _calls_v1 as v1
@@ -11,8 +12,9 @@ from .. import extensions as ext
 from .._client_v1 import Terminal
 from .._convert import Timeout
 from .._progress import Progress, Reporter
+from .._sync import OTHERS_CHANGE_IT, SYNC_TRIES, Sync
 from .._upload import Upload
-from ..exceptions import SandboxError
+from ..exceptions import ConflictError, SandboxError
 from ._process import AsyncAttachment, AsyncSandboxProcess
 from ._wire import AsyncWire
 
@@ -47,6 +49,42 @@ class AsyncExtensionCalls:
             return await self._wire.send(
                 call, lambda: upload.messages(codebase_id), lambda: report(upload.progress)
             )
+        finally:
+            report.close()
+
+    async def sync_directory(
+        self,
+        codebase_id: str,
+        path: _tree.Path,
+        ignore_patterns: Optional[Iterable[str]] = None,
+        default_ignores: bool = True,
+        progress: Progress = None,
+    ) -> types.ImportResult:
+        """Makes a codebase exactly what a directory holds, and sends only what changed.
+
+        What was sent is remembered in the user's cache folder. When anybody else changed the
+        codebase since, a sandbox's commands included, everything is sent again. One stream, all or
+        nothing. UploadError, CodebaseNotFoundError; ConflictError when others keep changing it.
+        """
+        sync = Sync(codebase_id, path, ignore_patterns, default_ignores)
+        report = Reporter(progress)
+        loop = asyncio.get_running_loop()
+        try:
+            for full in SYNC_TRIES:
+                await loop.run_in_executor(None, sync.prepare, full)
+                if sync.has_nothing_to_send and await self._wire.call(sync.question()):
+                    return sync.result()
+                if sync.has_nothing_to_send:
+                    continue
+                with contextlib.suppress(ConflictError):
+                    await self._wire.send(
+                        sync.call(codebase_id),
+                        lambda: sync.messages(codebase_id),
+                        lambda: report(sync.progress),
+                    )
+                    await loop.run_in_executor(None, sync.finish)
+                    return sync.result()
+            raise ConflictError(f"Cannot synchronise {codebase_id}", OTHERS_CHANGE_IT)
         finally:
             report.close()
 

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from typing import Any, Awaitable, Callable, Iterable, List, Mapping, Optional, Tuple
 
-from .. import _calls, _naming, presets, types
+from .. import _calls, _manifest, _naming, presets, types
 from .. import extensions as ext
 from .._client_v1 import Terminal
 from .._convert import Timeout
@@ -66,6 +66,7 @@ class AsyncSandbox(SandboxBase):
         *,
         default_ignores: bool = True,
         progress: Progress = None,
+        reuse: bool = False,
         client: Optional[AsyncSandboxClient] = None,
     ) -> Opening[AsyncSandbox]:
         """Uploads a directory as a new codebase and makes a sandbox on it; see Sandbox.from_local.
@@ -76,13 +77,17 @@ class AsyncSandbox(SandboxBase):
         async def fill(used: AsyncSandboxClient, undo: Undo) -> AsyncSandbox:
             root = root_of(path)
             rules = presets.resolve(preset, permissions)
-            codebase = await used.create_codebase(
-                codebase_name or _naming.codebase_name(root), owner_id or _naming.owner_id()
+            name, owner = (
+                codebase_name or _naming.codebase_name(root),
+                owner_id or _naming.owner_id(),
             )
-            undo.append((used.delete_codebase, codebase.id))
-            await used.upload_directory(
-                codebase.id, root, ignore_patterns, default_ignores, progress
-            )
+            what = (root, ignore_patterns, default_ignores, progress)
+            if reuse:
+                codebase = await _reused(used, undo, name, owner, what)
+            else:
+                codebase = await used.create_codebase(name, owner)
+                undo.append((used.delete_codebase, codebase.id))
+                await used.upload_directory(codebase.id, *what)
             info = await used.create_sandbox(
                 codebase.id, rules, labels, None, runtime, image, resources
             )
@@ -90,7 +95,7 @@ class AsyncSandbox(SandboxBase):
             if auto_start:
                 info = await used.start_sandbox(info.id)
             codebase = await used.get_codebase(codebase.id)
-            return cls(used, info, codebase, client is None, True)
+            return cls(used, info, codebase, client is None, not reuse)
 
         return Opening(lambda: _made(client, endpoint, secure, fill))
 
@@ -334,6 +339,23 @@ class AsyncSandbox(SandboxBase):
     async def rebase(self) -> ext.RebaseResult:
         """Brings it onto the codebase's present state; its own changes stay."""
         return await self._client.rebase(self.id)
+
+
+async def _reused(
+    used: AsyncSandboxClient, undo: Undo, name: str, owner: str, what: Any
+) -> types.Codebase:
+    """The codebase of the last time, or a new one, brought to what the directory holds."""
+    key = (used.endpoint, what[0], name, owner)
+    known = _manifest.remembered_codebase(*key)
+    if known is not None:
+        with contextlib.suppress(CodebaseNotFoundError):
+            await used.sync_directory(known, *what)
+            return await used.get_codebase(known)
+    codebase = await used.create_codebase(name, owner)
+    undo.append((used.delete_codebase, codebase.id))
+    await used.sync_directory(codebase.id, *what)
+    _manifest.remember_codebase(codebase.id, *key)
+    return codebase
 
 
 async def to_the_end(work: Any) -> None:
