@@ -1,8 +1,13 @@
 """Real programs in a view: S3. Each says why it is skipped where the program is not there."""
 
+import os
+import shutil
+import stat
+import subprocess
+
 import pytest
 
-from harness import FULL
+from harness import FULL, afpb
 
 PYTHON_PACKAGE_MODULES = 300
 
@@ -74,6 +79,75 @@ def test_S3_git_status_finds_its_index_true_again(client, sandbox):
     script = "cd r && git ls-files --debug | sha256sum && git status -s && git ls-files -m | wc -l"
     first = client.out(sandbox, script, env={"HOME": "/tmp"})
     assert first.endswith("0\n") and client.out(sandbox, script, env={"HOME": "/tmp"}) == first
+
+
+KINDS = {
+    stat.S_IFREG: afpb.FILE_KIND_REGULAR,
+    stat.S_IFDIR: afpb.FILE_KIND_DIRECTORY,
+    stat.S_IFLNK: afpb.FILE_KIND_SYMLINK,
+}
+
+
+def import_directory(client, codebase, top):
+    """A directory of the host becomes the content of a codebase."""
+
+    def messages():
+        yield afpb.ImportRequest(codebase_id=codebase)
+        for at, dirs, files in os.walk(top):
+            for path in sorted(os.path.join(at, name) for name in dirs + files):
+                status = os.lstat(path)
+                entry = afpb.ImportEntry(
+                    path=os.fsencode(os.path.relpath(path, top)),
+                    kind=KINDS[stat.S_IFMT(status.st_mode)],
+                    mode=stat.S_IMODE(status.st_mode),
+                )
+                entry.modified_at.FromNanoseconds(status.st_mtime_ns)
+                if os.path.islink(path):
+                    entry.symlink_target = os.fsencode(os.readlink(path))
+                yield afpb.ImportRequest(entry=entry)
+                if stat.S_ISREG(status.st_mode) and status.st_size:
+                    with open(path, "rb") as file:
+                        yield afpb.ImportRequest(data=file.read())
+
+    client.trees.Import(messages())
+
+
+REPOSITORY = r"""
+set -e
+git init -q repo && cd repo
+for d in $(seq 20); do mkdir d$d; for f in $(seq 50); do echo "$d $f" > d$d/f$f; done; done
+ln -s d1/f1 link && chmod +x d1/f2
+git add -A && git commit -qm first && git gc -q
+echo more > d2/new && git add d2/new && git commit -qm second
+"""
+IN_A_BASE = r"""
+set -e
+test -z "$(git status --porcelain)" && git diff-index --quiet HEAD && git fsck --full 2>&1
+before=$(git ls-files --debug | sha256sum)
+test -z "$(git status --porcelain)" && test "$before" = "$(git ls-files --debug | sha256sum)"
+git checkout -q -b other HEAD~1 && test ! -e d2/new && echo changed >> d7/f7
+git commit -qam third && git checkout -q master && test -e d2/new && test "$(cat d7/f7)" = "7 7"
+git merge -q -m merged other && test -z "$(git status --porcelain)" && git gc -q
+git clone -q . /tmp/clone && diff -r --exclude .git . /tmp/clone && git rev-list --count HEAD
+"""
+
+
+def test_S3_a_git_repository_in_a_base_is_clean_and_goes_on(client, tmp_path):
+    if not shutil.which("git"):
+        pytest.skip("git is not installed on this machine")
+    env = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "GIT_CONFIG_NOSYSTEM": "1"}
+    env |= {f"GIT_{who}_{what}": "a@b" for who in ("AUTHOR", "COMMITTER")
+            for what in ("NAME", "EMAIL")}
+    subprocess.run(["git", "config", "--global", "init.defaultBranch", "master"], env=env,
+                   check=True)
+    subprocess.run(["sh", "-c", REPOSITORY], cwd=tmp_path, env=env, check=True)
+    codebase = client.codebase()
+    import_directory(client, codebase, tmp_path / "repo")
+    names = {name: value for name, value in env.items() if name.startswith("GIT_")}
+    for _ in range(2):  # what one sandbox does with it, the other does not see
+        sandbox = client.sandbox(codebase, FULL)
+        assert client.out(sandbox, IN_A_BASE, env=names, timeout=120).split()[-1] == "4"
+        client.destroy(sandbox)
 
 
 SQLITE = r"""
@@ -220,3 +294,53 @@ def test_S3_a_python_tree_like_a_venv_is_imported(client, sandbox):
     need(client, sandbox, "python3")
     script = f"N = {PYTHON_PACKAGE_MODULES}\n" + VENV
     assert client.out(sandbox, "python3 -", stdin=script, timeout=120) == "ok\n"
+
+
+UNPACK = r"""
+import compileall, io, os, shutil, subprocess, sys, tarfile, tempfile, zipfile
+# As pip does: a wheel is unpacked beside, checked against its record, and renamed into place.
+wheel = "pkg-1.0-py3-none-any.whl"
+with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as z:
+    for i in range(400):
+        z.writestr(f"pkg/sub{i % 20}/m{i}.py", f"value = {i}\n")
+    z.writestr("pkg/__init__.py", "")
+for round in range(2):
+    staging = tempfile.mkdtemp(dir="."); site = "site"
+    with zipfile.ZipFile(wheel) as z: z.extractall(staging)
+    os.makedirs(site, exist_ok=True)
+    if os.path.exists(f"{site}/pkg"):
+        os.rename(f"{site}/pkg", f"{site}/~kg"); shutil.rmtree(f"{site}/~kg")
+    os.rename(f"{staging}/pkg", f"{site}/pkg"); os.rmdir(staging)
+    assert compileall.compile_dir(site, quiet=1)
+    run = "import pkg.sub7.m147 as m; print(m.value)"
+    out = subprocess.run([sys.executable, "-c", run], env={"PYTHONPATH": site},
+                         capture_output=True, text=True, check=True).stdout
+    assert out == "147\n", out
+    assert sum(len(f) for _, _, f in os.walk(site)) == 2 * 401
+# As npm does: tarballs, unpacked in any order, linked by relative symlinks and by hard links.
+for i in range(60):
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w:gz") as t:
+        for name in ("package.json", "index.js", f"lib/deep/er/{i}.js"):
+            info = tarfile.TarInfo(f"package/{name}"); body = f"// {i} {name}\n".encode()
+            info.size, info.mode, info.mtime = len(body), 0o755, 499162500
+            t.addfile(info, io.BytesIO(body))
+    data.seek(0); at = f"node_modules/.store/p{i}"
+    os.makedirs(at)
+    with tarfile.open(fileobj=data) as t: t.extractall(at)
+    os.rename(f"{at}/package", f"{at}/p{i}")
+    os.symlink(f".store/p{i}/p{i}", f"node_modules/p{i}")
+    os.makedirs("node_modules/.bin", exist_ok=True)
+    os.link(f"node_modules/p{i}/index.js", f"node_modules/.bin/p{i}")
+for i in range(60):
+    with open(f"node_modules/p{i}/lib/deep/er/{i}.js") as f: assert f.read().startswith(f"// {i} ")
+    s = os.stat(f"node_modules/.bin/p{i}"); assert (s.st_nlink, s.st_mtime) == (2, 499162500)
+shutil.rmtree("node_modules"); shutil.rmtree("site"); os.unlink(wheel)
+assert os.listdir(".") == ["README"], os.listdir(".")
+print("ok")
+"""
+
+
+def test_S3_packages_are_unpacked_as_pip_and_npm_do(client, sandbox):
+    need(client, sandbox, "python3")
+    assert client.out(sandbox, "python3 -", stdin=UNPACK, timeout=120) == "ok\n"

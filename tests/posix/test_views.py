@@ -120,3 +120,33 @@ def test_S2_a_directory_of_100000_names_lists_and_changes(daemon, client):
     os.rename(many / "d", many.parent / "moved")
     assert sum(1 for _ in os.scandir(many.parent / "moved")) == 99_900
     client.destroy(sandbox)
+
+
+def test_E5_no_path_of_the_state_directory_is_resolved_again(new_daemon, tmp_path):
+    daemon = new_daemon().start()
+    client = daemon.client()
+    codebase = client.codebase(BASE)
+    sandbox = client.sandbox(codebase, FULL)
+    top = daemon.mount / sandbox
+    os.rename(daemon.state, tmp_path / "moved")
+    decoy = tmp_path / "decoy"
+    os.mkdir(decoy)
+    os.symlink(decoy, daemon.state)
+    try:
+        assert (top / "large").read_bytes() == BASE["large"]
+        with opened(top / "large", os.O_RDWR) as fd:
+            os.pwrite(fd, b"X" * 300_000, 100)
+            os.fsync(fd)
+        (top / "new").write_bytes(b"n" * 1_000_000)
+        os.unlink(top / "dir/a")
+        client.upload(codebase, "uploaded", b"u" * 200_000)
+        second = client.sandbox(codebase, FULL, start=False)
+        client.destroy(second)
+        client.destroy(sandbox)
+        assert os.listdir(decoy) == []
+    finally:
+        os.unlink(daemon.state)
+        os.rename(tmp_path / "moved", daemon.state)
+    daemon.kill()
+    daemon.start()
+    assert daemon.client().download(codebase, "uploaded") == b"u" * 200_000

@@ -21,9 +21,30 @@ def content_of(path, status):
     return os.readlink(path) if stat.S_ISLNK(status.st_mode) else None
 
 
+def attributes_of(path):
+    """All extended attributes; of what may not be read, that there are some."""
+    names = sorted(os.listxattr(path, follow_symlinks=False))
+    try:
+        return {name: os.getxattr(path, name, follow_symlinks=False) for name in names}
+    except PermissionError:
+        return names
+
+
 def time_of(at_ns, began_ns):
     """A time that was set, or "now": the history sets times long ago only."""
     return at_ns if at_ns < began_ns else "now"
+
+
+def facts_of(path, status, began_ns):
+    """What must be the same of one object."""
+    facts = {"mode": oct(status.st_mode), "xattrs": attributes_of(path)}
+    if not stat.S_ISFIFO(status.st_mode):  # docs/POSIX.md, fifo-times
+        facts |= {"mtime": time_of(status.st_mtime_ns, began_ns),
+                  "atime": time_of(status.st_atime_ns, began_ns)}
+    if not stat.S_ISDIR(status.st_mode):
+        facts |= {"size": status.st_size, "nlink": status.st_nlink,
+                  "content": content_of(path, status)}
+    return facts
 
 
 def tree(began_ns):
@@ -32,19 +53,14 @@ def tree(began_ns):
     for at, dirs, files in os.walk("."):
         for name in dirs + files:
             path = os.path.join(at, name)
-            status = os.lstat(path)
-            facts = {
-                "mode": oct(status.st_mode),
-                "mtime": time_of(status.st_mtime_ns, began_ns),
-                "atime": time_of(status.st_atime_ns, began_ns),
-                "xattrs": {n: os.getxattr(path, n, follow_symlinks=False)
-                           for n in sorted(os.listxattr(path, follow_symlinks=False))},
-            }
+            try:
+                status = os.lstat(path)
+            except PermissionError:  # in a directory that may be listed and not searched
+                found[path] = {}
+                continue
+            found[path] = facts_of(path, status, began_ns)
             if not stat.S_ISDIR(status.st_mode):
-                facts |= {"size": status.st_size, "nlink": status.st_nlink,
-                          "content": content_of(path, status)}
                 groups.setdefault(status.st_ino, []).append(path)
-            found[path] = facts
     for paths in groups.values():
         for path in paths:
             found[path]["same file"] = sorted(paths)
@@ -58,7 +74,7 @@ def difference(view, control):
         return f"the view alone has {more[:3]}, the control alone has {less[:3]}"
     for path, facts in sorted(view.items()):
         for fact, value in facts.items():
-            other = control[path][fact]
+            other = control[path].get(fact)
             if value != other:
                 return f"{path}: {fact} {short(value, other)}"
     return None
@@ -81,6 +97,8 @@ def times(paths):
         try:
             status = os.lstat(path)
         except OSError:
+            continue
+        if stat.S_ISFIFO(status.st_mode):
             continue
         found[path] = status.st_ino, status.st_mtime_ns, status.st_ctime_ns
     return found

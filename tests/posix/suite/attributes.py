@@ -1,6 +1,7 @@
 """chmod, chown, utimensat, access, set-id bits, stat, statfs."""
 
 import ctypes
+import mmap
 import os
 import stat
 import time
@@ -127,6 +128,23 @@ def roots_writes_leave_setid_bits_only_outside_of_views(place):
     with opened("f", os.O_RDWR) as fd:
         os.pwrite(fd, b"x", 0)
     assert mode_of("f") == place.differs("setid-root", 0o6755, 0o755)
+
+
+@case("user")
+def a_store_through_a_map_takes_setid_bits_only_in_views(place):
+    write_file("f", b"-" * 5000, 0o6755)
+    with opened("f", os.O_RDWR) as fd, mmap.mmap(fd, 5000) as shared:
+        shared[0:1] = b"x"
+        shared.flush()
+    assert mode_of("f") == place.differs("setid-map", 0o6755, 0o755)
+
+
+@case()
+def writing_into_a_fifo_moves_its_times_only_outside_of_views(place):
+    make("fifo", "x")
+    with opened("x", os.O_RDWR | os.O_NONBLOCK) as fd:
+        want = place.differs("fifo-times", {"x:m", "x:c"}, set())
+        assert moved(lambda: os.write(fd, b"data"), "x") == want
 
 
 @case("user")
