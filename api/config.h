@@ -38,6 +38,7 @@ struct af_config {
     enum af_transport transport;
     enum af_open_policy open_policy;
     unsigned fuse_workers; // 0: as the CPUs are
+    uint32_t node_cache;   // inodes kept in memory over all views
 
     // API.
     unsigned workers;           // threads that run handlers; 0: as the CPUs are

@@ -156,6 +156,7 @@ static int start_mux(struct daemon *daemon, struct af_error *err)
         .uid_count = daemon->config.uid_count,
         // Slots count from 1: the last one runs as uid_base + uid_count.
         .reserved_uid = daemon->config.uid_base + daemon->config.uid_count + 1,
+        .nodes_max = daemon->config.node_cache,
     };
     return mux_open(&options, &daemon->mux, err);
 }

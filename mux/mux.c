@@ -68,7 +68,8 @@ int mux_open_sized(const struct mux_options *options, size_t nodes_max, struct m
 
 int mux_open(const struct mux_options *options, struct mux **ret, struct af_error *err)
 {
-    return mux_open_sized(options, MUX_NODES_MAX, ret, err);
+    return mux_open_sized(options, options->nodes_max ? options->nodes_max : AF_NODE_CACHE_DEFAULT,
+                          ret, err);
 }
 
 void mux_close(struct mux *mux)

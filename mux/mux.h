@@ -38,6 +38,7 @@ struct mux_options {
     uint32_t uid_count;    // how many slots there may be (at most AF_SLOT_COUNT)
     uid_t reserved_uid;    // owner and group shown for what a sandbox may not change; outside
                            // uid_base .. uid_base + uid_count
+    uint32_t nodes_max;    // inodes cached over all views, about 250 bytes each; 0: the default
 };
 
 // Opens the store and marks sandboxes that were running when the daemon ended as stopped, their

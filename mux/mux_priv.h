@@ -18,9 +18,6 @@
 
 #define MUX_MAGIC 0x6d757831u
 
-// Cached nodes over all views unless mux_open_sized says otherwise: about 250 bytes each.
-#define MUX_NODES_MAX 262144u
-
 // Records of the delta and of what is new in the head that are merged holding view and writer: some
 // 10 ms. More are merged in batches, holding neither.
 #define MUX_MERGE_STEP_MAX 1024u

@@ -21,6 +21,9 @@
 #define AF_SLOT_COUNT (1u << 16) // views attached at once; one host uid each
 #define AF_FID_BITS   44
 
+// Memory.
+#define AF_NODE_CACHE_DEFAULT 262144u // inodes cached over all views, about 250 bytes each
+
 // Rules.
 #define AF_RULES_MAX           1024 // rules of one sandbox
 #define AF_PATTERN_MAX         1024 // bytes in one pattern

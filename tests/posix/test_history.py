@@ -63,8 +63,10 @@ class Theatre:
 
 @pytest.fixture
 def theatre(new_daemon, tmpfs):
+    """With a node cache that a history does not fit in, so that nodes are made again from records
+    at all times."""
     folder = pathlib.Path(tempfile.mkdtemp(dir=tmpfs))
-    yield Theatre(new_daemon().start(), folder)
+    yield Theatre(new_daemon("--node-cache", "16").start(), folder)
     shutil.rmtree(folder)
 
 

@@ -2,11 +2,12 @@
 
 import fcntl
 import os
+import subprocess
 
 import pytest
 
-from harness import FULL, pb
-from suite.base import EXCHANGE, NOREPLACE, fails, opened, rename2
+from harness import FULL, eventually, pb
+from suite.base import EXCHANGE, NOREPLACE, error_of, fails, opened, rename2
 
 BASE = {
     "file": "content\n",
@@ -150,3 +151,45 @@ def test_E5_no_path_of_the_state_directory_is_resolved_again(new_daemon, tmp_pat
     daemon.kill()
     daemon.start()
     assert daemon.client().download(codebase, "uploaded") == b"u" * 200_000
+
+
+def full(call):
+    """Repeats a call until it fails; returns the errno's name. It must not go on for ever."""
+    for number in range(200_000):
+        error = error_of(call, number)
+        if error != "ok":
+            return error
+    raise AssertionError("the disk never got full")
+
+
+def test_D6_a_full_disk_is_ENOSPC_and_takes_no_more_than_the_change(new_daemon, tmp_path):
+    os.mkdir(tmp_path / "state")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", tmp_path / "state"],
+                   check=True)
+    try:
+        daemon = new_daemon().start()
+        client = daemon.client()
+        top = daemon.mount / client.sandbox(client.codebase(BASE), FULL)
+        with opened(top / "filler", os.O_CREAT | os.O_WRONLY) as fd:
+            assert full(lambda n: os.pwrite(fd, b"f" * 65536, n * 65536)) == "ENOSPC"
+            size = os.fstat(fd).st_size
+        for what, call in (("dir", os.mkdir), ("node", os.mknod), ("fifo", os.mkfifo),
+                           ("link", lambda path: os.symlink("t" * 2000, path))):
+            assert full(lambda n: call(top / f"{what}{n}")) == "ENOSPC", what
+        fails("ENOSPC", os.open, top / "new", os.O_CREAT | os.O_RDWR)
+        with opened(top / "large", os.O_RDWR) as fd:
+            fails("ENOSPC", os.pwrite, fd, b"X", 500_000)  # a copy-up that has no room
+        assert (top / "large").read_bytes() == BASE["large"]
+        assert os.stat(top / "filler").st_size == size
+        fails("ENOSPC", os.unlink, top / "dir/a")  # of the base: to be absent takes a record
+        os.unlink(top / "filler")
+        eventually(lambda: error_of(os.mkdir, top / "again") in ("ok", "EEXIST"))
+        os.unlink(top / "dir/a")
+        with opened(top / "large", os.O_RDWR) as fd:
+            eventually(lambda: error_of(os.pwrite, fd, b"X", 500_000) == "ok")
+        assert (top / "large").read_bytes()[499_999:500_002] == BASE["large"][499_999:500_000] \
+            + b"X" + BASE["large"][500_001:500_002]
+        client.close()
+        assert daemon.stop() == 0
+    finally:
+        subprocess.run(["umount", "-l", tmp_path / "state"], check=True)

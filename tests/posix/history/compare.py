@@ -108,19 +108,20 @@ GRAIN_NS = 20_000_000  # tmpfs may give two changes within a tick of the clock o
 
 
 def moved(before, after):
-    """{path:m or path:c: time} of what an operation moved, of paths that stay the same object."""
-    return {f"{path}:{letter}": new for path in before.keys() & after.keys()
-            if before[path][0] == after[path][0]
-            for letter, old, new in zip("mc", before[path][1:], after[path][1:])
-            if old != new}
+    """{path:m or path:c: time} of what an operation moved, of objects that are still there under
+    one of the paths; a renamed one goes by its old path."""
+    left = {number: times for number, *times in after.values()}
+    return {f"{path}:{letter}": new for path, (number, *old_times) in before.items()
+            if number in left
+            for letter, old, new in zip("mc", old_times, left[number]) if old != new}
 
 
-def moves_differ(view, control, now):
-    """What moves in one world only, in words; None when both are right. `now` is the control's
-    times after the operation: what it moved just before may have the same time again."""
+def moves_differ(view, control, before):
+    """What moves in one world only, in words; None when both are right. `before` is the control's
+    times before the operation: what it moved just then may have been given the same time again."""
     for label in view.keys() ^ control.keys():
         path, letter = label.rsplit(":", 1)
-        last = now[path]["mc".index(letter) + 1]
+        last = before[path]["mc".index(letter) + 1]
         if label in control or last < time.time_ns() - GRAIN_NS:
             return f"{label} moved in the {'control' if label in control else 'view'} only"
     return None

@@ -51,7 +51,7 @@ class Pair:
             raise Mismatch(f"{compare.short(view, control)}")
         after = self.both(lambda _: compare.times(paths))
         view, control = (compare.moved(b, a) for b, a in zip(before, after))
-        text = compare.moves_differ(view, control, after[1])
+        text = compare.moves_differ(view, control, before[1])
         if text:
             raise Mismatch(text)
 
