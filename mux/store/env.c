@@ -13,15 +13,19 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #define MAP_BYTES_DEFAULT     (64ULL << 30)
 #define SYNC_INTERVAL_DEFAULT (2 * AF_NS_PER_SEC)
+#define LOCK_WAIT_NS          (5 * AF_NS_PER_SEC) // for children that a killed daemon left at fork
+#define LOCK_RETRY_NS         2000000
 #define FIRST_ID              64 // small numbers are kept for FUSE's own nodeids
 
 static const char *const dbi_names[STORE_DBI_COUNT] = {
@@ -61,8 +65,29 @@ static int open_subdir(int dir_fd, const char *name)
     return fd < 0 ? -errno : fd;
 }
 
-// One instance per directory: flock. The holder's pid in the file is for the message alone, and
-// written last, so that a directory that is refused is left as it was.
+static bool read_pid(int lock_fd, char pid[16])
+{
+    ssize_t n = pread(lock_fd, pid, 15, 0);
+    pid[n > 0 ? n : 0] = '\0';
+    pid[strcspn(pid, "\n")] = '\0';
+    return pid[0] != '\0';
+}
+
+// Whether a process that opened the store is there. A lock of fcntl is the process's own and not
+// inherited; of our own process its pid tells.
+static bool is_held_by_its_opener(int lock_fd)
+{
+    struct flock probe = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    char pid[16];
+    if (fcntl(lock_fd, F_GETLK, &probe) < 0 || probe.l_type != F_UNLCK)
+        return true;
+    return read_pid(lock_fd, pid) && atoi(pid) == getpid();
+}
+
+// One instance per directory: flock, and a lock of fcntl that tells whether the one who took it is
+// there. For flock is inherited: a child that a killed daemon had just forked holds it until its
+// exec, which is waited for. The holder's pid in the file is written last, so that a directory that
+// is refused is left as it was.
 static int take_lock(struct store *store, bool *ret_made, struct af_error *err)
 {
     int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW;
@@ -72,16 +97,23 @@ static int take_lock(struct store *store, bool *ret_made, struct af_error *err)
         store->lock_fd = openat(store->dir_fd, "lock", flags | O_CREAT, 0600);
     if (store->lock_fd < 0)
         return af_error_errno(err, errno, "cannot open %s/lock", store->dir);
-    if (flock(store->lock_fd, LOCK_EX | LOCK_NB) == 0)
-        return 0;
-    *ret_made = false;
-    if (errno != EWOULDBLOCK)
+    int64_t deadline_ns = af_monotonic_ns() + LOCK_WAIT_NS;
+    while (flock(store->lock_fd, LOCK_EX | LOCK_NB) < 0) {
+        char pid[16];
+        if (errno != EWOULDBLOCK && errno != EINTR)
+            return af_error_errno(err, errno, "cannot lock %s/lock", store->dir);
+        if (is_held_by_its_opener(store->lock_fd) || af_monotonic_ns() > deadline_ns) {
+            *ret_made = false;
+            return af_error_set(err, AF_FAILED_PRECONDITION,
+                                "the state directory %s is in use by process %s", store->dir,
+                                read_pid(store->lock_fd, pid) ? pid : "?");
+        }
+        nanosleep(&(struct timespec){.tv_nsec = LOCK_RETRY_NS}, NULL);
+    }
+    struct flock own = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    if (fcntl(store->lock_fd, F_SETLK, &own) < 0)
         return af_error_errno(err, errno, "cannot lock %s/lock", store->dir);
-    char pid[16] = "";
-    ssize_t n = pread(store->lock_fd, pid, sizeof pid - 1, 0);
-    return af_error_set(err, AF_FAILED_PRECONDITION,
-                        "the state directory %s is in use by process %.*s", store->dir,
-                        n > 0 ? (int)strcspn(pid, "\n") : 1, n > 0 ? pid : "?");
+    return 0;
 }
 
 static int write_pid(struct store *store, struct af_error *err)

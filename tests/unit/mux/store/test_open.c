@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <lmdb.h>
+#include <signal.h>
 #include <sys/wait.h>
 
 static void test_O_second_instance_is_refused_and_names_the_holder(void **state)
@@ -18,6 +19,45 @@ static void test_O_second_instance_is_refused_and_names_the_holder(void **state)
     assert_int_equal(err.status, AF_FAILED_PRECONDITION);
     assert_non_null(strstr(err.text, pid));
     assert_non_null(strstr(err.text, f->dir));
+}
+
+// Opens the store, forks a child that holds what it inherited, and dies as by kill -9.
+static void die_with_a_child_between_fork_and_exec(struct fixture *f, int tell_fd, int hold_fd)
+{
+    struct store *store;
+    struct af_error err;
+    struct store_options options = {.dir = f->dir};
+    char byte = 'x';
+    if (store_open(&options, &store, &err) < 0)
+        _exit(1);
+    if (fork() == 0) {
+        if (write(tell_fd, &byte, 1) == 1 && read(hold_fd, &byte, 1) == 1)
+            usleep(50000); // the parent is in store_open by now, or finds the lock free
+        _exit(0);
+    }
+    kill(getpid(), SIGKILL);
+}
+
+static void test_O_a_child_that_a_killed_daemon_left_does_not_keep_the_directory(void **state)
+{
+    struct fixture *f = *state;
+    int tell[2], hold[2], status;
+    char byte = 'x';
+    store_close(f->store);
+    f->store = NULL;
+    assert_int_equal(pipe(tell) | pipe(hold), 0);
+    pid_t pid = fork();
+    if (pid == 0)
+        die_with_a_child_between_fork_and_exec(f, tell[1], hold[0]);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    assert_int_equal(read(tell[0], &byte, 1), 1);
+    assert_int_equal(write(hold[1], &byte, 1), 1);
+    fixture_reopen(f);
+    for (int i = 0; i < 2; i++) {
+        close(tell[i]);
+        close(hold[i]);
+    }
 }
 
 static void test_ids_are_never_reused_over_reopen(void **state)
@@ -188,6 +228,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_O_second_instance_is_refused_and_names_the_holder),
+        TEST(test_O_a_child_that_a_killed_daemon_left_does_not_keep_the_directory),
         TEST(test_ids_are_never_reused_over_reopen),
         TEST(test_another_schema_version_is_refused_untouched),
         TEST(test_must_exist_creates_nothing),
