@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define BOXES_MAGIC 0x424f5845
 
@@ -16,7 +17,7 @@ struct boxes {
     struct mux *mux;
     struct exec_engine *engine;
     const struct af_config *config;
-    struct exec_pool *pool; // or NULL
+    struct exec_pool *pools[2]; // by exec_runtime; or NULL
 };
 
 // ---- the pool
@@ -43,24 +44,37 @@ static struct exec_limits limits_of(const struct af_config *config)
     };
 }
 
-static int start_pool(struct boxes *boxes, struct af_error *err)
+static int start_pool(struct boxes *boxes, enum exec_runtime runtime, unsigned wanted,
+                      struct af_error *err)
 {
     const struct af_config *config = boxes->config;
     // Members hold uids: a small range is for sandboxes.
-    unsigned size =
-        config->exec.pool < config->uid_count / 4 ? config->exec.pool : config->uid_count / 4;
-    if (size == 0 || config->exec.lazy)
+    unsigned size = wanted < config->uid_count / 4 ? wanted : config->uid_count / 4;
+    if (size == 0)
         return 0;
+    bool docker = runtime == EXEC_RUNTIME_DOCKER;
     const struct exec_pool_options options = {
         .size = size,
-        .rootfs = config->exec.rootfs,
+        .runtime = runtime,
+        .image = docker ? config->exec.docker_image : NULL,
+        .rootfs = docker ? NULL : config->exec.rootfs,
         .limits = limits_of(config),
-        .memory_bytes = config->exec.memory_max,
+        .resources = boxes_resources(config, NULL),
         .uid_take = uid_take,
         .uid_give = uid_give,
         .arg = boxes,
     };
-    return exec_pool_new(boxes->engine, &options, &boxes->pool, err);
+    return exec_pool_new(boxes->engine, &options, &boxes->pools[runtime], err);
+}
+
+static int start_pools(struct boxes *boxes, struct af_error *err)
+{
+    const struct af_config *config = boxes->config;
+    bool docker =
+        exec_engine_features(boxes->engine)->docker_version[0] && config->exec.docker_image;
+    if (!config->exec.lazy && start_pool(boxes, EXEC_RUNTIME_BWRAP, config->exec.pool, err) < 0)
+        return -1;
+    return docker ? start_pool(boxes, EXEC_RUNTIME_DOCKER, config->exec.docker_pool, err) : 0;
 }
 
 // ---- life
@@ -74,8 +88,8 @@ int boxes_new(const struct boxes_options *options, struct boxes **ret, struct af
     boxes->mux = options->mux;
     boxes->engine = options->engine;
     boxes->config = options->config;
-    if (start_pool(boxes, err) < 0) {
-        free(boxes);
+    if (start_pools(boxes, err) < 0) {
+        boxes_free(boxes);
         return -1;
     }
     *ret = boxes;
@@ -87,12 +101,27 @@ void boxes_free(struct boxes *boxes)
     if (!boxes)
         return;
     AF_CHECK_MAGIC(boxes, BOXES_MAGIC);
-    exec_pool_free(boxes->pool);
+    for (size_t i = 0; i < AF_ARRAY_LEN(boxes->pools); i++)
+        exec_pool_free(boxes->pools[i]);
     boxes->magic = 0;
     free(boxes);
 }
 
 // ---- one start
+
+int boxes_root(const struct af_config *config, const char *name, char ret_path[PATH_MAX])
+{
+    size_t len = strlen(name);
+    for (const char *at = config->exec.roots; at && *at; at += strcspn(at, ","), at += *at == ',') {
+        size_t item = strcspn(at, ",");
+        if (len == 0 || item <= len + 1 || item - len > PATH_MAX || strncmp(at, name, len) != 0 ||
+            at[len] != '=')
+            continue;
+        snprintf(ret_path, PATH_MAX, "%.*s", (int)(item - len - 1), at + len + 1);
+        return 0;
+    }
+    return -1;
+}
 
 struct exec_resources boxes_resources(const struct af_config *config,
                                       const Sandbox__V1__ResourceLimits *limits)
@@ -119,16 +148,59 @@ static int read_record(void *arg, const struct store_sandbox *record)
     Agentfense__V1__SandboxInfo *facts = sandbox_facts_unpack(record);
     if (!facts)
         return 1;
-    reading->plan->resources =
-        boxes_resources(reading->boxes->config, facts->sandbox ? facts->sandbox->resources : NULL);
+    struct box_plan *plan = reading->plan;
+    const Sandbox__V1__Sandbox none = SANDBOX__V1__SANDBOX__INIT;
+    const Sandbox__V1__Sandbox *sandbox = facts->sandbox ? facts->sandbox : &none;
+    plan->resources = boxes_resources(reading->boxes->config, sandbox->resources);
+    plan->runtime = sandbox->runtime == SANDBOX__V1__RUNTIME_TYPE__RUNTIME_TYPE_DOCKER
+                        ? EXEC_RUNTIME_DOCKER
+                        : EXEC_RUNTIME_BWRAP;
+    plan->network =
+        facts->options && facts->options->network == AGENTFENSE__V1__NETWORK__NETWORK_HOST
+            ? EXEC_NETWORK_HOST
+            : EXEC_NETWORK_NONE;
+    snprintf(plan->image, sizeof plan->image, "%.*s", (int)sandbox->image.len,
+             (const char *)sandbox->image.data);
     sandbox_facts_free(facts);
     return 0;
 }
 
-// The sizes of /tmp and HOME follow from the memory bound, and a member has them already.
+// What cannot be changed on a member: its root and network; the sizes of /tmp and HOME, which
+// follow from the memory bound; and of a container every bound.
 static bool fits_pool(const struct boxes *boxes, const struct box_plan *plan)
 {
-    return plan->resources.memory_bytes == boxes->config->exec.memory_max;
+    const struct af_config *config = boxes->config;
+    const struct exec_resources usual = boxes_resources(config, NULL);
+    if (plan->network != EXEC_NETWORK_NONE)
+        return false;
+    if (plan->runtime == EXEC_RUNTIME_DOCKER)
+        return config->exec.docker_image && strcmp(plan->image, config->exec.docker_image) == 0 &&
+               memcmp(&plan->resources, &usual, sizeof usual) == 0;
+    return !plan->image[0] && plan->resources.memory_bytes == usual.memory_bytes;
+}
+
+// The configuration may have changed since the sandbox was made.
+static int check_plan(const struct boxes *boxes, const struct box_plan *plan, const char *id,
+                      struct af_error *err)
+{
+    char path[PATH_MAX];
+    if (plan->network == EXEC_NETWORK_HOST && !boxes->config->exec.network_host)
+        return af_error_set(err, AF_FAILED_PRECONDITION,
+                            "sandbox %s needs the host's network, which this server does not give "
+                            "any more",
+                            id);
+    if (plan->runtime == EXEC_RUNTIME_DOCKER &&
+        !exec_engine_features(boxes->engine)->docker_version[0])
+        return af_error_set(err, AF_FAILED_PRECONDITION,
+                            "sandbox %s needs the Docker runtime, which this server does not have",
+                            id);
+    if (plan->runtime == EXEC_RUNTIME_BWRAP && plan->image[0] &&
+        boxes_root(boxes->config, plan->image, path) < 0)
+        return af_error_set(err, AF_FAILED_PRECONDITION,
+                            "sandbox %s needs the root directory '%s', which this server does not "
+                            "have any more",
+                            id, plan->image);
+    return 0;
 }
 
 int boxes_plan(struct boxes *boxes, const char *id, struct box_plan *plan, struct af_error *err)
@@ -139,18 +211,20 @@ int boxes_plan(struct boxes *boxes, const char *id, struct box_plan *plan, struc
     int rc = mux_sandbox_get(boxes->mux, id, read_record, &reading, err);
     if (rc > 0)
         af_error_set(err, AF_INTERNAL, "the record of sandbox %s cannot be read", id);
-    if (rc != 0)
+    if (rc != 0 || check_plan(boxes, plan, id, err) < 0)
         return -1;
+    if (plan->runtime == EXEC_RUNTIME_DOCKER)
+        plan->lazy = false; // which shell an image has is known when its init is up
     if (asprintf(&plan->view_path, "%s/%s", boxes->config->mount, id) < 0) {
         plan->view_path = NULL;
         return af_error_errno(err, ENOMEM, "cannot start sandbox %s", id);
     }
     if (fits_pool(boxes, plan))
-        plan->member = exec_pool_take(boxes->pool, &plan->uid);
+        plan->member = exec_pool_take(boxes->pools[plan->runtime], &plan->uid);
     struct mux_attachment attachment;
     if (mux_view_attach_as(boxes->mux, id, plan->uid, &attachment, err) < 0) {
         if (plan->member) {
-            exec_pool_return(boxes->pool, plan->member);
+            exec_pool_return(boxes->pools[plan->runtime], plan->member);
             plan->member = NULL;
         }
         free(AF_TAKE_PTR(plan->view_path));
@@ -164,12 +238,21 @@ int boxes_start(struct boxes *boxes, const char *id, struct box_plan *plan, exec
                 exec_box_died died, void *arg, struct exec_box **ret_box, struct af_error *err)
 {
     AF_CHECK_MAGIC(boxes, BOXES_MAGIC);
+    char root[PATH_MAX];
+    bool docker = plan->runtime == EXEC_RUNTIME_DOCKER;
+    bool named = !docker && plan->image[0] &&
+                 boxes_root(boxes->config, plan->image, root) == 0; // checked by the plan
     const struct exec_box_spec spec = {
         .id = id,
         .view_path = plan->view_path,
         .uid = plan->uid,
         .gid = (gid_t)plan->uid,
-        .rootfs = boxes->config->exec.rootfs,
+        .runtime = plan->runtime,
+        .image = docker ? plan->image : NULL,
+        .rootfs = docker  ? NULL
+                  : named ? root
+                          : boxes->config->exec.rootfs,
+        .network = plan->network,
         .limits = limits_of(boxes->config),
         .resources = plan->resources,
     };

@@ -11,8 +11,11 @@
 
 #include "api/config.h"
 #include "exec/exec.h"
+#include "mux/base/limits.h"
 #include "mux/sandbox.h"
 #include "proto/sandbox.pb-c.h"
+
+#include <limits.h>
 
 struct boxes;
 
@@ -32,13 +35,19 @@ void boxes_free(struct boxes *boxes);
 struct exec_resources boxes_resources(const struct af_config *config,
                                       const Sandbox__V1__ResourceLimits *limits);
 
+// The configured root directory of this name, which may be "". -1: there is none.
+int boxes_root(const struct af_config *config, const char *name, char ret_path[PATH_MAX]);
+
 // Everything that one start needs. Zeroed: nothing.
 struct box_plan {
     struct exec_box *member; // of the pool, not yet adopted; NULL: none
     char *view_path;
     uid_t uid;
     struct exec_resources resources;
-    bool lazy; // no box until there is a command
+    enum exec_runtime runtime;
+    enum exec_network network;
+    char image[AF_IMAGE_MAX + 1]; // of Docker, or the name of a root directory
+    bool lazy;                    // no box until there is a command
 };
 
 // Reads the record, takes a box from the pool where one fits, and attaches the view. On failure

@@ -21,6 +21,7 @@
 
 static const char *const transport_names[] = {"auto", "io_uring", "dev_fuse", NULL};
 static const char *const open_policy_names[] = {"kernel", NULL};
+static const char *const runtime_names[] = {"bwrap", "docker", NULL};
 static const char *const log_level_names[] = {"debug", "info", "warn", "error", NULL};
 
 #define AT(field)   offsetof(struct af_config, field)
@@ -80,6 +81,20 @@ const struct config_option config_options[] = {
      "pid 1 of sandboxes; default: agentfense-init beside the daemon"},
     {"exec-rootfs", "exec", "rootfs", CONFIG_PATH, AT(exec.rootfs), 0, 0, NULL, "DIR",
      "root directory of sandboxes; default: a minimal one of the host's /usr"},
+    {"exec-roots", "exec", "roots", CONFIG_TEXT, AT(exec.roots), 0, 0, NULL, "NAME=DIR,...",
+     "more root directories, which sandboxes name as their image"},
+    {"exec-runtime", "exec", "runtime", CONFIG_ENUM, AT(exec.runtime), 0, 0, runtime_names, "NAME",
+     "of sandboxes that name none: bwrap or docker"},
+    {"exec-docker-socket", "exec", "docker_socket", CONFIG_PATH, AT(exec.docker_socket), 0, 0, NULL,
+     "PATH", "socket of the Docker daemon; default: no Docker runtime"},
+    {"exec-docker-image", "exec", "docker_image", CONFIG_TEXT, AT(exec.docker_image), 0, 0, NULL,
+     "IMAGE", "of sandboxes with Docker that name none"},
+    {"exec-docker-pull", "exec", "docker_pull", CONFIG_BOOL, AT(exec.docker_pull), 0, 0, NULL, NULL,
+     "pull images that are missing"},
+    {"exec-docker-pool", "exec", "docker_pool", CONFIG_U32, AT(exec.docker_pool), 0, 1024, NULL,
+     "N", "containers of the default image that are started ahead"},
+    {"exec-network-host", "exec", "network_host", CONFIG_BOOL, AT(exec.network_host), 0, 0, NULL,
+     NULL, "allow sandboxes that ask for the host's network"},
     {"exec-pool", "exec", "pool", CONFIG_U32, AT(exec.pool), 0, 1024, NULL, "N",
      "sandboxes that are started ahead, so that a start only attaches the view"},
     {"exec-lazy", "exec", "lazy", CONFIG_BOOL, AT(exec.lazy), 0, 0, NULL, NULL,

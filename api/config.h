@@ -11,6 +11,7 @@
 #ifndef AF_API_CONFIG_H
 #define AF_API_CONFIG_H
 
+#include "exec/exec.h"
 #include "mux/base/error.h"
 #include "mux/base/log.h"
 
@@ -54,17 +55,24 @@ struct af_config {
     uint32_t sandboxes_per_owner_max; // 0: none
 
     struct {
-        char *bwrap;            // program; default "bwrap", found through PATH
-        char *init;             // static pid 1; NULL: agentfense-init beside the daemon
-        char *rootfs;           // root directory for sandboxes; NULL: the host's, minimal
-        unsigned pool;          // boxes that are started ahead
-        bool lazy;              // a start makes no process; the first command does
-        uint64_t tmp_bytes;     // size of a sandbox's private /tmp
-        uint64_t home_bytes;    // of its private HOME
-        uint64_t shm_bytes;     // of its /dev/shm
-        char *cgroup;           // control group for sandboxes; NULL: the daemon's own
-        uint64_t memory_max;    // of one sandbox; 0: none. What a sandbox leaves open is this.
-        uint32_t cpu_quota_max; // microseconds in each 100,000
+        char *bwrap;               // program; default "bwrap", found through PATH
+        char *init;                // static pid 1; NULL: agentfense-init beside the daemon
+        enum exec_runtime runtime; // of sandboxes that name none
+        char *docker_socket;       // of the Docker Engine API; NULL: no Docker runtime
+        char *docker_image;        // of sandboxes that name none, and of the pool; NULL: none
+        bool docker_pull;          // images that are missing are pulled
+        uint32_t docker_pool;      // containers that are started ahead
+        bool network_host;         // sandboxes may ask for the host's network
+        char *roots;               // "NAME=DIR,...": root directories that sandboxes may name
+        char *rootfs;              // root directory for sandboxes; NULL: the host's, minimal
+        unsigned pool;             // boxes that are started ahead
+        bool lazy;                 // a start makes no process; the first command does
+        uint64_t tmp_bytes;        // size of a sandbox's private /tmp
+        uint64_t home_bytes;       // of its private HOME
+        uint64_t shm_bytes;        // of its /dev/shm
+        char *cgroup;              // control group for sandboxes; NULL: the daemon's own
+        uint64_t memory_max;       // of one sandbox; 0: none. What a sandbox leaves open is this.
+        uint32_t cpu_quota_max;    // microseconds in each 100,000
         uint32_t pids_max;
         uint64_t output_bytes;      // kept of each of stdout and stderr
         int64_t timeout_default_ns; // of a command that names none

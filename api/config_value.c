@@ -189,6 +189,9 @@ int af_config_validate(struct af_config *config, struct af_error *err)
     if (config->exec.timeout_default_ns > config->exec.timeout_max_ns)
         return af_error_set(err, AF_INVALID_ARGUMENT,
                             "exec.timeout_default is longer than exec.timeout_max");
+    if (config->exec.runtime == EXEC_RUNTIME_DOCKER && !config->exec.docker_socket)
+        return af_error_set(err, AF_INVALID_ARGUMENT,
+                            "exec.runtime is docker, but exec.docker_socket is not set");
     if (config->exec.bwrap[0] != '/' && strcmp(config->exec.bwrap, "bwrap") != 0)
         return af_error_set(err, AF_INVALID_ARGUMENT,
                             "exec.bwrap: %s is no absolute path (or `bwrap`, for the one in the "

@@ -79,20 +79,51 @@ static int make_socket_dir(const char *socket, struct af_error *err)
     return chmod(copy, 0755) < 0 ? af_error_errno(err, errno, "cannot use %s", copy) : 0;
 }
 
+static bool is_below(const char *path, const char *directory)
+{
+    size_t len = strlen(directory);
+    return strncmp(path, directory, len) == 0 && (path[len] == '/' || path[len] == '\0');
+}
+
 // A root for sandboxes without a shell would start, and then fail every command.
-static int check_rootfs(const char *rootfs, struct af_error *err)
+static int check_rootfs(const char *where, const char *rootfs, struct af_error *err)
 {
     AF_CLEANUP_FD int fd = rootfs ? open(rootfs, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
     if (!rootfs)
         return 0;
     if (fd < 0)
-        return af_error_errno(err, errno, "exec.rootfs: cannot use %s", rootfs);
+        return af_error_errno(err, errno, "%s: cannot use %s", where, rootfs);
     // Links in it are meant for the sandbox; lstat does not follow the last one.
     struct stat st;
     if (fstatat(fd, "bin/sh", &st, AT_SYMLINK_NOFOLLOW) < 0 &&
         fstatat(fd, "usr/bin/sh", &st, AT_SYMLINK_NOFOLLOW) < 0)
         return af_error_set(err, AF_FAILED_PRECONDITION,
-                            "exec.rootfs: %s has no bin/sh, so no command could run", rootfs);
+                            "%s: %s has no bin/sh, so no command could run", where, rootfs);
+    return 0;
+}
+
+static int check_roots(const struct af_config *config, struct af_error *err)
+{
+    if (check_rootfs("exec.rootfs", config->exec.rootfs, err) < 0)
+        return -1;
+    AF_CLEANUP_FREE char *roots = strdup(config->exec.roots ? config->exec.roots : "");
+    char *rest = roots;
+    for (char *item; roots && (item = strsep(&rest, ","));) {
+        char *path = strchr(item, '=');
+        if (!*item && !config->exec.roots)
+            continue;
+        if (!path || path == item || path[1] != '/' || path - item > AF_IMAGE_MAX)
+            return af_error_set(err, AF_INVALID_ARGUMENT,
+                                "exec.roots: '%s' is not NAME=/ABSOLUTE/DIRECTORY", item);
+        *path++ = '\0';
+        if (is_below(path, config->mount))
+            return af_error_set(err, AF_INVALID_ARGUMENT, "%s lies inside the mount point %s", path,
+                                config->mount);
+        char where[AF_IMAGE_MAX + 16];
+        snprintf(where, sizeof where, "exec.roots: %s", item);
+        if (check_rootfs(where, path, err) < 0)
+            return -1;
+    }
     return 0;
 }
 
@@ -112,12 +143,6 @@ static int check_empty(const char *path, struct af_error *err)
                         "the mount directory %s is not empty: choose a directory of its own", path);
 }
 
-static bool is_below(const char *path, const char *directory)
-{
-    size_t len = strlen(directory);
-    return strncmp(path, directory, len) == 0 && (path[len] == '/' || path[len] == '\0');
-}
-
 // The daemon must never depend on its own mount: a store or socket below it would deadlock.
 static int check_paths(const struct af_config *config, struct af_error *err)
 {
@@ -130,7 +155,7 @@ static int check_paths(const struct af_config *config, struct af_error *err)
         return af_error_set(err, AF_FAILED_PRECONDITION,
                             "agentfensed must be started as root: it mounts a file system and "
                             "gives each sandbox a user id of its own");
-    return check_rootfs(config->exec.rootfs, err);
+    return check_roots(config, err);
 }
 
 // ---- up
@@ -199,6 +224,7 @@ static int start_exec(struct daemon *daemon, struct af_error *err)
         .bwrap_path = strchr(config->exec.bwrap, '/') ? config->exec.bwrap : NULL,
         .init_path = config->exec.init,
         .cgroup_parent = config->exec.cgroup,
+        .docker = {.socket = config->exec.docker_socket, .pull = config->exec.docker_pull},
     };
     if (exec_engine_new(&options, &daemon->engine, err) < 0)
         return -1;
@@ -207,8 +233,11 @@ static int start_exec(struct daemon *daemon, struct af_error *err)
         .destroyed = sandbox_destroyed,
         .arg = daemon,
     };
-    af_log(AF_LOG_INFO, "exec", "commands run in bubblewrap", "version=%s limits=\"%s\"",
+    af_log(AF_LOG_INFO, "exec", "commands run in bubblewrap", "version=%s docker=%s limits=\"%s\"",
            exec_engine_features(daemon->engine)->bwrap_version,
+           *exec_engine_features(daemon->engine)->docker_version
+               ? exec_engine_features(daemon->engine)->docker_version
+               : "none",
            exec_engine_features(daemon->engine)->cgroups);
     const struct boxes_options boxes = {
         .mux = daemon->mux,

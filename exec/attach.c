@@ -121,15 +121,26 @@ static bool no_capabilities(const char *status)
     return true;
 }
 
+// No group but the process's own, which container managers repeat here.
+static bool no_groups(const char *text, gid_t gid)
+{
+    text += strspn(text, " \t");
+    char *end;
+    if (*text != '\n' && strtoul(text, &end, 10) == gid)
+        text = end + strspn(end, " \t");
+    return *text == '\n';
+}
+
 // What is wrong with a process of a box, or NULL.
 static const char *breach(const char *status, pid_t bwrap_pid, uid_t uid, gid_t gid)
 {
     int parent = 0, flag = 0, outer = 0, inner = 0;
-    if (sscanf(field(status, "PPid:"), " %d", &parent) != 1 || parent != (int)bwrap_pid)
+    if (sscanf(field(status, "PPid:"), " %d", &parent) != 1 ||
+        (bwrap_pid && parent != (int)bwrap_pid))
         return "it is not bwrap's child";
     if (!ids_are(field(status, "Uid:"), uid) || !ids_are(field(status, "Gid:"), gid))
         return "it runs under other ids than its own";
-    if (field(status, "Groups:")[strspn(field(status, "Groups:"), " \t")] != '\n')
+    if (!no_groups(field(status, "Groups:"), gid))
         return "it has supplementary groups";
     if (!no_capabilities(status))
         return "it has capabilities";

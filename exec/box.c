@@ -21,6 +21,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "exec/backend.h"
 #include "exec/launcher.h"
 #include "mux/base/cleanup.h"
 #include "mux/base/clock.h"
@@ -93,10 +94,12 @@ static void box_check_gone(struct exec_box *box)
     if (box->state != BOX_ENDING || box->launch.running || box->bwrap_exit.fd >= 0 ||
         box->init_exit.fd >= 0)
         return;
-    if (box->launch.cgroup)
+    if (!box->removed && (box->launch.cgroup || box->backend->remove)) {
+        box->removed = true;
         exec_launch_remove(box, on_removed);
-    else
+    } else {
         box_gone(box);
+    }
 }
 
 // The processes that bwrap has started, before the init has said who it is.
@@ -232,7 +235,9 @@ static void on_attached(struct exec_post *post)
 
 static void on_hello(struct exec_box *box, const struct exec_msg_hello *hello, pid_t sender)
 {
-    if (hello->version != EXEC_PROTO_VERSION || hello->shell > EXEC_SHELL_BASH || sender <= 0) {
+    pid_t known = box->launch.init_pid; // to a backend that has found it by itself
+    if (hello->version != EXEC_PROTO_VERSION || hello->shell > EXEC_SHELL_BASH || sender <= 0 ||
+        (known && sender != known)) {
         box_breach(box, "HELLO");
         return;
     }
@@ -354,10 +359,12 @@ static void on_launched(struct exec_post *post)
         return;
     }
     // Its end has to be seen in any case; without memory for that the machine is lost.
-    if (exec_watch_add(e, &box->bwrap_exit, launch->bwrap_pidfd, EPOLLIN, on_bwrap_exit) < 0)
+    if (launch->bwrap_pidfd >= 0 &&
+        exec_watch_add(e, &box->bwrap_exit, launch->bwrap_pidfd, EPOLLIN, on_bwrap_exit) < 0)
         abort();
     if (box->state != BOX_LAUNCHING) { // stopped meanwhile
         af_cleanup_fd(&launch->socket_fd);
+        box_check_gone(box);
         return;
     }
     box->state = BOX_GREETING;

@@ -16,6 +16,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "exec/backend.h"
 #include "mux/base/cleanup.h"
 #include "mux/base/text.h"
 
@@ -47,8 +48,8 @@ int exec_box_check_spec(const struct exec_box_spec *spec, struct af_error *err)
     if (spec->hostname && (!spec->hostname[0] || strlen(spec->hostname) > 64))
         return af_error_set(err, AF_INVALID_ARGUMENT, "sandbox %s: a host name has 1 to 64 bytes",
                             spec->id);
-    if (spec->network != EXEC_NETWORK_NONE)
-        return af_error_set(err, AF_UNIMPLEMENTED, "sandbox %s: only network none is there",
+    if (spec->runtime == EXEC_RUNTIME_DOCKER && (!spec->image || !spec->image[0] || spec->rootfs))
+        return af_error_set(err, AF_INVALID_ARGUMENT, "sandbox %s: Docker needs an image",
                             spec->id);
     return 0;
 }
@@ -58,6 +59,10 @@ void exec_box_free(struct exec_box *box)
     box->magic = 0;
     free(box->view_path);
     free(box->adoption.view_path);
+    for (char **env = box->launch.env; env && *env; env++)
+        free(*env);
+    free(box->launch.env);
+    free(box->image);
     free(box->rootfs);
     free(box->hostname);
     free(box);
@@ -142,12 +147,19 @@ struct exec_box *exec_box_new(struct exec_engine *e, const struct exec_box_spec 
     box->limits.open_files_max = OR_DEFAULT(own->open_files_max, base->open_files_max);
     box->resources = spec->resources;
     bound_sizes(box);
-    box->shell = find_shell(spec->rootfs);
+    if (spec->resources.pids_max && spec->resources.pids_max < box->limits.processes_max)
+        box->limits.processes_max = (uint32_t)spec->resources.pids_max;
+    bool docker = spec->runtime == EXEC_RUNTIME_DOCKER; // what its image has, its init will say
+    box->shell = docker ? EXEC_SHELL_NONE : find_shell(spec->rootfs);
     atomic_init(&box->open, box->shell != EXEC_SHELL_NONE);
+    box->backend = docker ? &exec_backend_docker : &exec_backend_bwrap;
+    box->network = spec->network;
+    box->image = spec->image ? strdup(spec->image) : NULL;
     box->hostname = strdup(spec->hostname ? spec->hostname : "sandbox");
     box->view_path = spec->view_path ? strdup(spec->view_path) : NULL;
     box->rootfs = spec->rootfs ? strdup(spec->rootfs) : NULL;
-    if (!box->hostname || (spec->view_path && !box->view_path) || (spec->rootfs && !box->rootfs)) {
+    if (!box->hostname || (spec->image && !box->image) || (spec->view_path && !box->view_path) ||
+        (spec->rootfs && !box->rootfs)) {
         exec_box_free(box);
         return NULL;
     }

@@ -24,6 +24,8 @@
 #include <unistd.h>
 
 #include "exec/argv.h"
+#include "exec/attach.h"
+#include "exec/backend.h"
 #include "exec/root.h"
 #include "exec/userns.h"
 #include "mux/base/cleanup.h"
@@ -70,20 +72,14 @@ static void add_words(struct exec_argv *argv, const char *const *words)
 static void add_namespaces(struct exec_argv *argv, const struct exec_box *box,
                            const struct start_fds *fds)
 {
-    static const char *const words[] = {"--unshare-ipc",
-                                        "--unshare-pid",
-                                        "--unshare-net",
-                                        "--unshare-uts",
-                                        "--unshare-cgroup-try",
-                                        "--cap-drop",
-                                        "ALL",
-                                        "--new-session",
-                                        "--die-with-parent",
-                                        "--as-pid-1",
-                                        NULL};
+    static const char *const words[] = {
+        "--unshare-ipc", "--unshare-pid", "--unshare-uts",     "--unshare-cgroup-try", "--cap-drop",
+        "ALL",           "--new-session", "--die-with-parent", "--as-pid-1",           NULL};
     exec_argv_add(argv, "--userns");
     exec_argv_add(argv, "%d", fds->userns);
     add_words(argv, words);
+    if (box->network != EXEC_NETWORK_HOST)
+        exec_argv_add(argv, "--unshare-net");
     exec_argv_add(argv, "--uid");
     exec_argv_add(argv, "%d", EXEC_INSIDE_UID);
     exec_argv_add(argv, "--gid");
@@ -122,6 +118,8 @@ static int build_argv(struct exec_argv *argv, const struct exec_box *box,
         exec_root_host(argv, &fds->files);
     else if (exec_root_directory(argv, &fds->files, box->rootfs, err) < 0)
         return -1;
+    if (box->network == EXEC_NETWORK_HOST)
+        exec_argv_add3(argv, "--ro-bind-try", "/etc/resolv.conf", "/etc/resolv.conf");
     add_devices(argv, &box->limits);
     add_private(argv, &box->limits);
     for (int i = 0; i < 2; i++) {
@@ -193,7 +191,7 @@ static int spawn_bwrap(const struct exec_engine *e, int nice, const struct start
     return exec_spawn(&spawn, &launch->bwrap_pid, &launch->bwrap_pidfd);
 }
 
-int exec_bwrap_start(const struct exec_box *box, struct exec_launch *launch, struct af_error *err)
+static int bwrap_start(const struct exec_box *box, struct exec_launch *launch, struct af_error *err)
 {
     const struct exec_engine *e = box->engine;
     AF_CLEANUP(cleanup_start_fds) struct start_fds fds = {-1, {-1, -1}, -1, EXEC_ROOT_FILES_NONE};
@@ -215,6 +213,20 @@ int exec_bwrap_start(const struct exec_box *box, struct exec_launch *launch, str
     launch->words_fd = af_take_fd(&words);
     return 0;
 }
+
+static int bwrap_check(const struct exec_box *box, const struct exec_launch *launch,
+                       struct af_error *err)
+{
+    return exec_attach_check(launch->init_pid, launch->init_pidfd, launch->bwrap_pid, box->uid,
+                             box->gid, err);
+}
+
+const struct exec_backend exec_backend_bwrap = {
+    .name = "bwrap",
+    .lane = EXEC_LANE_SPAWN,
+    .start = bwrap_start,
+    .check = bwrap_check,
+};
 
 // ---- version ----------------------------------------------------------------------------
 

@@ -36,6 +36,7 @@
 struct exec_cgroup {
     struct exec_cgroups *cgroups;
     unsigned used; // bit per hierarchy
+    char *outside; // directory of a group that is not ours; then `used` is 0
     char name[AF_ID_TEXT_MAX + 32];
 };
 
@@ -384,16 +385,42 @@ int exec_cgroup_add(struct exec_cgroup *cgroup, pid_t pid, struct af_error *err)
     return 0;
 }
 
+int exec_cgroup_watch(struct exec_cgroups *cgroups, pid_t pid, struct exec_cgroup **ret,
+                      struct af_error *err)
+{
+    *ret = NULL;
+    for (unsigned i = 0; i < cgroups->count; i++) {
+        const struct cgroup_hierarchy *hierarchy = &cgroups->hierarchies[i];
+        char path[PATH_MAX];
+        if (!(hierarchy->controllers & 1u << CGROUP_MEMORY) ||
+            !exec_cgroup_path(hierarchy, pid, path))
+            continue;
+        struct exec_cgroup *cgroup = calloc(1, sizeof(*cgroup));
+        if (cgroup)
+            cgroup->outside = strdup(path);
+        if (!cgroup || !cgroup->outside) {
+            free(cgroup);
+            return af_error_errno(err, ENOMEM, "cannot watch the sandbox's memory");
+        }
+        cgroup->cgroups = cgroups;
+        *ret = cgroup;
+    }
+    return 0;
+}
+
 uint64_t exec_cgroup_oom_kills(const struct exec_cgroup *cgroup)
 {
     if (!cgroup)
         return 0;
     for (unsigned i = 0; i < cgroup->cgroups->count; i++) {
         const struct cgroup_hierarchy *hierarchy = &cgroup->cgroups->hierarchies[i];
-        if (!(cgroup->used & 1u << i) || !(hierarchy->controllers & 1u << CGROUP_MEMORY))
+        if (!(hierarchy->controllers & 1u << CGROUP_MEMORY) ||
+            (!cgroup->outside && !(cgroup->used & 1u << i)))
             continue;
         char text[1024];
-        AF_CLEANUP_FD int dir = open_box(cgroup, i);
+        AF_CLEANUP_FD int dir = cgroup->outside
+                                    ? open(cgroup->outside, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+                                    : open_box(cgroup, i);
         AF_CLEANUP_FD int fd = openat(dir, hierarchy->v2 ? "memory.events" : "memory.oom_control",
                                       O_RDONLY | O_CLOEXEC);
         ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
@@ -417,5 +444,6 @@ void exec_cgroup_free(struct exec_cgroup *cgroup)
             af_log(AF_LOG_WARN, "exec", "a control group could not be removed", "group=%s errno=%d",
                    cgroup->name, errno);
     }
+    free(cgroup->outside);
     free(cgroup);
 }

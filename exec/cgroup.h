@@ -41,6 +41,10 @@ int exec_cgroup_new(struct exec_cgroups *cgroups, const char *name,
                     struct af_error *err);
 // Moves a process into the group; what it forks from then on is in it.
 int exec_cgroup_add(struct exec_cgroup *cgroup, pid_t pid, struct af_error *err);
+// The group, made by somebody else, that a process is in: only to be asked and freed. *ret is NULL
+// where its memory is in no hierarchy that can be seen.
+int exec_cgroup_watch(struct exec_cgroups *cgroups, pid_t pid, struct exec_cgroup **ret,
+                      struct af_error *err);
 // Processes of the group that were killed for want of memory; 0 for NULL or without such a bound.
 uint64_t exec_cgroup_oom_kills(const struct exec_cgroup *cgroup);
 // Kills what is in it, and removes it once it is empty; waits a moment for that. NULL is allowed.

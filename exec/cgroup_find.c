@@ -76,13 +76,23 @@ static bool parse_mount(const char *line, struct mount *mount)
 
 // The directory of our group (or of the configured one) in a mounted hierarchy. False: it does not
 // lie in the mounted part.
-static bool base_of(const struct mount *mount, const char *group, char base[PATH_MAX])
+static bool base_of(const char *root, const char *point, const char *group, char base[PATH_MAX])
 {
-    size_t len = strcmp(mount->root, "/") == 0 ? 0 : strlen(mount->root);
-    if (strncmp(group, mount->root, len) != 0 || (group[len] && group[len] != '/'))
+    size_t len = strcmp(root, "/") == 0 ? 0 : strlen(root);
+    if (strncmp(group, root, len) != 0 || (group[len] && group[len] != '/'))
         return false;
     const char *below = strcmp(group + len, "/") == 0 ? "" : group + len;
-    return snprintf(base, PATH_MAX, "%s%s", mount->point, below) < PATH_MAX;
+    return snprintf(base, PATH_MAX, "%s%s", point, below) < PATH_MAX;
+}
+
+bool exec_cgroup_path(const struct cgroup_hierarchy *hierarchy, pid_t pid, char path[PATH_MAX])
+{
+    char proc_dir[32], group[PATH_MAX];
+    snprintf(proc_dir, sizeof(proc_dir), "/proc/%d", (int)pid);
+    const char *name =
+        hierarchy->v2 ? NULL : exec_cgroup_names[__builtin_ctz(hierarchy->controllers)];
+    return own_path(proc_dir, name, group) &&
+           base_of(hierarchy->root, hierarchy->point, group, path);
 }
 
 // The controllers that a v2 group may hand down.
@@ -122,8 +132,10 @@ static void add_mount(struct exec_cgroups *cgroups, const struct exec_cgroups_op
         snprintf(own, sizeof(own), "%s", options->parent);
     else if (!own_path(options->proc_dir, name, own))
         return;
-    if (!base_of(mount, own, hierarchy->base))
+    if (!base_of(mount->root, mount->point, own, hierarchy->base))
         return;
+    strcpy(hierarchy->root, mount->root);
+    strcpy(hierarchy->point, mount->point);
     hierarchy->v2 = mount->v2;
     hierarchy->controllers = mount->v2 ? v2_controllers(hierarchy->base) & ~*taken : v1;
     hierarchy->own_fd = -1;

@@ -17,9 +17,14 @@ extern const char *const exec_cgroup_names[CGROUP_CONTROLLERS];
 struct cgroup_hierarchy {
     bool v2;
     unsigned controllers; // bit per cgroup_controller; no two hierarchies have the same
+    char root[PATH_MAX];  // the part of it that is mounted,
+    char point[PATH_MAX]; // and where
     char base[PATH_MAX];  // directory of the group below which ours is made
     int own_fd;           // our group's directory; -1: not made yet (lock)
 };
+
+// The directory of a process's group in a hierarchy. False: it cannot be seen.
+bool exec_cgroup_path(const struct cgroup_hierarchy *hierarchy, pid_t pid, char path[PATH_MAX]);
 
 struct exec_cgroups {
     char *run_dir;

@@ -74,6 +74,44 @@ static bool env_has(const struct exec_command_spec *spec, size_t from, const cha
     return false;
 }
 
+// What an image says that is not about who runs where.
+static bool image_may_say(const char *text)
+{
+    static const char *const ours[] = {"HOME=", "USER=", "LOGNAME=", "SHELL=", "PWD=", "TERM="};
+    for (size_t i = 0; i < AF_ARRAY_LEN(ours); i++)
+        if (strncmp(text, ours[i], strlen(ours[i])) == 0)
+            return false;
+    return text[0] != '=';
+}
+
+static bool image_says(const struct exec_box *box, const char *name)
+{
+    size_t len = strlen(name);
+    for (char **env = box->launch.env; env && *env; env++)
+        if (strncmp(*env, name, len) == 0 && (*env)[len] == '=' && image_may_say(*env))
+            return true;
+    return false;
+}
+
+static int add_image_env(struct text *text, const struct exec_box *box,
+                         const struct exec_command_spec *spec, struct exec_msg_start *head)
+{
+    for (char **env = box->launch.env; env && *env; env++) {
+        char name[256];
+        snprintf(name, sizeof(name), "%.*s", (int)strcspn(*env, "="), *env);
+        if (!image_may_say(*env) || env_has(spec, 0, name))
+            continue;
+        if (head->envc == AF_IMAGE_ENV_MAX)
+            return af_error_set(text->err, AF_FAILED_PRECONDITION,
+                                "the image has more than %d environment variables",
+                                AF_IMAGE_ENV_MAX);
+        if (text_add(text, "a variable of the image", "", *env) < 0)
+            return -1;
+        head->envc++;
+    }
+    return 0;
+}
+
 static int add_env(struct text *text, const struct exec_box *box,
                    const struct exec_command_spec *spec, const char *workdir,
                    struct exec_msg_start *head)
@@ -89,8 +127,10 @@ static int add_env(struct text *text, const struct exec_box *box,
         {"PWD", workdir},
     };
     char name[32];
+    if (add_image_env(text, box, spec, head) < 0)
+        return -1;
     for (size_t i = 0; i < AF_ARRAY_LEN(base); i++) {
-        if (env_has(spec, 0, base[i].name))
+        if (env_has(spec, 0, base[i].name) || image_says(box, base[i].name))
             continue;
         snprintf(name, sizeof(name), "%s=", base[i].name);
         text_add(text, "", name, base[i].value);

@@ -14,6 +14,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "exec/docker.h"
 #include "exec/lane.h"
 #include "exec/launcher.h"
 #include "exec/setup.h"
@@ -161,7 +162,9 @@ static void engine_destroy(struct exec_engine *e)
     for (int i = 0; i < EXEC_LANES; i++)
         exec_lane_fini(&e->lanes[i]);
     free(e->run_dir);
+    exec_docker_free(e->docker);
     free(e->bwrap_path);
+    free(e->init_path);
     e->magic = 0;
     free(e);
 }
@@ -205,6 +208,8 @@ static int threads_start(struct exec_engine *e)
     int failed = exec_lane_start(&e->lanes[EXEC_LANE_SPAWN], "exec-spawn", NULL);
     if (!failed)
         failed = exec_lane_start(&e->lanes[EXEC_LANE_ATTACH], "exec-attach", exec_launch_thread);
+    for (int i = 0; !failed && e->docker && i < EXEC_LANE_THREADS_MAX; i++)
+        failed = exec_lane_start(&e->lanes[EXEC_LANE_DOCKER], "exec-docker", NULL);
     if (!failed)
         failed = exec_thread_start(&e->event_thread, event_main, e);
     if (failed)

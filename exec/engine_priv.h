@@ -60,11 +60,13 @@ STAILQ_HEAD(exec_job_list, exec_job);
 enum exec_lane_kind {
     EXEC_LANE_SPAWN,  // spawns bwrap; lives until the last box is gone (--die-with-parent)
     EXEC_LANE_ATTACH, // checks inits, attaches views: short, never behind a spawn
+    EXEC_LANE_DOCKER, // waits for the Docker daemon; several threads
     EXEC_LANES,
 };
+#define EXEC_LANE_THREADS_MAX 4
 struct exec_lane {
-    pthread_t thread;
-    bool started;
+    pthread_t threads[EXEC_LANE_THREADS_MAX];
+    unsigned started; // of them
     pthread_mutex_t lock;
     pthread_cond_t changed;
     struct exec_job_list jobs[2]; // lock; [1]: what waits for all of [0]
@@ -90,6 +92,9 @@ struct exec_launch {
     bool running;
     bool failed;
     struct af_error error;
+    char container[80];  // Docker's id, "" as long as there is none
+    char docker_dir[32]; // the box's directory below the run directory's, "": none
+    char **env;          // of the image, NULL-terminated NAME=VALUE; constant once the box is up
     int bwrap_pidfd;
     pid_t bwrap_pid;
     int init_pidfd; // for the attach job, closed when that is done
@@ -113,6 +118,9 @@ struct exec_box {
     // The spec, constant after exec_box_start but for what adoption gives.
     char id[AF_ID_TEXT_MAX + 1]; // adoption
     char *view_path;             // adoption
+    const struct exec_backend *backend;
+    enum exec_network network;
+    char *image;
     char *rootfs;
     char *hostname;
     uid_t uid;
@@ -140,6 +148,7 @@ struct exec_box {
         exec_box_died died;
         void *arg;
     } adoption;
+    bool removed; // what the backend had to take away is gone
     bool checked; // its init is what it has to be
 
     struct exec_pool *pool; // that started it, or NULL
@@ -289,11 +298,13 @@ struct exec_engine {
     char *bwrap_path;
     struct exec_options options; // defaults filled in; its strings are not used
     struct exec_features features;
+    char *init_path;
     struct exec_cgroups *cgroups;
-    int owner_fd;      // lock that says a daemon is there; nobody inherits it
-    int lock_fd;       // lock that boxes inherit: held while one of them lives
-    int init_fd;       // agentfense-init; boxes execute it by this descriptor
-    int filter_fds[2]; // memfds: the seccomp programs
+    struct exec_docker *docker; // or NULL
+    int owner_fd;               // lock that says a daemon is there; nobody inherits it
+    int lock_fd;                // lock that boxes inherit: held while one of them lives
+    int init_fd;                // agentfense-init; boxes execute it by this descriptor
+    int filter_fds[2];          // memfds: the seccomp programs
     int null_fd;
     int epoll_fd, event_fd;
     pthread_t event_thread;

@@ -53,12 +53,19 @@ struct exec_resources {
     uint64_t pids_max;     // processes and threads, the init and a supervisor per command included
 };
 
+// The Docker runtime. socket NULL: there is none.
+struct exec_docker_options {
+    const char *socket; // of the Docker Engine API
+    bool pull;          // images that are missing are pulled
+};
+
 struct exec_options {
     const char *run_dir;       // absolute, existing, root-only directory for the lock and generated
                                // files; one engine per directory
     const char *bwrap_path;    // NULL: "bwrap" from the usual directories (never from $PATH)
     const char *init_path;     // NULL: "agentfense-init" beside this program's binary
     const char *cgroup_parent; // path of a control group for all boxes; NULL: the daemon's own
+    struct exec_docker_options docker;
     struct exec_limits limits;
     uint32_t commands_per_box_max; // commands running at once in one box (0: 256)
     int64_t start_timeout_ns;      // a box that is not up after this is ended (0: 10 s)
@@ -71,8 +78,9 @@ struct exec_options {
 // What the engine found at start, for the daemon's start-up lines.
 struct exec_features {
     char bwrap_version[32];
-    char cgroups[64]; // which controllers are there: "memory v1, cpu v2, pids none"
-    bool seccomp;     // always true today: the engine refuses to start without a filter
+    char docker_version[32]; // "": there is no Docker runtime
+    char cgroups[64];        // which controllers are there: "memory v1, cpu v2, pids none"
+    bool seccomp;            // always true today: the engine refuses to start without a filter
 };
 
 // Checks the machine (bwrap, the init, user namespaces, mount calls, seccomp: a trial box is
@@ -102,6 +110,12 @@ int exec_recover(const char *run_dir, unsigned *ret_ended, struct af_error *err)
 
 enum exec_network {
     EXEC_NETWORK_NONE = 0, // only a loopback interface of its own
+    EXEC_NETWORK_HOST,     // the machine's, with its resolv.conf
+};
+
+enum exec_runtime {
+    EXEC_RUNTIME_BWRAP = 0,
+    EXEC_RUNTIME_DOCKER,
 };
 
 struct exec_box_spec {
@@ -112,7 +126,9 @@ struct exec_box_spec {
     gid_t gid;             // Inside, the user is always `agent`, 1000:1000
     const char *rootfs;    // absolute host path of a root to use read-only, or NULL for the host's
                            // minimal one (/usr without /usr/local, a generated /etc)
-    const char *hostname;  // NULL: "sandbox"
+    enum exec_runtime runtime;
+    const char *image;    // Docker's; NULL with bubblewrap
+    const char *hostname; // NULL: "sandbox"
     enum exec_network network;
     struct exec_limits limits;
     struct exec_resources resources;
@@ -160,9 +176,11 @@ struct exec_pool;
 
 struct exec_pool_options {
     unsigned size;
-    const char *rootfs;        // of every member, as in exec_box_spec; copied
-    struct exec_limits limits; // of every member
-    uint64_t memory_bytes;     // that sandboxes of the pool are bounded to, 0: not bounded
+    enum exec_runtime runtime;       // of every member, as in exec_box_spec, as the next two
+    const char *image;               // copied
+    const char *rootfs;              // copied
+    struct exec_limits limits;       // of every member
+    struct exec_resources resources; // of every sandbox of the pool
     // Ids for members, and back when the pool is freed. On a worker thread and on that of the
     // caller of exec_pool_free; may block for a moment. uid_take: 0, or -1 when there is none.
     int (*uid_take)(void *arg, uid_t *ret_uid);

@@ -1,4 +1,5 @@
-// Worker threads with a queue of two ranks. One job at a time; no lock is held while it runs.
+// Worker threads with a queue of two ranks. One job at a time in each thread; no lock is held while
+// it runs.
 //
 // Owns: the queues; a job belongs to whoever queued it, and is not touched once it has run.
 // Locks: lane->lock (rank 1). Fails: only at the start. Read next: launcher.c.
@@ -62,23 +63,22 @@ int exec_lane_start(struct exec_lane *lane, const char *name, void (*prepare)(vo
     if (!beginning)
         return ENOMEM;
     *beginning = (struct beginning){lane, name, prepare};
-    int e = exec_thread_start(&lane->thread, lane_main, beginning);
-    lane->started = e == 0;
+    int e = exec_thread_start(&lane->threads[lane->started], lane_main, beginning);
     if (e)
         free(beginning);
+    else
+        lane->started++;
     return e;
 }
 
 void exec_lane_end(struct exec_lane *lane)
 {
-    if (!lane->started)
-        return;
     pthread_mutex_lock(&lane->lock);
     lane->end = true;
-    pthread_cond_signal(&lane->changed);
+    pthread_cond_broadcast(&lane->changed);
     pthread_mutex_unlock(&lane->lock);
-    pthread_join(lane->thread, NULL);
-    lane->started = false;
+    while (lane->started > 0)
+        pthread_join(lane->threads[--lane->started], NULL);
 }
 
 void exec_lane_queue(struct exec_lane *lane, struct exec_job *job, void (*run)(struct exec_job *),

@@ -7,9 +7,10 @@
 #include "exec/engine_priv.h"
 
 void exec_lane_init(struct exec_lane *lane);
-// Starts the thread; `prepare` (may be NULL) runs on it first. 0 or an errno value.
+// Starts a thread, at most EXEC_LANE_THREADS_MAX; `prepare` (may be NULL) runs on it first. 0 or an
+// errno value.
 int exec_lane_start(struct exec_lane *lane, const char *name, void (*prepare)(void));
-// Runs what is queued, ends the thread and forgets it. Allowed when it was not started.
+// Runs what is queued, ends the threads. Allowed when none was started.
 void exec_lane_end(struct exec_lane *lane);
 void exec_lane_fini(struct exec_lane *lane);
 

@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #include "exec/attach.h"
-#include "exec/bwrap.h"
+#include "exec/backend.h"
 #include "exec/lane.h"
 #include "exec/pty.h"
 #include "mux/base/cleanup.h"
@@ -45,13 +45,17 @@ static void answer(struct exec_box *box, int result)
 static void run_start(struct exec_job *job)
 {
     struct exec_box *box = box_of(job);
-    answer(box, exec_bwrap_start(box, &box->launch, &box->launch.error));
+    answer(box, box->backend->start(box, &box->launch, &box->launch.error));
 }
 
 // Puts the init, alone until now, under the box's bounds.
 static int bound(struct exec_box *box, struct exec_launch *launch)
 {
     const struct exec_resources *resources = &box->resources;
+    if (box->backend->bounds_itself)
+        return resources->memory_bytes ? exec_cgroup_watch(box->engine->cgroups, launch->init_pid,
+                                                           &launch->cgroup, &launch->error)
+                                       : 0;
     char name[AF_ID_TEXT_MAX + 32];
     snprintf(name, sizeof(name), "%s-%d", box->id, (int)launch->init_pid);
     for (char *c = name; *c; c++)
@@ -72,6 +76,8 @@ static void run_remove(struct exec_job *job)
 {
     struct exec_box *box = box_of(job);
     exec_cgroup_free(AF_TAKE_PTR(box->launch.old_cgroup));
+    if (box->backend->remove)
+        box->backend->remove(box, &box->launch);
     answer(box, 0);
 }
 
@@ -83,12 +89,11 @@ static void run_attach(struct exec_job *job)
     if (box->checked) // of the pool; fails only when it has ended, which is told anyway
         setpriority(PRIO_PROCESS, (id_t)launch->init_pid, 0);
     else
-        result = exec_attach_check(launch->init_pid, launch->init_pidfd, launch->bwrap_pid,
-                                   box->uid, box->gid, &launch->error);
+        result = box->backend->check(box, launch, &launch->error);
     if (result == 0 && !box->checked)
         result =
             exec_pty_locate(launch->init_pid, launch->init_pidfd, &launch->pts_fd, &launch->error);
-    if (result == 0)
+    if (result == 0 && !(box->pool && !box->checked)) // a member is bounded with its sandbox
         result = bound(box, launch);
     if (result == 0 && box->view_path)
         result = exec_attach(home_fd, launch->init_pidfd, box->view_path, &launch->error);
@@ -105,7 +110,7 @@ static void queue(struct exec_box *box, enum exec_lane_kind lane, void (*run)(st
 
 void exec_launch_start(struct exec_box *box, void (*done)(struct exec_post *))
 {
-    queue(box, EXEC_LANE_SPAWN, run_start, done);
+    queue(box, box->backend->lane, run_start, done);
 }
 
 void exec_launch_attach(struct exec_box *box, void (*done)(struct exec_post *))
@@ -116,5 +121,5 @@ void exec_launch_attach(struct exec_box *box, void (*done)(struct exec_post *))
 void exec_launch_remove(struct exec_box *box, void (*done)(struct exec_post *))
 {
     box->launch.old_cgroup = AF_TAKE_PTR(box->launch.cgroup);
-    queue(box, EXEC_LANE_ATTACH, run_remove, done);
+    queue(box, box->backend->remove ? box->backend->lane : EXEC_LANE_ATTACH, run_remove, done);
 }

@@ -28,7 +28,7 @@ struct exec_pool {
     unsigned magic;
     struct exec_engine *engine;
     struct exec_pool_options options;
-    char *rootfs;
+    char *rootfs, *image;
     struct exec_post wake_post;
     struct exec_job fill_job;
     struct exec_timer timer; // event
@@ -140,15 +140,16 @@ static void run_fill(struct exec_job *job)
     const struct exec_box_spec spec = {.id = POOL_ID,
                                        .uid = uid,
                                        .gid = uid,
+                                       .runtime = pool->options.runtime,
+                                       .image = pool->image,
                                        .rootfs = pool->rootfs,
                                        .limits = pool->options.limits,
-                                       .resources.memory_bytes = pool->options.memory_bytes};
+                                       .resources = pool->options.resources};
     struct exec_box *box = exec_box_new(pool->engine, &spec);
     if (!box) {
         no_member(pool, &uid);
         return;
     }
-    box->resources = (struct exec_resources){0}; // with its sandbox
     box->pool = pool;
     box->done = on_member_up;
     box->died = on_member_died;
@@ -263,11 +264,13 @@ int exec_pool_new(struct exec_engine *engine, const struct exec_pool_options *op
     pool->engine = engine;
     pool->options = *options;
     pool->rootfs = options->rootfs ? strdup(options->rootfs) : NULL;
+    pool->image = options->image ? strdup(options->image) : NULL;
     // No more members are alive at once than are wanted, and one that is being stopped each.
     pool->spare = calloc(2u * options->size + 2, sizeof(*pool->spare));
-    if (!pool->spare || (options->rootfs && !pool->rootfs)) {
+    if (!pool->spare || (options->rootfs && !pool->rootfs) || (options->image && !pool->image)) {
         free(pool->spare);
         free(pool->rootfs);
+        free(pool->image);
         free(pool);
         return af_error_errno(err, ENOMEM, "cannot make the pool of sandboxes");
     }
@@ -320,6 +323,7 @@ void exec_pool_free(struct exec_pool *pool)
     pthread_cond_destroy(&pool->ended);
     free(pool->spare);
     free(pool->rootfs);
+    free(pool->image);
     pool->magic = 0;
     free(pool);
 }

@@ -14,6 +14,7 @@
 
 #include "exec/attach.h"
 #include "exec/bwrap.h"
+#include "exec/docker.h"
 #include "exec/recover.h"
 #include "exec/seccomp.h"
 #include "exec/userns.h"
@@ -79,6 +80,7 @@ static int find_init(struct exec_engine *e, const char *path, struct af_error *e
         snprintf(slash ? slash : beside, 32, "/agentfense-init");
         path = beside;
     }
+    e->init_path = realpath(path, NULL);
     e->init_fd = open_high(path, O_RDONLY);
     struct stat st;
     if (e->init_fd < 0 || fstat(e->init_fd, &st) < 0 || !S_ISREG(st.st_mode))
@@ -152,6 +154,12 @@ int exec_setup(struct exec_engine *e, const struct exec_options *options, struct
         .run_dir = e->run_dir, .parent = options->cgroup_parent, .proc_dir = "/proc/self"};
     if (exec_cgroups_new(&cgroups, &e->cgroups, err) < 0)
         return -1;
+    if (options->docker.socket) {
+        if (exec_docker_new(e, &e->docker, err) < 0)
+            return -1;
+        snprintf(e->features.docker_version, sizeof(e->features.docker_version), "%s",
+                 exec_docker_version(e->docker));
+    }
     exec_cgroups_describe(e->cgroups, e->features.cgroups, sizeof(e->features.cgroups));
     e->features.seccomp = true;
     return 0;

@@ -7,6 +7,8 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
 #include <string.h>
 
 struct sandbox_reply {
@@ -177,17 +179,60 @@ static int check_labels(const Sandbox__V1__CreateSandboxRequest *message, struct
     return 0;
 }
 
-static int check_runtime(const Sandbox__V1__CreateSandboxRequest *message, struct af_error *err)
+// Which of the two, an unset one being the server's own.
+static Sandbox__V1__RuntimeType runtime_of(const struct daemon *daemon,
+                                           const Sandbox__V1__CreateSandboxRequest *message)
+{
+    if (message->runtime != SANDBOX__V1__RUNTIME_TYPE__RUNTIME_TYPE_UNSPECIFIED)
+        return message->runtime;
+    return daemon->config.exec.runtime == EXEC_RUNTIME_DOCKER
+               ? SANDBOX__V1__RUNTIME_TYPE__RUNTIME_TYPE_DOCKER
+               : SANDBOX__V1__RUNTIME_TYPE__RUNTIME_TYPE_BWRAP;
+}
+
+// A name that can be an image's, and nothing else in a request to Docker.
+static bool image_is_usable(ProtobufCBinaryData image)
+{
+    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                                  "./:_@-";
+    for (size_t i = 0; i < image.len; i++)
+        if (!image.data[i] || !strchr(allowed, image.data[i]))
+            return false;
+    return image.len <= AF_IMAGE_MAX;
+}
+
+static int check_docker(const struct daemon *daemon,
+                        const Sandbox__V1__CreateSandboxRequest *message, struct af_error *err)
+{
+    if (!exec_engine_features(daemon->engine)->docker_version[0])
+        return af_error_set(
+            err, AF_FAILED_PRECONDITION,
+            "this server has no Docker runtime (exec.docker_socket is not set); use "
+            "RUNTIME_TYPE_BWRAP");
+    if (message->image.len == 0 && !daemon->config.exec.docker_image)
+        return af_error_set(err, AF_INVALID_ARGUMENT,
+                            "image is required: this server has no default image for Docker");
+    if (!image_is_usable(message->image))
+        return af_error_set(err, AF_INVALID_ARGUMENT,
+                            "image is no name of an image (as python:3.12 or repo/name@digest)");
+    return 0;
+}
+
+static int check_runtime(const struct daemon *daemon,
+                         const Sandbox__V1__CreateSandboxRequest *message, struct af_error *err)
 {
     if (grpc_check_enum(&sandbox__v1__runtime_type__descriptor, (int)message->runtime, "runtime",
                         err) < 0)
         return -1;
-    if (message->runtime == SANDBOX__V1__RUNTIME_TYPE__RUNTIME_TYPE_DOCKER)
-        return af_error_set(err, AF_FAILED_PRECONDITION,
-                            "this server has no Docker runtime; use RUNTIME_TYPE_BWRAP");
-    if (message->image.len > 0)
+    if (runtime_of(daemon, message) == SANDBOX__V1__RUNTIME_TYPE__RUNTIME_TYPE_DOCKER)
+        return check_docker(daemon, message, err);
+    char root[AF_IMAGE_MAX + 1], path[PATH_MAX];
+    snprintf(root, sizeof root, "%.*s", (int)message->image.len, (const char *)message->image.data);
+    if (message->image.len > 0 && boxes_root(&daemon->config, root, path) < 0)
         return af_error_set(err, AF_INVALID_ARGUMENT,
-                            "an image needs the Docker runtime; bubblewrap takes none");
+                            "this server has no root directory named '%s' (exec.roots); with "
+                            "bubblewrap image is the name of one, or unset",
+                            root);
     return 0;
 }
 
@@ -218,7 +263,7 @@ static int check_resources(struct daemon *daemon, const Sandbox__V1__ResourceLim
 }
 
 // Packs what mux has no use for.
-static int pack_facts(const Sandbox__V1__CreateSandboxRequest *message,
+static int pack_facts(const struct daemon *daemon, const Sandbox__V1__CreateSandboxRequest *message,
                       const struct sandbox_options *options, struct sandbox_request *ret,
                       struct af_error *err)
 {
@@ -239,7 +284,10 @@ static int pack_facts(const Sandbox__V1__CreateSandboxRequest *message,
     }
     sandbox.labels = pointers;
     sandbox.n_labels = count;
-    sandbox.runtime = SANDBOX__V1__RUNTIME_TYPE__RUNTIME_TYPE_BWRAP;
+    sandbox.runtime = runtime_of(daemon, message);
+    sandbox.image = message->image;
+    if (sandbox.image.len == 0 && sandbox.runtime == SANDBOX__V1__RUNTIME_TYPE__RUNTIME_TYPE_DOCKER)
+        sandbox.image = grpc_text(daemon->config.exec.docker_image);
     sandbox.resources = message->resources;
     packed.commit_policy = options->commit_policy;
     packed.conflict_policy = options->conflict_policy;
@@ -256,11 +304,14 @@ static int pack_facts(const Sandbox__V1__CreateSandboxRequest *message,
     return 0;
 }
 
-static int check_network(const struct sandbox_options *options, struct af_error *err)
+static int check_network(const struct daemon *daemon, const struct sandbox_options *options,
+                         struct af_error *err)
 {
-    if (options->network == AGENTFENSE__V1__NETWORK__NETWORK_HOST)
+    if (options->network == AGENTFENSE__V1__NETWORK__NETWORK_HOST &&
+        !daemon->config.exec.network_host)
         return af_error_set(err, AF_FAILED_PRECONDITION,
-                            "this server gives no sandbox the host's network; use NETWORK_NONE");
+                            "this server gives no sandbox the host's network (exec.network_host); "
+                            "use NETWORK_NONE");
     return 0;
 }
 
@@ -273,11 +324,12 @@ int sandbox_request_parse(struct daemon *daemon, const Sandbox__V1__CreateSandbo
     struct sandbox_options options;
     if (service_check_id("cb", message->codebase_id, &ret->codebase_id, err) < 0 ||
         service_duration_ns("expires_in", message->expires_in, 0, &expires_in_ns, err) < 0 ||
-        check_labels(message, err) < 0 || check_runtime(message, err) < 0 ||
+        check_labels(message, err) < 0 || check_runtime(daemon, message, err) < 0 ||
         check_resources(daemon, message->resources, err) < 0 ||
         parse_rules(message, ret, err) < 0 ||
         sandbox_options_parse(options_message, &options, err) < 0 ||
-        check_network(&options, err) < 0 || pack_facts(message, &options, ret, err) < 0) {
+        check_network(daemon, &options, err) < 0 ||
+        pack_facts(daemon, message, &options, ret, err) < 0) {
         sandbox_request_fini(ret);
         return -1;
     }

@@ -26,6 +26,12 @@ struct init_limits {
     unsigned long open_files_max;
 };
 
+// Connects to the engine's socket, takes the descriptors that come, loads the filters (join.c).
+void init_join(const char *path, int *ret_socket_fd, int *ret_lock_fd);
+
+// Says what failed on stderr, and exits.
+_Noreturn void init_die(const char *what);
+
 // Life of a command's supervisor: starts the leader, reaps everything that it starts, reports on
 // the status pipe. Runs in a fork of the init. Never returns.
 _Noreturn void init_supervise(const struct init_start *start, const struct init_limits *limits);

@@ -5,6 +5,7 @@
 //         kernel ends every process of the pid namespace: no daemon, no sandbox.
 // LOCK    descriptor of the run directory's lock, held for as long as this process lives
 //         (exec/recover.c finds left-over sandboxes by it).
+// In a container SOCKET is a path, and LOCK comes over it (join.c).
 // PROCESSES, FILES  RLIMIT_NPROC and RLIMIT_NOFILE of commands.
 //
 // It forks one supervisor per command (command.c) and reaps. Commands share its uid, therefore:
@@ -51,7 +52,7 @@ static union {
     char bytes[sizeof(struct exec_msg_start) + EXEC_PROTO_TEXT_MAX];
 } message;
 
-static _Noreturn void die(const char *what)
+_Noreturn void init_die(const char *what)
 {
     dprintf(2, "agentfense-init: %s: %s\n", what, strerror(errno));
     _exit(70);
@@ -85,7 +86,7 @@ static unsigned long number(const char *text)
     unsigned long value = strtoul(text, &end, 10);
     if (errno || end == text || *end || value > 0x7fffffff) {
         errno = EINVAL;
-        die(text);
+        init_die(text);
     }
     return value;
 }
@@ -95,9 +96,9 @@ static void descriptors_set(int socket_fd, int lock_fd)
 {
     int s = fcntl(socket_fd, F_DUPFD_CLOEXEC, 16), l = fcntl(lock_fd, F_DUPFD_CLOEXEC, 16);
     if (s < 0 || l < 0 || dup3(s, SOCKET_FD, O_CLOEXEC) < 0 || dup3(l, LOCK_FD, O_CLOEXEC) < 0)
-        die("descriptors");
+        init_die("descriptors");
     if (close_range(LOCK_FD + 1, ~0u, 0) < 0)
-        die("close_range");
+        init_die("close_range");
 }
 
 // Recovery waits for processes of this name (exec/recover.c).
@@ -106,7 +107,7 @@ static void name_set(void)
     char name[EXEC_INIT_NAME_SIZE];
     struct stat lock;
     if (fstat(LOCK_FD, &lock) < 0)
-        die("lock");
+        init_die("lock");
     snprintf(name, sizeof(name), EXEC_INIT_NAME_FORMAT, (unsigned)lock.st_ino);
     prctl(PR_SET_NAME, name);
 }
@@ -132,9 +133,9 @@ static void process_reset(void)
         close(fd);
     }
     if (prctl(PR_SET_DUMPABLE, 0) < 0)
-        die("PR_SET_DUMPABLE");
+        init_die("PR_SET_DUMPABLE");
     if (chdir("/") < 0)
-        die("chdir /");
+        init_die("chdir /");
 }
 
 static int signals_open(void)
@@ -146,7 +147,7 @@ static int signals_open(void)
     sigprocmask(SIG_SETMASK, &all, NULL);
     int fd = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
     if (fd < 0)
-        die("signalfd");
+        init_die("signalfd");
     return fd;
 }
 
@@ -277,7 +278,7 @@ static void on_start(size_t size, const int *fds, int count)
     size_t text = flags & EXEC_START_TEXT_FD ? 0 : start.head.text_bytes;
     if (size != sizeof(start.head) + text || count != wanted || start.head.head.id == 0) {
         errno = EBADMSG;
-        die("START");
+        init_die("START");
     }
     start.status_fd = fds[0];
     start.stdout_fd = fds[1];
@@ -321,7 +322,7 @@ static bool take_order(void)
     }
     if (msg.msg_flags & (MSG_CTRUNC | MSG_TRUNC) || (size_t)n < sizeof(message.head)) {
         errno = EBADMSG;
-        die("message");
+        init_die("message");
     }
     if (message.head.kind == EXEC_MSG_START && (size_t)n >= sizeof(message.start))
         on_start((size_t)n, fds, count);
@@ -340,22 +341,29 @@ int main(int argc, char **argv)
     }
     limits.processes_max = number(argv[3]);
     limits.open_files_max = number(argv[4]);
-    descriptors_set((int)number(argv[1]), (int)number(argv[2]));
+    int socket_fd, lock_fd;
+    if (argv[1][0] == '/') {
+        init_join(argv[1], &socket_fd, &lock_fd);
+    } else {
+        socket_fd = (int)number(argv[1]);
+        lock_fd = (int)number(argv[2]);
+    }
+    descriptors_set(socket_fd, lock_fd);
     name_set();
     process_reset();
     int signal_fd = signals_open();
     if (orphans_kill() < 0)
-        die(CHILDREN_FILE);
+        init_die(CHILDREN_FILE);
     say_hello();
     int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (null_fd < 0 || dup2(null_fd, 0) < 0 || dup2(null_fd, 1) < 0 || dup2(null_fd, 2) < 0)
-        die("/dev/null");
+        init_die("/dev/null");
     close(null_fd);
     struct pollfd polled[] = {{.fd = SOCKET_FD, .events = POLLIN},
                               {.fd = signal_fd, .events = POLLIN}};
     for (;;) {
         if (poll(polled, 2, -1) < 0 && errno != EINTR)
-            die("poll");
+            init_die("poll");
         struct signalfd_siginfo info;
         if (polled[1].revents) {
             while (read(signal_fd, &info, sizeof(info)) > 0)

@@ -36,6 +36,9 @@ enum exec_msg_kind {
     // engine to init
     EXEC_MSG_START = 16, // start a command (struct exec_msg_start, text, descriptors)
     EXEC_MSG_END = 17,   // kill everything of a command (struct exec_msg_head)
+    // to an init that has connected by itself, before its HELLO (struct exec_msg_head): descriptors
+    // of the run directory's lock and of the two system call filters, in the order of loading
+    EXEC_MSG_SETUP = 18,
 };
 
 struct exec_msg_head {
@@ -43,6 +46,8 @@ struct exec_msg_head {
     uint32_t reserved; // 0
     uint64_t id;       // of the command, never used twice in a box; 0 in a HELLO
 };
+
+#define EXEC_SETUP_FDS 3
 
 enum exec_shell { EXEC_SHELL_NONE = 0, EXEC_SHELL_SH = 1, EXEC_SHELL_BASH = 2 };
 

@@ -44,6 +44,8 @@
 // Commands.
 #define AF_COMMAND_MAX             (128u << 10) // bytes in a command line (MAX_ARG_STRLEN)
 #define AF_ENV_MAX                 256          // variables of one command
+#define AF_IMAGE_MAX               255          // bytes in the name of an image or a root
+#define AF_IMAGE_ENV_MAX           1024         // variables of a container image
 #define AF_STDIN_MAX               (3u << 20)   // bytes of stdin in one Exec
 #define AF_STDIN_QUEUE_MAX         (5u << 20)   // bytes that wait to be read by one command
 #define AF_TERMINALS_MAX           64u          // terminals of one sandbox, its own included

@@ -20,10 +20,11 @@ api='libnghttp2-dev libprotobuf-c-dev protobuf-c-compiler libprotobuf-dev libssl
      libyaml-dev libfyaml-dev libsystemd-dev'
 # at run time: sandboxes, fusermount3 and mount.fuse3
 run='bubblewrap fuse3'
-# tests: C unit tests, a stock gRPC client and its stubs, xattrs, the test runner, the package
+# tests: C unit tests, a stock gRPC client and its stubs, xattrs, the test runner, the package, a
+# Docker daemon (started by the tests on directories of its own) and what its image is made of
 tests='libcmocka-dev protobuf-compiler protobuf-compiler-grpc python3-grpcio python3-protobuf
        python3-pytest python3-pytest-xdist python3-pytest-timeout attr
-       python3-pip python3-venv git openssl iproute2'
+       python3-pip python3-venv git openssl iproute2 docker.io busybox-static'
 
 say() { printf 'deps: %s\n' "$*"; }
 die() { printf 'deps: %s\n' "$*" >&2; exit 1; }
@@ -41,7 +42,7 @@ deps: this is not a Debian system; install these yourself, then run make again w
               libarchive, libsystemd
   programs    bubblewrap, fusermount3, /usr/bin/python3, openssl (tests)
   tests       cmocka, grpc_python_plugin, attr; for python3: grpcio, protobuf, pytest,
-              pytest-xdist, pytest-timeout
+              pytest-xdist, pytest-timeout; dockerd and busybox for those of Docker
 (The Debian names are: $packages)
 END
     exit 1

@@ -1,0 +1,133 @@
+// See docker_api.h. Bounded replies; libcurl's handle lives for one request.
+#include "exec/docker_api.h"
+
+#include <curl/curl.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mux/base/cleanup.h"
+
+#define REPLY_BYTES_MAX (8u << 20)
+#define CONNECT_MS      5000
+#define API_VERSION     "v1.41" // 20.10, the oldest that Debian has
+
+struct bytes {
+    char *data;
+    size_t len, capacity;
+};
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static void init_curl(void)
+{
+    curl_global_init(CURL_GLOBAL_DEFAULT);
+}
+
+static size_t on_bytes(char *data, size_t size, size_t count, void *arg)
+{
+    struct bytes *bytes = arg;
+    size_t n = size * count;
+    if (bytes->len + n > REPLY_BYTES_MAX)
+        return 0;
+    if (bytes->len + n + 1 > bytes->capacity) {
+        size_t capacity = (bytes->len + n + 1) * 2;
+        char *grown = realloc(bytes->data, capacity);
+        if (!grown)
+            return 0;
+        bytes->data = grown;
+        bytes->capacity = capacity;
+    }
+    memcpy(bytes->data + bytes->len, data, n);
+    bytes->len += n;
+    bytes->data[bytes->len] = '\0';
+    return n;
+}
+
+static void set_options(CURL *curl, const char *socket_path, const char *method, const char *url,
+                        const char *text, long timeout_ms, struct bytes *bytes)
+{
+    curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH, socket_path);
+    curl_easy_setopt(curl, CURLOPT_URL, url);
+    curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, method);
+    curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(curl, CURLOPT_PROXY, "");
+    curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT_MS, (long)CONNECT_MS);
+    curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, timeout_ms);
+    curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_bytes);
+    curl_easy_setopt(curl, CURLOPT_WRITEDATA, bytes);
+    if (text || strcmp(method, "POST") == 0) {
+        curl_easy_setopt(curl, CURLOPT_POSTFIELDS, text ? text : "");
+        curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE, (long)(text ? strlen(text) : 0));
+    }
+}
+
+static int fail(CURLcode code, const char *socket_path, struct af_error *err)
+{
+    if (code == CURLE_OPERATION_TIMEDOUT)
+        return af_error_set(err, AF_DEADLINE_EXCEEDED,
+                            "the Docker daemon at %s did not answer in time", socket_path);
+    return af_error_set(err, AF_UNAVAILABLE,
+                        "the Docker daemon at %s does not answer (%s): is dockerd running?",
+                        socket_path, curl_easy_strerror(code));
+}
+
+static void read_reply(const struct bytes *bytes, struct docker_reply *reply)
+{
+    reply->body = bytes->len ? json_loadb(bytes->data, bytes->len, 0, NULL) : NULL;
+    const char *message = json_string_value(json_object_get(reply->body, "message"));
+    if (reply->status >= 400)
+        snprintf(reply->text, sizeof(reply->text), "%s", message ? message : "it gave no reason");
+}
+
+int docker_request(const char *socket_path, const char *method, const char *path,
+                   const json_t *body, long timeout_ms, struct docker_reply *reply,
+                   struct af_error *err)
+{
+    pthread_once(&once, init_curl);
+    *reply = (struct docker_reply){0};
+    AF_CLEANUP_FREE char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
+    AF_CLEANUP_FREE char *url = NULL;
+    if (asprintf(&url, "http://docker/" API_VERSION "%s", path) < 0)
+        url = NULL;
+    CURL *curl = curl_easy_init();
+    if (!curl || !url || (body && !text)) {
+        curl_easy_cleanup(curl);
+        return af_error_errno(err, ENOMEM, "cannot ask the Docker daemon");
+    }
+    struct bytes bytes = {0};
+    struct curl_slist *headers = curl_slist_append(NULL, "Content-Type: application/json");
+    curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers);
+    set_options(curl, socket_path, method, url, text, timeout_ms, &bytes);
+    CURLcode code = curl_easy_perform(curl);
+    curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &reply->status);
+    curl_slist_free_all(headers);
+    curl_easy_cleanup(curl);
+    if (code == CURLE_OK)
+        read_reply(&bytes, reply);
+    free(bytes.data);
+    return code == CURLE_OK ? 0 : fail(code, socket_path, err);
+}
+
+void docker_reply_fini(struct docker_reply *reply)
+{
+    json_decref(reply->body);
+    reply->body = NULL;
+}
+
+char *docker_encode(const char *text)
+{
+    static const char plain[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.~";
+    char *encoded = malloc(3 * strlen(text) + 1), *at = encoded;
+    for (; encoded && *text; text++)
+        if (strchr(plain, *text))
+            *at++ = *text;
+        else
+            at += sprintf(at, "%%%02X", (unsigned char)*text);
+    if (encoded)
+        *at = '\0';
+    return encoded;
+}

@@ -1,0 +1,29 @@
+// Requests to the Docker Engine API over its unix socket: one request, one JSON reply.
+//
+// Threads: any that may block; nothing is shared between requests. Errors: UNAVAILABLE when the
+// daemon does not answer (with what to check), DEADLINE_EXCEEDED when it takes too long. What the
+// daemon refuses is no error here: the status says it. Read next: docker_api.c.
+#ifndef AF_EXEC_DOCKER_API_H
+#define AF_EXEC_DOCKER_API_H
+
+#include <jansson.h>
+
+#include "mux/base/error.h"
+
+struct docker_reply {
+    long status;    // HTTP's
+    json_t *body;   // NULL: none, or not JSON; to be given back with docker_reply_fini
+    char text[256]; // the daemon's message, when it refuses
+};
+
+// `path` begins with a slash and is encoded already; `body` may be NULL and stays the caller's.
+// timeout_ms 0: as long as it takes.
+int docker_request(const char *socket_path, const char *method, const char *path,
+                   const json_t *body, long timeout_ms, struct docker_reply *reply,
+                   struct af_error *err);
+void docker_reply_fini(struct docker_reply *reply);
+
+// Percent-encodes what goes into a path or query. To be freed; NULL when memory is out.
+char *docker_encode(const char *text);
+
+#endif

@@ -1,0 +1,289 @@
+"""The Docker runtime: the same commands, views and promises as in bubblewrap."""
+
+import os
+import subprocess
+
+import dockerd as dockerd_module
+import grpc
+import pytest
+from dockerd import IMAGE, Dockerd
+
+from harness import AGENT_SAFE, FULL, afpb, eventually, expect, pb
+
+pytestmark = pytest.mark.skipif(
+    bool(dockerd_module.missing()), reason=f"not installed: {dockerd_module.missing()}"
+)
+MIB = 1 << 20
+DOCKER = pb.RUNTIME_TYPE_DOCKER
+
+
+@pytest.fixture(scope="module")
+def dockerd():
+    made = Dockerd()
+    try:
+        made.start().make_image()
+        yield made
+    finally:
+        made.cleanup()
+
+
+def options(dockerd, *more):
+    return ["--exec-docker-socket", str(dockerd.socket), "--exec-docker-image", IMAGE, *more]
+
+
+@pytest.fixture
+def docker_daemon(new_daemon, dockerd):
+    def make(*more):
+        return new_daemon(*options(dockerd, *more)).start()
+
+    return make
+
+
+@pytest.fixture
+def client(docker_daemon):
+    return docker_daemon().client()
+
+
+def box(client, files=None, rules=FULL, **fields):
+    return client.sandbox(client.codebase(files or {"f": "x"}), rules, runtime=DOCKER, **fields)
+
+
+def test_D2_docker_has_the_same_copy_on_write_view_as_bwrap(client):
+    files = {"src/a": "base", "secrets/key": "s", ".env": "e", "d/one": "1"}
+    codebase = client.codebase(files)
+    script = (
+        "ls -A; ls -A d; cat src/a; cat .env secrets/key 2>/dev/null; mkdir -p output;"
+        "echo y > output/y; cat output/y; touch src/b 2>/dev/null || echo refused; pwd;"
+        "mv d e 2>/dev/null || echo stays; stat -c %a src/a output/y"
+    )
+    bwrap = client.sandbox(codebase, AGENT_SAFE)
+    docker = client.sandbox(codebase, AGENT_SAFE, runtime=DOCKER)
+    one, other = (client.exec(s, script) for s in (bwrap, docker))
+    assert one.stdout == other.stdout and one.exit_code == other.exit_code
+    assert "refused" in one.stdout and "base" in one.stdout
+    got = client.sandboxes.GetSandbox(pb.GetSandboxRequest(sandbox_id=docker))
+    assert got.runtime == DOCKER and got.image == IMAGE
+    # A second start sees what the first one made.
+    for sandbox in (bwrap, docker):
+        client.sandboxes.StopSandbox(pb.StopSandboxRequest(sandbox_id=sandbox))
+        client.sandboxes.StartSandbox(pb.StartSandboxRequest(sandbox_id=sandbox))
+        assert client.out(sandbox, "cat output/y") == "y\n"
+
+
+def test_X4_stdin_workdir_env_limits_and_stderr_are_alike(client):
+    codebase = client.codebase({"sub/f": "x"})
+    results = []
+    for runtime in (pb.RUNTIME_TYPE_BWRAP, DOCKER):
+        sandbox = client.sandbox(codebase, FULL, runtime=runtime)
+        result = client.exec(
+            sandbox,
+            "cat; pwd; echo $A-$USER-$HOME; echo err >&2; id -un; touch $HOME/h /tmp/t; umask; "
+            "exit 7",
+            stdin="given\n",
+            workdir="/workspace/sub",
+            env={"A": "value"},
+        )
+        results.append((result.stdout, result.stderr, result.exit_code))
+        text = expect(grpc.StatusCode.INVALID_ARGUMENT, client.exec, sandbox, "true", workdir="/no")
+        assert "/no" in text
+        expect(grpc.StatusCode.DEADLINE_EXCEEDED, client.exec, sandbox, "sleep 60", timeout=0.5)
+        assert client.out(sandbox, "cat f", workdir="/workspace/sub") == "x"
+    assert results[0] == results[1]
+    assert results[0][0].startswith("given\n/workspace/sub\nvalue-agent-/home/agent\nagent\n")
+
+
+def test_the_images_variables_are_there_and_the_callers_win(client):
+    sandbox = box(client)
+    assert client.out(sandbox, "echo $IMAGE_SAYS; tool") == "hello\ntool of the image\n"
+    assert client.out(sandbox, "echo $IMAGE_SAYS", env={"IMAGE_SAYS": "mine"}) == "mine\n"
+    run = client.execs.Run(afpb.RunRequest(sandbox_id=sandbox, argv=[b"tool"]))
+    assert run.stdout == b"tool of the image\n"
+
+
+def test_E6_an_agent_in_a_container_has_nothing_to_gain(client, dockerd):
+    sandbox = box(client)
+    status = client.out(sandbox, "cat /proc/self/status")
+    fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert int(fields[name], 16) == 0, name
+    assert fields["NoNewPrivs"].strip() == "1" and fields["Seccomp"].strip() == "2"
+    assert int(fields["Uid"].split()[0]) >= 200000
+    refused = [
+        "mount -t tmpfs x /tmp", "mount -o remount,rw /", "touch /bin/x", "touch /.agentfense/x",
+        "unshare -U true", "chroot /bin", "cat /proc/1/environ", "ls /proc/1/fd/",
+        "ls -A /.agentfense", "cat /.agentfense/init.sock", "mknod /tmp/d b 8 0",
+        "hostname x", "wget -T 2 -q http://1.1.1.1/", "cat /sys/fs/cgroup/cgroup.procs > /x",
+    ]
+    for command in refused:
+        assert client.exec(sandbox, command).exit_code != 0, command
+    assert client.out(sandbox, "ls /sys/class/net").split() == ["lo"]
+    container = dockerd.inspect(dockerd.containers()[0])
+    assert container["HostConfig"]["NetworkMode"] == "none"
+    # The init's socket is gone: nobody inside can pass for it.
+    assert client.exec(sandbox, "cat /.agentfense/passwd").exit_code == 0
+    assert client.exec(sandbox, "ls /.agentfense/init.sock").exit_code != 0
+
+
+def test_limits_reach_the_container_and_out_of_memory_is_said(client, dockerd):
+    sandbox = box(client, resources=pb.ResourceLimits(
+        memory_bytes=64 * MIB, cpu_quota=50000, cpu_shares=512, pids_limit=50))
+    config = dockerd.inspect(dockerd.containers()[0])["HostConfig"]
+    assert config["Memory"] == config["MemorySwap"] == 64 * MIB
+    assert (config["CpuQuota"], config["CpuShares"], config["PidsLimit"]) == (50000, 512, 50)
+    hog = "x=$(head -c 1000000 /dev/zero | tr '\\0' x); while :; do x=$x$x; done"
+    result = client.exec(sandbox, hog)
+    assert result.exit_code == 137 and "memory limit" in result.stderr
+    assert client.out(sandbox, "echo on").strip() == "on"
+
+
+def test_sessions_streams_and_files_work(client):
+    sandbox = box(client)
+    session = client.sandboxes.CreateSession(pb.CreateSessionRequest(sandbox_id=sandbox))
+    def line(command):
+        return client.sandboxes.SessionExec(
+            pb.SessionExecRequest(session_id=session.id, command=command))
+    line("cd /tmp; A=kept")
+    assert line("echo $A; pwd").stdout == "kept\n/tmp\n"
+    stream = client.sandboxes.ExecStream(
+        pb.ExecRequest(sandbox_id=sandbox, command="echo out; echo err >&2; exit 3"))
+    parts = {kind: b"" for kind in (1, 2)}
+    for part in stream:
+        parts[part.type] += part.data
+    assert parts == {1: b"out\n", 2: b"err\n"}
+    assert dict(stream.trailing_metadata())["agentfense-exit-code"] == "3"
+
+
+def test_X6_a_timeout_kills_what_was_forked_twice(client):
+    sandbox = box(client)
+    command = "(setsid sh -c 'sleep 300 & sleep 300' &) ; sleep 300"
+    expect(grpc.StatusCode.DEADLINE_EXCEEDED, client.exec, sandbox, command, timeout=1)
+    assert "sleep" not in client.out(sandbox, "ps")
+
+
+def test_destroying_leaves_no_container_and_no_directory(docker_daemon, dockerd):
+    before = set(dockerd.containers())
+    daemon = docker_daemon()
+    client = daemon.client()
+    made = [box(client) for _ in range(3)]
+    assert len(set(dockerd.containers()) - before) == 3
+    for sandbox in made[:2]:
+        client.destroy(sandbox)
+    assert len(set(dockerd.containers()) - before) == 1
+    assert daemon.stop() == 0
+    assert set(dockerd.containers()) == before
+    assert os.listdir(daemon.state / "run/docker") == []
+
+
+def test_containers_of_a_crashed_daemon_are_removed(new_daemon, dockerd):
+    before = set(dockerd.containers())
+    daemon = new_daemon(*options(dockerd, "--exec-docker-pool", "1")).start()
+    client = daemon.client()
+    box(client), box(client)
+    daemon.kill()
+    assert set(dockerd.containers()) - before
+    daemon.start()
+    eventually(lambda: len(set(dockerd.containers()) - before) <= 1)  # the new pool's
+    assert daemon.stop() == 0
+    assert set(dockerd.containers()) == before
+
+
+def test_a_start_from_the_pool_gets_a_container_that_waited(docker_daemon, dockerd):
+    daemon = docker_daemon("--exec-docker-pool", "1")
+    eventually(lambda: len(dockerd.containers()) == 1)
+    waiting = dockerd.containers()
+    client = daemon.client()
+    eventually(lambda: dockerd.inspect(waiting[0])["State"]["Running"])
+    sandbox = box(client, {"f": "seen"})
+    assert client.out(sandbox, "cat f; echo w > g; stat -c %u g") == "seen" + client.out(
+        sandbox, "id -u")
+    eventually(lambda: len(dockerd.containers()) == 2)  # refilled
+    client.destroy(sandbox)
+
+
+def test_a_missing_image_is_said_and_not_pulled(client):
+    codebase = client.codebase({"f": "x"})
+    sandbox = client.sandbox(codebase, FULL, start=False, runtime=DOCKER, image="no/such:image")
+    start = pb.StartSandboxRequest(sandbox_id=sandbox)
+    text = expect(grpc.StatusCode.FAILED_PRECONDITION, client.sandboxes.StartSandbox, start)
+    assert "no/such:image" in text and "exec.docker_pull" in text
+    got = client.sandboxes.GetSandbox(pb.GetSandboxRequest(sandbox_id=sandbox))
+    assert got.status == pb.SANDBOX_STATUS_PENDING
+    for wrong in ("a b", "x/../../etc?y=", "ü"):
+        expect(grpc.StatusCode.INVALID_ARGUMENT, client.sandbox, codebase, FULL, runtime=DOCKER,
+               image=wrong)
+
+
+def test_O3_a_pull_that_hangs_slows_nobody_else(new_daemon, dockerd):
+    client = new_daemon(*options(dockerd, "--exec-docker-pull")).start().client()
+    codebase = client.codebase({"f": "x"})
+    # A registry that accepts and says nothing.
+    import socket
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        image = f"127.0.0.1:{silent.getsockname()[1]}/slow:1"
+        stuck = client.sandbox(codebase, FULL, start=False, runtime=DOCKER, image=image)
+        call = client.sandboxes.StartSandbox.future(pb.StartSandboxRequest(sandbox_id=stuck))
+        silent.accept()
+        for runtime in (pb.RUNTIME_TYPE_BWRAP, DOCKER):
+            sandbox = client.sandbox(codebase, FULL, runtime=runtime)
+            assert client.out(sandbox, "cat f") == "x"
+        assert not call.done()
+    expect(grpc.StatusCode.FAILED_PRECONDITION, call.result)
+
+
+def test_O2_a_server_with_a_runtime_that_is_not_there_does_not_start(new_daemon, tmp_path):
+    for args, words in (
+        (["--exec-runtime", "podman"], "podman"),
+        (["--exec-runtime", "docker"], "docker_socket"),
+        (["--exec-docker-socket", str(tmp_path / "none.sock")], "dockerd"),
+    ):
+        daemon = new_daemon(*args)
+        done = subprocess.run(daemon.command(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        assert done.returncode != 0 and words in done.stdout.decode()
+
+
+def test_O2_the_servers_default_runtime_is_the_one_used(docker_daemon):
+    client = docker_daemon("--exec-runtime", "docker").client()
+    sandbox = client.sandbox(client.codebase({"f": "x"}), FULL)
+    assert client.out(sandbox, "echo $IMAGE_SAYS") == "hello\n"
+    got = client.sandboxes.GetSandbox(pb.GetSandboxRequest(sandbox_id=sandbox))
+    assert got.runtime == DOCKER
+
+
+def test_a_server_without_docker_refuses_the_runtime(daemon):
+    client = daemon.client()
+    codebase = client.codebase({"f": "x"})
+    text = expect(grpc.StatusCode.FAILED_PRECONDITION, client.sandbox, codebase, FULL,
+                  runtime=DOCKER)
+    assert "docker_socket" in text
+
+
+def test_dockerd_that_stops_in_mid_command_is_a_clear_end_and_heals(new_daemon):
+    own = Dockerd()
+    try:
+        own.start().make_image()
+        daemon = new_daemon(*options(own)).start()
+        client = daemon.client()
+        sandbox = box(client)
+        call = client.sandboxes.Exec.future(
+            pb.ExecRequest(sandbox_id=sandbox, command="touch started; sleep 300"))
+        eventually(lambda: "started" in client.out(sandbox, "ls"))
+        own.stop()
+        assert expect(grpc.StatusCode.UNAVAILABLE, call.result)
+        start = pb.StartSandboxRequest(sandbox_id=sandbox)
+
+        def status():
+            return client.sandboxes.GetSandbox(pb.GetSandboxRequest(sandbox_id=sandbox)).status
+
+        eventually(lambda: status() == pb.SANDBOX_STATUS_STOPPED)
+        text = expect(grpc.StatusCode.UNAVAILABLE, client.sandboxes.StartSandbox, start)
+        assert "dockerd" in text
+        own.start()
+        client.sandboxes.StartSandbox(start)
+        assert client.out(sandbox, "ls").split() == ["f", "started"]
+        client.destroy(sandbox)
+        assert daemon.stop() == 0
+        # What could not be removed then goes at the next start.
+        daemon.start()
+        assert own.containers() == []
+    finally:
+        own.cleanup()
