@@ -245,6 +245,74 @@ static void test_a_late_forget_of_a_former_attachment_does_no_harm(void **state)
     assert_int_equal(stats_of(*state).orphans, 0);
 }
 
+// A kernel that is asked whether it has an inode: the answer comes later, by mux_forgotten.
+struct asked {
+    uint64_t nodeid;
+    unsigned times;
+};
+
+static void note_question(void *arg, uint64_t nodeid)
+{
+    struct asked *asked = arg;
+    asked->nodeid = nodeid;
+    asked->times++;
+}
+
+static const struct mux_notifier asking = {.confirm_forget = note_question};
+
+static void test_a_forget_overtaken_by_a_new_lookup_frees_nothing_that_is_open(void **state)
+{
+    struct af_id codebase = ops_codebase(*state, tree);
+    struct view v = ops_view_quota(*state, codebase, "**/*=write", 0, 1000); // deletes at once
+    struct mux *mux = v.fixture->mux;
+    struct asked asked = {0};
+    char buf[8];
+    mux_set_notifier(mux, &asking, &asked);
+    ops_put(&v, "own", "mine");
+    uint64_t own = ops_nodeid(&v, "own"), run = ops_nodeid(&v, "run");
+    // The kernel drops the inode, looks it up again, opens it; the name goes; then the FORGET comes.
+    assert_int_equal(ops_nodeid(&v, "own"), own);
+    assert_int_equal(ops_unlink(&v, "own"), 0);
+    mux_forget(mux, own);
+    assert_int_equal(asked.times, 1);
+    assert_int_equal(asked.nodeid, own);
+    assert_int_equal(ops_read_node(&v, own, buf, 8, 0), 4);
+    assert_int_equal(stats_of(*state).orphans, 1);
+    mux_forget(mux, run); // has a name: nothing to ask
+    assert_int_equal(asked.times, 1);
+    mux_forget(mux, own); // the last close; now the kernel says that it has it no more
+    assert_int_equal(asked.times, 2);
+    mux_forgotten(mux, own);
+    assert_int_equal(stats_of(*state).orphans, 0);
+    mux_forgotten(mux, own); // told twice
+    mux_forgotten(mux, run); // has a name
+    assert_int_equal(ops_read(&v, "run", buf, 8, 0), 2);
+    mux_set_notifier(mux, NULL, NULL);
+    assert_accounting(&v);
+}
+
+static void test_a_forget_of_eight_turns_ago_frees_nothing_that_is_open(void **state)
+{
+    struct af_id codebase = ops_codebase(*state, tree);
+    struct view v = ops_view_quota(*state, codebase, "**/*=write", 0, 1000);
+    struct mux *mux = v.fixture->mux;
+    struct asked asked = {0};
+    char buf[8];
+    mux_set_notifier(mux, &asking, &asked);
+    uint64_t before = ops_nodeid(&v, "dir/a");
+    do { // until slot and turn, hence the nodeid, are the same again
+        ops_detach(&v);
+        ops_attach(&v);
+    } while (ops_nodeid(&v, "dir/a") != before);
+    assert_int_equal(ops_write(&v, "dir/a", "A", 1, 0), 0);
+    assert_int_equal(ops_unlink(&v, "dir/a"), 0);
+    mux_forget(mux, before);
+    assert_int_equal(asked.times, 1);
+    assert_int_equal(ops_read_node(&v, before, buf, 8, 0), 5);
+    assert_int_equal(stats_of(*state).orphans, 1);
+    mux_set_notifier(mux, NULL, NULL);
+}
+
 static void test_an_open_file_outlives_its_directory(void **state)
 {
     ops_reopen_sized(*state, 1);
@@ -289,6 +357,8 @@ int main(void)
         fixture_test(test_an_unlinked_file_lives_until_it_is_forgotten),
         fixture_test(test_B3_removing_many_files_costs_memory_for_none),
         fixture_test(test_a_late_forget_of_a_former_attachment_does_no_harm),
+        fixture_test(test_a_forget_overtaken_by_a_new_lookup_frees_nothing_that_is_open),
+        fixture_test(test_a_forget_of_eight_turns_ago_frees_nothing_that_is_open),
         fixture_test(test_an_open_file_outlives_its_directory),
         fixture_test(test_nothing_can_be_made_in_a_removed_directory),
     };
