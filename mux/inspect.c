@@ -96,6 +96,9 @@ static int collect_view(void *arg, const struct store_sandbox *sandbox)
         .n_rules = sandbox->n_rules,
         .delta_bytes = delta.bytes,
         .delta_inodes = delta.inodes,
+        .quota_bytes = sandbox->quota_bytes,
+        .quota_inodes = sandbox->quota_inodes,
+        .access = sandbox->access,
         .created_ns = sandbox->created_ns,
     };
     return 0;

@@ -18,6 +18,8 @@ struct mux_view_info {
     uid_t uid;
     size_t stack_depth, n_rules;
     uint64_t delta_bytes, delta_inodes;
+    uint64_t quota_bytes, quota_inodes; // 0: none
+    enum store_sandbox_access access;
     int64_t created_ns;
 };
 int mux_inspect_views(struct mux *mux, int (*fn)(void *arg, const struct mux_view_info *info),

@@ -36,6 +36,12 @@ static const char *status_word(enum store_sandbox_status status)
     }
 }
 
+static const char *access_word(enum store_sandbox_access access)
+{
+    static const char *const words[] = {"normal", "normal", "read-only", "cut-off"};
+    return (size_t)access < AF_ARRAY_LEN(words) ? words[access] : "unknown";
+}
+
 static int collect_view(void *arg, const struct mux_view_info *info)
 {
     struct view_item *item = malloc(sizeof *item);
@@ -52,6 +58,9 @@ static int collect_view(void *arg, const struct mux_view_info *info)
     item->message.stack_depth = (uint32_t)info->stack_depth;
     item->message.delta_bytes = info->delta_bytes;
     item->message.delta_inodes = info->delta_inodes;
+    item->message.quota_bytes = info->quota_bytes;
+    item->message.quota_inodes = info->quota_inodes;
+    item->message.access = grpc_text(access_word(info->access));
     item->message.rules = (uint32_t)info->n_rules;
     item->message.created_at = &item->created;
     return service_list_add(arg, item, free);

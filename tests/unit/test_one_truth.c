@@ -1,7 +1,7 @@
 // What exists twice because tools may not include mux or api must be the same in both places.
 #include "api/daemon.h"
 #include "mux/presets.h"
-#include "tools/agentfense/permissions.h"
+#include "tools/common/permissions.h"
 #include "tools/common/version.h"
 
 #include <setjmp.h>

@@ -36,6 +36,8 @@ static int run_command(const struct options *options)
         return command_ls(options);
     case COMMAND_EXEC:
         return command_exec(options);
+    case COMMAND_RULES:
+        return command_rules(options);
     case COMMAND_RM:
         return command_rm(options);
     }

@@ -19,8 +19,12 @@
 enum {
     OPT_APPLY = 256,
     OPT_DIFF,
+    OPT_END_HOLDERS,
     OPT_ENV,
+    OPT_FILE,
+    OPT_JSON,
     OPT_KEEP,
+    OPT_LABEL,
     OPT_PERMISSION,
     OPT_PRESET,
     OPT_SOCKET,
@@ -32,9 +36,13 @@ enum {
 static const struct option long_options[] = {
     {"apply", no_argument, NULL, OPT_APPLY},
     {"diff", no_argument, NULL, OPT_DIFF},
+    {"end-holders", no_argument, NULL, OPT_END_HOLDERS},
     {"env", required_argument, NULL, OPT_ENV},
+    {"file", required_argument, NULL, OPT_FILE},
     {"help", no_argument, NULL, 'h'},
+    {"json", no_argument, NULL, OPT_JSON},
     {"keep", no_argument, NULL, OPT_KEEP},
+    {"label", required_argument, NULL, OPT_LABEL},
     {"no-stdin", no_argument, NULL, 'n'},
     {"permission", required_argument, NULL, OPT_PERMISSION},
     {"preset", required_argument, NULL, OPT_PRESET},
@@ -48,6 +56,9 @@ static const struct option long_options[] = {
 #define TAKES_RULES   1u
 #define TAKES_COMMAND 2u
 #define TAKES_RUN     4u
+#define TAKES_LABELS  8u
+#define TAKES_JSON    16u
+#define TAKES_SET     32u
 
 static const struct command_row {
     const char *name, *arguments, *summary, *help;
@@ -75,7 +86,15 @@ static const struct command_row {
          1, 1, TAKES_RULES | TAKES_COMMAND | TAKES_RUN},
     [COMMAND_CREATE] = {"create", "DIR", "makes a sandbox of DIR, starts it, and prints its id",
                         "Imports DIR into a new codebase. rm removes both.\n", 1, 1, TAKES_RULES},
-    [COMMAND_LS] = {"ls", "", "lists sandboxes", "agentfense-fsctl views tells more.\n", 0, 0, 0},
+    [COMMAND_LS] = {"ls", "", "lists sandboxes", "agentfense-fsctl views tells more.\n", 0, 0,
+                    TAKES_LABELS | TAKES_JSON},
+    [COMMAND_RULES] =
+        {"rules", "SANDBOX [set RULE...]", "shows a sandbox's rules, or changes them while it runs",
+         "SANDBOX is an id or the beginning of one; a RULE is PATTERN=LEVEL[@PRIORITY], where no\n"
+         "priority means 20. set adds it, or puts it in the place of one with the same pattern "
+         "and\n"
+         "priority. The new rules hold when it returns.\n",
+         1, 1025, TAKES_SET | TAKES_JSON},
     [COMMAND_EXEC] = {"exec", "SANDBOX -- CMD [ARG...]", "runs a command in a sandbox",
                       "SANDBOX is an id or the beginning of one. Exit code as for run.\n", 1, 1,
                       TAKES_COMMAND},
@@ -106,6 +125,14 @@ static void print_options(unsigned takes, FILE *out)
               "  -n, --no-stdin do not pass stdin on. It is passed, to its end and at most 3 MiB,\n"
               "                 when it is not a terminal\n",
               out);
+    if (takes & TAKES_LABELS)
+        fputs("  --label K=V    only those with this label, may be repeated\n", out);
+    if (takes & TAKES_SET)
+        fputs("  --file FILE    the rules in FILE, one a line, in the place of all\n"
+              "  --end-holders  end processes that hold a file open which is forbidden now\n",
+              out);
+    if (takes & TAKES_JSON)
+        fputs("  --json         JSON, for programs\n", out);
     fputs("  --socket PATH  the daemon's socket; default $" AF_SOCKET_ENV, out);
     fputs(takes & TAKES_RUN ? ", else a private daemon\n" : ", else " AF_SOCKET_DEFAULT "\n", out);
     fputs("  --help         this text, or a command's\n  --version      the version\n", out);
@@ -152,6 +179,16 @@ static bool parse_timeout(const char *text, int64_t *ret)
         return false;
     *ret = (int64_t)(seconds * (double)AF_NS_PER_SEC);
     return *ret > 0;
+}
+
+static int add_label(struct options *options, const char *text)
+{
+    if (!strchr(text, '=') || *text == '=')
+        return usage_error("--label takes KEY=VALUE, not '%s'", text);
+    options->labels = tool_grow(options->labels, options->n_labels, &options->max_labels,
+                                sizeof *options->labels);
+    options->labels[options->n_labels++] = text;
+    return -1;
 }
 
 static void add_env(struct options *options, const char *text)
@@ -213,6 +250,21 @@ static int take_option(struct parse *parse, int option, const char *name)
         if (parse_timeout(optarg, &options->timeout_ns))
             return -1;
         return usage_error("--timeout takes seconds, up to 86400, not '%s'", optarg);
+    case OPT_LABEL:
+        parse->used |= TAKES_LABELS;
+        return add_label(options, optarg);
+    case OPT_JSON:
+        parse->used |= TAKES_JSON;
+        options->json = true;
+        return -1;
+    case OPT_FILE:
+        parse->used |= TAKES_SET;
+        options->file = optarg;
+        return -1;
+    case OPT_END_HOLDERS:
+        parse->used |= TAKES_SET;
+        options->end_holders = true;
+        return -1;
     case OPT_WORKDIR:
         parse->used |= TAKES_COMMAND;
         options->workdir = optarg;
@@ -233,13 +285,21 @@ static const struct command_row *find_row(const char *name)
 
 static int check(const struct parse *parse, const struct command_row *row, bool has_separator)
 {
+    static const struct {
+        unsigned takes;
+        const char *options;
+    } words[] = {
+        {TAKES_RUN, "--apply, --diff or --keep"},
+        {TAKES_RULES, "--preset or --permission"},
+        {TAKES_COMMAND, "--env, --workdir, --timeout or --no-stdin"},
+        {TAKES_LABELS, "--label"},
+        {TAKES_JSON, "--json"},
+        {TAKES_SET, "--file or --end-holders"},
+    };
     const struct options *options = parse->options;
-    if (parse->used & ~row->takes)
-        return usage_error("%s does not take %s", row->name,
-                           parse->used & ~row->takes & TAKES_RUN ? "--apply, --diff or --keep"
-                           : parse->used & ~row->takes & TAKES_RULES
-                               ? "--preset or --permission"
-                               : "--env, --workdir, --timeout or --no-stdin");
+    for (size_t i = 0; i < AF_ARRAY_LEN(words); i++)
+        if (parse->used & ~row->takes & words[i].takes)
+            return usage_error("%s does not take %s", row->name, words[i].options);
     if (options->n_args < row->min_args || options->n_args > row->max_args)
         return usage_error("%s takes %s", row->name, *row->arguments ? row->arguments : "nothing");
     if (row->takes & TAKES_COMMAND && (!has_separator || options->argc == 0))
@@ -293,4 +353,5 @@ void options_fini(struct options *options)
 {
     permissions_fini(&options->permissions);
     free(options->env);
+    free(options->labels);
 }

@@ -6,12 +6,12 @@
 #ifndef AF_TOOLS_AGENTFENSE_OPTIONS_H
 #define AF_TOOLS_AGENTFENSE_OPTIONS_H
 
-#include "tools/agentfense/permissions.h"
+#include "tools/common/permissions.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
-enum command { COMMAND_RUN, COMMAND_CREATE, COMMAND_LS, COMMAND_EXEC, COMMAND_RM };
+enum command { COMMAND_RUN, COMMAND_CREATE, COMMAND_LS, COMMAND_EXEC, COMMAND_RULES, COMMAND_RM };
 
 struct options {
     enum command command;
@@ -23,7 +23,11 @@ struct options {
     const char *workdir;
     int64_t timeout_ns; // 0: not given
     bool diff, apply, keep, no_stdin;
-    char **args; // before "--"
+    const char **labels; // of ls: KEY=VALUE
+    size_t n_labels, max_labels;
+    bool json, end_holders;
+    const char *file; // of rules
+    char **args;      // before "--"
     int n_args;
     char **argv; // after "--"
     int argc;

@@ -13,6 +13,7 @@ int command_run(const struct options *options);
 int command_create(const struct options *options);
 int command_exec(const struct options *options);
 int command_ls(const struct options *options);
+int command_rules(const struct options *options);
 int command_rm(const struct options *options);
 
 #endif

@@ -19,6 +19,8 @@ struct fsctl {
     bool all;          // tree --all
     uint32_t depth;    // tree --depth; 0: no limit
     bool repair, deep; // fsck's
+    const char *file;  // rules --file
+    bool end_holders;  // rules --end-holders
     int exit_code;     // of fsck
     int argc;          // of the command's own arguments
     char **argv;
@@ -38,6 +40,9 @@ int fsctl_explain(struct fsctl *ctl, struct af_error *err);
 int fsctl_diff(struct fsctl *ctl, struct af_error *err);
 #define FSCTL_FSCK_FAILED 8 // exit code: the check could not be done
 int fsctl_fsck(struct fsctl *ctl, struct af_error *err);
+int fsctl_rules(struct fsctl *ctl, struct af_error *err);
+int fsctl_quota(struct fsctl *ctl, struct af_error *err);
+int fsctl_access(struct fsctl *ctl, struct af_error *err);
 int fsctl_stats(struct fsctl *ctl, struct af_error *err);
 
 // The path argument in the daemon's form ("" is the root); `out` has AF_PATH_MAX + 1 bytes.

@@ -20,12 +20,24 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { OPT_ALL = 256, OPT_DEEP, OPT_DEPTH, OPT_JSON, OPT_REPAIR, OPT_SOCKET, OPT_VERSION };
+enum {
+    OPT_ALL = 256,
+    OPT_DEEP,
+    OPT_DEPTH,
+    OPT_END_HOLDERS,
+    OPT_FILE,
+    OPT_JSON,
+    OPT_REPAIR,
+    OPT_SOCKET,
+    OPT_VERSION,
+};
 
 static const struct option long_options[] = {
     {"all", no_argument, NULL, OPT_ALL},
     {"deep", no_argument, NULL, OPT_DEEP},
     {"depth", required_argument, NULL, OPT_DEPTH},
+    {"end-holders", no_argument, NULL, OPT_END_HOLDERS},
+    {"file", required_argument, NULL, OPT_FILE},
     {"help", no_argument, NULL, 'h'},
     {"json", no_argument, NULL, OPT_JSON},
     {"repair", no_argument, NULL, OPT_REPAIR},
@@ -54,6 +66,18 @@ static const struct fsctl_command commands[] = {
      "One line for each change: A added, M modified (or its mode or times), D deleted, R "
      "renamed.\n",
      1, 1, false, fsctl_diff},
+    {"rules", "VIEW [set RULE...]", "its rules; set changes them, also while it runs",
+     "A RULE is PATTERN=LEVEL[@PRIORITY] (without a priority 20). set adds it, or puts it in the\n"
+     "place of one with the same pattern and priority. Returns when the new rules hold.\n"
+     "  --file FILE    the rules in FILE, one a line, in the place of all\n"
+     "  --end-holders  end the sandbox's processes that hold a file open which is forbidden now\n",
+     1, 1025, false, fsctl_rules},
+    {"quota", "VIEW BYTES [INODES]", "sets how much it may add; at once",
+     "Numbers, with K, M, G or T, or none. Lower than what is used: it cannot grow any more.\n", 2,
+     3, false, fsctl_quota},
+    {"access", "VIEW ACCESS", "freezes it, cuts it off, or gives it back; at once",
+     "ACCESS is normal, read-only (every change is refused) or cut-off (everything is).\n", 2, 2,
+     false, fsctl_access},
     {"fsck", "[DIR]", "checks the store, and repairs it",
      "Without DIR: the store of the running daemon, read-only. With DIR, the state directory of a\n"
      "stopped one:\n"
@@ -176,7 +200,7 @@ static bool parse_depth(const char *text, uint32_t *ret)
 struct invocation {
     const struct fsctl_command *command;
     const char *socket;
-    bool has_tree_options, has_fsck_options;
+    bool has_tree_options, has_fsck_options, has_rules_options;
 };
 
 // Returns -1 to go on, else the exit code.
@@ -200,6 +224,11 @@ static int parse(int argc, char **argv, struct fsctl *ctl, struct invocation *ca
             call->has_fsck_options = ctl->deep = true;
         } else if (option == OPT_ALL) {
             call->has_tree_options = ctl->all = true;
+        } else if (option == OPT_END_HOLDERS) {
+            call->has_rules_options = ctl->end_holders = true;
+        } else if (option == OPT_FILE) {
+            call->has_rules_options = true;
+            ctl->file = optarg;
         } else if (option == OPT_DEPTH) {
             if (!parse_depth(optarg, &ctl->depth))
                 return usage_error("--depth takes a number from 1, not '%s'", optarg);
@@ -231,6 +260,8 @@ static int parse(int argc, char **argv, struct fsctl *ctl, struct invocation *ca
         return usage_error("--all and --depth belong to tree");
     if (call->has_fsck_options && call->command->run != fsctl_fsck)
         return usage_error("--repair and --deep belong to fsck");
+    if (call->has_rules_options && call->command->run != fsctl_rules)
+        return usage_error("--file and --end-holders belong to rules");
     return -1;
 }
 

@@ -28,6 +28,9 @@ static void views_json(struct fsctl *ctl, const Agentfense__V1__ListViewsRespons
         json_uint(&json, "delta_bytes", view->delta_bytes);
         json_uint(&json, "delta_inodes", view->delta_inodes);
         json_uint(&json, "rules", view->rules);
+        json_uint(&json, "quota_bytes", view->quota_bytes);
+        json_uint(&json, "quota_inodes", view->quota_inodes);
+        json_bytes(&json, "access", view->access.data, view->access.len);
         if (view->created_at)
             json_time(&json, "created_at", view->created_at->seconds, view->created_at->nanos);
         json_end(&json);
@@ -53,8 +56,9 @@ static void add_number(struct table *table, uint64_t value)
 
 int fsctl_views(struct fsctl *ctl, struct af_error *err)
 {
-    static const char *const titles[] = {"SANDBOX", "STATUS",  ">SLOT",  ">UID",   ">LAYERS",
-                                         ">DELTA",  ">INODES", ">RULES", "CREATED"};
+    static const char *const titles[] = {"SANDBOX", "STATUS",  "ACCESS", ">SLOT",
+                                         ">UID",    ">LAYERS", ">DELTA", ">QUOTA",
+                                         ">INODES", ">QUOTA",  ">RULES", "CREATED"};
     Agentfense__V1__ListViewsRequest request = AGENTFENSE__V1__LIST_VIEWS_REQUEST__INIT;
     AF_CLEANUP(rpc_cleanup) Agentfense__V1__ListViewsResponse *reply = NULL;
     if (rpc_unary(ctl->client, "/agentfense.v1.InspectService/ListViews", &request.base,
@@ -68,17 +72,22 @@ int fsctl_views(struct fsctl *ctl, struct af_error *err)
     table_init(&table, AF_ARRAY_LEN(titles), titles);
     for (size_t i = 0; i < reply->n_views; i++) {
         const Agentfense__V1__View *view = reply->views[i];
-        char size[TOOL_SIZE_MAX], when[TOOL_WHEN_MAX] = "-";
+        char size[TOOL_SIZE_MAX], quota[TOOL_SIZE_MAX] = "-", when[TOOL_WHEN_MAX] = "-";
         tool_size_text(view->delta_bytes, size);
+        if (view->quota_bytes)
+            tool_size_text(view->quota_bytes, quota);
         if (view->created_at)
             tool_when_local(view->created_at->seconds, when);
         add_bytes(&table, view->sandbox_id);
         add_bytes(&table, view->status);
+        add_bytes(&table, view->access);
         add_number(&table, view->slot);
         add_number(&table, view->uid);
         table_addf(&table, "%" PRIu32, view->stack_depth);
         table_add(&table, size);
+        table_add(&table, quota);
         table_addf(&table, "%" PRIu64, view->delta_inodes);
+        add_number(&table, view->quota_inodes);
         table_addf(&table, "%" PRIu32, view->rules);
         table_add(&table, when);
     }

@@ -270,7 +270,8 @@ static void test_a_forget_overtaken_by_a_new_lookup_frees_nothing_that_is_open(v
     mux_set_notifier(mux, &asking, &asked);
     ops_put(&v, "own", "mine");
     uint64_t own = ops_nodeid(&v, "own"), run = ops_nodeid(&v, "run");
-    // The kernel drops the inode, looks it up again, opens it; the name goes; then the FORGET comes.
+    // The kernel drops the inode, looks it up again, opens it; the name goes; then the FORGET
+    // comes.
     assert_int_equal(ops_nodeid(&v, "own"), own);
     assert_int_equal(ops_unlink(&v, "own"), 0);
     mux_forget(mux, own);

@@ -1,5 +1,5 @@
 // Presets and the parser of --permission: see permissions.h.
-#include "tools/agentfense/permissions.h"
+#include "tools/common/permissions.h"
 
 #include "mux/base/cleanup.h"
 #include "mux/base/limits.h"

@@ -6,8 +6,8 @@
 // (0 and 10) and loses to what a preset protects (.git 50; .env, secrets, keys 100). So
 // `--permission '/src/**=write'` opens src without uncovering a secret in it; @101 uncovers.
 // Owns its list. Thread: one. Read next: docs/RULES.md for which rule wins.
-#ifndef AF_TOOLS_AGENTFENSE_PERMISSIONS_H
-#define AF_TOOLS_AGENTFENSE_PERMISSIONS_H
+#ifndef AF_TOOLS_COMMON_PERMISSIONS_H
+#define AF_TOOLS_COMMON_PERMISSIONS_H
 
 #include "mux/base/error.h"
 #include "proto/agentfense.pb-c.h"
