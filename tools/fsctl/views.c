@@ -56,9 +56,10 @@ static void add_number(struct table *table, uint64_t value)
 
 int fsctl_views(struct fsctl *ctl, struct af_error *err)
 {
-    static const char *const titles[] = {"SANDBOX", "STATUS",  "ACCESS", ">SLOT",
-                                         ">UID",    ">LAYERS", ">DELTA", ">QUOTA",
-                                         ">INODES", ">QUOTA",  ">RULES", "CREATED"};
+    static const char *const titles[] = {
+        "SANDBOX", "STATUS",  ">SLOT",   ">UID",   ">LAYERS", ">DELTA",
+        ">QUOTA",  ">INODES", ">IQUOTA", ">RULES", "ACCESS",  "CREATED",
+    };
     Agentfense__V1__ListViewsRequest request = AGENTFENSE__V1__LIST_VIEWS_REQUEST__INIT;
     AF_CLEANUP(rpc_cleanup) Agentfense__V1__ListViewsResponse *reply = NULL;
     if (rpc_unary(ctl->client, "/agentfense.v1.InspectService/ListViews", &request.base,
@@ -80,7 +81,6 @@ int fsctl_views(struct fsctl *ctl, struct af_error *err)
             tool_when_local(view->created_at->seconds, when);
         add_bytes(&table, view->sandbox_id);
         add_bytes(&table, view->status);
-        add_bytes(&table, view->access);
         add_number(&table, view->slot);
         add_number(&table, view->uid);
         table_addf(&table, "%" PRIu32, view->stack_depth);
@@ -89,6 +89,7 @@ int fsctl_views(struct fsctl *ctl, struct af_error *err)
         table_addf(&table, "%" PRIu64, view->delta_inodes);
         add_number(&table, view->quota_inodes);
         table_addf(&table, "%" PRIu32, view->rules);
+        add_bytes(&table, view->access);
         table_add(&table, when);
     }
     table_print(&table, ctl->out, fsctl_bold(ctl), fsctl_plain(ctl));
