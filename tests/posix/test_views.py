@@ -174,17 +174,19 @@ def test_D6_a_full_disk_is_ENOSPC_and_takes_no_more_than_the_change(new_daemon, 
             assert full(lambda n: os.pwrite(fd, b"f" * 65536, n * 65536)) == "ENOSPC"
             size = os.fstat(fd).st_size
         for what, call in (("dir", os.mkdir), ("node", os.mknod), ("fifo", os.mkfifo),
+                           ("new", lambda path: os.close(os.open(path, os.O_CREAT))),
                            ("link", lambda path: os.symlink("t" * 2000, path))):
             assert full(lambda n: call(top / f"{what}{n}")) == "ENOSPC", what
-        fails("ENOSPC", os.open, top / "new", os.O_CREAT | os.O_RDWR)
         with opened(top / "large", os.O_RDWR) as fd:
             fails("ENOSPC", os.pwrite, fd, b"X", 500_000)  # a copy-up that has no room
         assert (top / "large").read_bytes() == BASE["large"]
         assert os.stat(top / "filler").st_size == size
-        fails("ENOSPC", os.unlink, top / "dir/a")  # of the base: to be absent takes a record
+        # Of the base: to be absent takes a record, which may find pages that were freed.
+        gone = error_of(os.unlink, top / "dir/a")
+        assert gone == "ENOSPC" and (top / "dir/a").exists() or gone == "ok", gone
         os.unlink(top / "filler")
         eventually(lambda: error_of(os.mkdir, top / "again") in ("ok", "EEXIST"))
-        os.unlink(top / "dir/a")
+        assert gone == "ok" or error_of(os.unlink, top / "dir/a") == "ok"
         with opened(top / "large", os.O_RDWR) as fd:
             eventually(lambda: error_of(os.pwrite, fd, b"X", 500_000) == "ok")
         assert (top / "large").read_bytes()[499_999:500_002] == BASE["large"][499_999:500_000] \
