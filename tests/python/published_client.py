@@ -104,6 +104,15 @@ def sandbox_object(endpoint):
     raises(af.SandboxError, af.Sandbox.connect, sandbox.id, endpoint=endpoint)
 
 
+def files_follow_commands(endpoint):
+    """A sandbox's file calls see what its commands wrote, and its commands what was written."""
+    with af.Sandbox.from_local(str(project()), preset="full-access", endpoint=endpoint) as sandbox:
+        sandbox.run("echo hi > out.txt")
+        assert sandbox.read_file("/workspace/out.txt") == "hi\n"
+        sandbox.write_file("/workspace/a.py", "print(6 * 7)")
+        assert sandbox.run("python3 a.py").stdout == "42\n"
+
+
 def async_objects(endpoint):
     """AsyncSandbox and AsyncSandboxClient."""
 
@@ -132,7 +141,7 @@ def async_objects(endpoint):
     asyncio.run(main())
 
 
-CASES = [client_calls, sandbox_object, async_objects]
+CASES = [client_calls, sandbox_object, files_follow_commands, async_objects]
 
 if __name__ == "__main__":
     wanted = sys.argv[2:] or [case.__name__ for case in CASES]

@@ -11,12 +11,13 @@ import socket
 import subprocess
 
 import pytest
+from conftest import require
 from harness import Daemon
 from test_package import python, venv
 
 PROGRAM = pathlib.Path(__file__).with_name("published_client.py")
 VERSION = "0.2.1"
-CASES = ["client_calls", "sandbox_object", "async_objects"]
+CASES = ["client_calls", "sandbox_object", "files_follow_commands", "async_objects"]
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +41,12 @@ def tcp_daemon(tmp_path_factory):
     made.cleanup()
 
 
+def offers(endpoint, case):
+    """The case about commits needs a daemon that makes them."""
+    if case == "files_follow_commands":
+        require(endpoint, "/agentfense.v1.SandboxService/Rollback")
+
+
 def test_it_is_the_published_one(published):
     program = "import agentfense, importlib.metadata as m; print(m.version('agentfense'))"
     assert python(published, "-c", program).strip() == VERSION
@@ -47,6 +54,7 @@ def test_it_is_the_published_one(published):
 
 @pytest.mark.parametrize("case", CASES)
 def test_over_a_unix_socket(published, endpoint, case):
+    offers(endpoint, case)
     assert f"ok {case}" in python(published, str(PROGRAM), endpoint, case)
 
 
@@ -58,6 +66,7 @@ def test_over_a_unix_socket_with_three_slashes(published, daemon):
 
 @pytest.mark.parametrize("case", CASES)
 def test_at_its_default_endpoint(published, tcp_daemon, case):
+    offers(f"unix:{tcp_daemon.socket}", case)
     assert f"ok {case}" in python(published, str(PROGRAM), "localhost:9000", case)
 
 
