@@ -5,6 +5,7 @@
 // sentence. Read next: daemon.h, then services/common.h.
 #include "api/daemon.h"
 
+#include "api/services/archive_service.h"
 #include "api/services/common.h"
 #include "api/services/health_service.h"
 #include "mux/base/cleanup.h"
@@ -263,7 +264,7 @@ static int add_methods(struct net_server *server, bool reflection, struct af_err
         {exec_methods, exec_methods_count},         {inspect_methods, inspect_methods_count},
         {fsck_methods, fsck_methods_count},         {tree_methods, tree_methods_count},
         {session_methods, session_methods_count},   {health_methods, health_methods_count},
-        {view_methods, view_methods_count},
+        {view_methods, view_methods_count},         {archive_methods, archive_methods_count},
     };
     for (size_t i = 0; i < AF_ARRAY_LEN(tables); i++)
         if (net_server_add_methods(server, tables[i].methods, tables[i].count, err) < 0)
@@ -290,7 +291,7 @@ static int start_server(struct daemon *daemon, struct af_error *err)
         .limits.conns_max = config->connections_max,
         .limits.conns_per_uid = config->connections_per_uid,
     };
-    if (health_new(&daemon->health, err) < 0 ||
+    if (health_new(&daemon->health, err) < 0 || archives_new(&daemon->archives, err) < 0 ||
         net_server_new(&options, &daemon->server, err) < 0 ||
         add_methods(daemon->server, config->reflection, err) < 0 ||
         make_socket_dir(config->socket, err) < 0 ||
@@ -343,6 +344,7 @@ void daemon_stop(struct daemon *daemon)
     runner_free(daemon->runner);
     boxes_free(daemon->boxes);
     exec_engine_free(daemon->engine);
+    archives_free(daemon->archives); // their threads hold calls
     net_server_free(daemon->server);
     health_free(daemon->health);
     sessions_free(daemon->sessions);

@@ -28,6 +28,7 @@ struct daemon {
     struct sessions *sessions;
     struct jobs *jobs; // what waits for the kernel
     struct health *health;
+    struct archives *archives;
     struct net_server *server;
     int mount_lock;     // see fs_lock_mountpoint
     char *run_dir;      // STATE/run: exec's lock and generated files

@@ -69,8 +69,10 @@ int mux_import_remove(struct mux_import *import, const void *path, size_t path_l
                       struct af_error *err);
 // ABORTED unless the codebase is the version of that time; see updated_ns above.
 int mux_import_expect(struct mux_import *import, int64_t updated_ns, struct af_error *err);
-// The codebase becomes what is sent: at the commit, every name that was not goes.
-int mux_import_replace(struct mux_import *import, struct af_error *err);
+// Below this directory the codebase becomes what is sent: at the commit, every name there that was
+// not sent goes. Before the first entry.
+int mux_import_replace(struct mux_import *import, const void *path, size_t path_len,
+                       struct af_error *err);
 int mux_import_data(struct mux_import *import, const void *data, size_t len, struct af_error *err);
 // `len` bytes of zeros in the place of data: no space on the disk, and no time, whatever the
 // length.

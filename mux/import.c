@@ -248,10 +248,13 @@ int mux_import_expect(struct mux_import *import, int64_t updated_ns, struct af_e
     return fail(import, err);
 }
 
-int mux_import_replace(struct mux_import *import, struct af_error *err)
+int mux_import_replace(struct mux_import *import, const void *path, size_t path_len,
+                       struct af_error *err)
 {
     if (check_alive(import, err) < 0)
         return -1;
+    if (mux_check_path(path, path_len, false, &import->replaced, err) < 0)
+        return fail(import, err);
     import->replace = true;
     return 0;
 }

@@ -38,6 +38,7 @@ struct mux_import {
     struct mux_fid_map implied;   // see tree_edit.h
     struct mux_fid_map ancestors; // kept when `replace`: directories above what was sent
     bool replace;
+    struct mux_path replaced; // below this directory
     int64_t bytes_delta, files_delta;
     struct mux_import_totals totals;
 

@@ -199,19 +199,23 @@ static int apply_all(struct mux_import *import, const struct plan *plan, struct 
     return 0;
 }
 
-// Removes each of the paths that `fn` adds in a walk over the whole tree.
-static int remove_each(struct mux_import *import, mux_walk_fn fn, struct af_error *err)
+// Removes each of the paths that `fn` adds in a walk below a directory, if it is there and one.
+static int remove_each(struct mux_import *import, const struct mux_path *below, mux_walk_fn fn,
+                       struct af_error *err)
 {
     struct plan roots;
     struct store_txn *txn;
+    struct store_inode dir;
     if (begin(import, &roots, &txn, err) < 0)
         return -1;
-    int rc = mux_walk(txn, roots.edit.layers, import->root_fid, "", 0, fn, &roots);
+    int rc = mux_resolve_path(txn, roots.edit.layers, import->root_fid, below->text, below->len,
+                              &dir, NULL);
+    if (rc == 0 && S_ISDIR(dir.mode))
+        rc = mux_walk(txn, roots.edit.layers, dir.fid, below->text, below->len, fn, &roots);
     store_read_end(txn);
     if (rc == 0)
         rc = roots.rc;
-    if (rc < 0)
-        rc = fail_plan(err, rc);
+    rc = rc == -ENOENT || rc == -ENOTDIR ? 0 : rc < 0 ? fail_plan(err, rc) : 0;
     for (size_t i = 0; rc == 0 && i < roots.paths.count; i++) {
         const char *path = roots.paths.bytes + roots.paths.at[i];
         rc = mux_import_remove_tree(import, path, strlen(path), err);
@@ -225,7 +229,7 @@ int mux_import_remove_tree(struct mux_import *import, const char *path, size_t l
 {
     struct plan plan;
     if (len == 0)
-        return remove_each(import, plan_top, err);
+        return remove_each(import, &(const struct mux_path){.len = 0}, plan_top, err);
     int rc = make_plan(import, path, len, &plan, err);
     if (rc == 0)
         rc = apply_all(import, &plan, err);
@@ -235,5 +239,5 @@ int mux_import_remove_tree(struct mux_import *import, const char *path, size_t l
 
 int mux_import_remove_rest(struct mux_import *import, struct af_error *err)
 {
-    return remove_each(import, plan_rest, err);
+    return remove_each(import, &import->replaced, plan_rest, err);
 }

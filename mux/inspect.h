@@ -32,12 +32,20 @@ struct mux_tree_node {
     bool traversable_only; // none, but an ancestor of something that may be visible
     uint64_t size;
     const char *symlink_target; // or NULL
+    uint64_t fid;               // the same for all names of a file
+    uint32_t nlink;
+    int64_t mtime_ns;
 };
 // all: hidden entries too. depth 0: no limit. In path order.
 int mux_inspect_tree(struct mux *mux, const char *sandbox_id, const void *path, size_t path_len,
                      uint32_t depth, bool all,
                      int (*fn)(void *arg, const struct mux_tree_node *node), void *arg,
                      struct af_error *err);
+
+// The tree of a codebase's head, every entry at level write.
+int mux_codebase_tree(struct mux *mux, const char *codebase_id, const void *path, size_t path_len,
+                      int (*fn)(void *arg, const struct mux_tree_node *node), void *arg,
+                      struct af_error *err);
 
 struct mux_node_info {
     mode_t mode;

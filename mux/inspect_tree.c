@@ -74,6 +74,9 @@ static int add_item(struct tree *tree, const struct mux_walk_node *node, enum ru
                 .level = level,
                 .traversable_only = level == RULES_NONE && !hidden,
                 .size = inode->size,
+                .fid = inode->fid,
+                .nlink = inode->nlink,
+                .mtime_ns = inode->mtime_ns,
             },
     };
     if (S_ISLNK(inode->mode)) {
@@ -139,6 +142,16 @@ static int gather(struct tree *tree, struct store_txn *txn, const struct mux_san
     return rc < 0 ? mux_fail(err, rc, "reading the tree") : 0;
 }
 
+// Hands out what was gathered, after the transaction.
+static int hand_out(const struct tree *tree, int (*fn)(void *arg, const struct mux_tree_node *node),
+                    void *arg)
+{
+    int rc = 0;
+    for (const struct item *item = tree->first; rc == 0 && item; item = item->next)
+        rc = fn(arg, &item->node);
+    return rc;
+}
+
 int mux_inspect_tree(struct mux *mux, const char *sandbox_id, const void *path, size_t path_len,
                      uint32_t depth, bool all,
                      int (*fn)(void *arg, const struct mux_tree_node *node), void *arg,
@@ -154,7 +167,33 @@ int mux_inspect_tree(struct mux *mux, const char *sandbox_id, const void *path, 
         return -1;
     int rc = gather(&tree, txn, &of, &parsed, err);
     store_read_end(txn);
-    for (const struct item *item = tree.first; rc == 0 && item; item = item->next)
-        rc = fn(arg, &item->node);
-    return rc;
+    return rc < 0 ? rc : hand_out(&tree, fn, arg);
+}
+
+int mux_codebase_tree(struct mux *mux, const char *codebase_id, const void *path, size_t path_len,
+                      int (*fn)(void *arg, const struct mux_tree_node *node), void *arg,
+                      struct af_error *err)
+{
+    static const struct rules_input everything = {
+        .pattern = "**/*", .pattern_len = 4, .type = RULES_GLOB, .level = RULES_WRITE};
+    struct mux_path parsed;
+    AF_CLEANUP(tree_fini) struct tree tree = {.all = true};
+    AF_CLEANUP(mux_sandbox_layers_fini) struct mux_sandbox_layers of = {0};
+    struct store_txn *txn;
+    struct store_codebase codebase;
+    tree.last = &tree.first;
+    if (mux_check_codebase_id(codebase_id, err) < 0 ||
+        mux_check_path(path, path_len, true, &parsed, err) < 0 ||
+        rules_compile(&everything, 1, &tree.rules, err) < 0)
+        return -1;
+    int rc = store_read_begin(mux_store(mux), &txn);
+    if (rc < 0)
+        return mux_fail(err, rc, "reading the tree");
+    rc = store_codebase_get(txn, codebase_id, &codebase);
+    if (rc == 0)
+        rc = mux_layer_list_load(txn, codebase.head, codebase.stack, &of.layers);
+    of.root_fid = codebase.root_fid;
+    rc = rc < 0 ? mux_fail_codebase(err, rc, codebase_id) : gather(&tree, txn, &of, &parsed, err);
+    store_read_end(txn);
+    return rc < 0 ? rc : hand_out(&tree, fn, arg);
 }

@@ -100,7 +100,7 @@ static void import_message(struct grpc_call *call, const ProtobufCMessage *messa
     else if (request->content_case == AGENTFENSE__V1__IMPORT_REQUEST__CONTENT_REMOVE)
         rc = mux_import_remove(import->mux, request->remove.data, request->remove.len, &err);
     else if (request->content_case == AGENTFENSE__V1__IMPORT_REQUEST__CONTENT_REPLACE)
-        rc = request->replace ? mux_import_replace(import->mux, &err) : 0;
+        rc = request->replace ? mux_import_replace(import->mux, "", 0, &err) : 0;
     else
         rc = af_error_set(&err, AF_INVALID_ARGUMENT, "a message of the import is empty");
     if (rc < 0)

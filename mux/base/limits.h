@@ -57,4 +57,7 @@
 #define AF_TIMEOUT_DEFAULT_NS      (30LL * 1000000000)
 #define AF_TIMEOUT_MAX_NS          (24LL * 3600 * 1000000000)
 
+// Imports of archives and directories at once: each has a thread.
+#define AF_ARCHIVE_THREADS_MAX 16
+
 #endif

@@ -24,7 +24,7 @@ run='bubblewrap fuse3'
 # Docker daemon (started by the tests on directories of its own) and what its image is made of
 tests='libcmocka-dev protobuf-compiler protobuf-compiler-grpc python3-grpcio python3-protobuf
        python3-pytest python3-pytest-xdist python3-pytest-timeout attr
-       python3-pip python3-venv git openssl iproute2 docker.io busybox-static'
+       python3-pip python3-venv git openssl iproute2 docker.io busybox-static zstd'
 
 say() { printf 'deps: %s\n' "$*"; }
 die() { printf 'deps: %s\n' "$*" >&2; exit 1; }

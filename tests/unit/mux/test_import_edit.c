@@ -69,7 +69,7 @@ static struct mux_import *begin_replace(struct fixture *f, struct af_id id)
 {
     struct af_error err = {0};
     struct mux_import *import = begin(f, id);
-    must(mux_import_replace(import, &err), &err);
+    must(mux_import_replace(import, "", 0, &err), &err);
     return import;
 }
 
@@ -191,6 +191,23 @@ static void test_replacing_leaves_what_was_sent_and_keeps_its_identity(void **st
     commit(import);
     assert_listing(f, id, "a/\na/b/\na/b/c/\na/b/c/deep\nempty/\n");
     assert_int_equal(look(f, id, "a/b/c/deep").fid, fid);
+    assert_counters(f, id);
+}
+
+static void test_replacing_a_directory_leaves_the_others(void **state)
+{
+    struct fixture *f = *state;
+    struct af_error err = {0};
+    struct af_id id = new_codebase(f);
+    upload(f, id, "d/old", "x");
+    upload(f, id, "d/same", "x");
+    upload(f, id, "other/old", "x");
+    struct mux_import *import = begin(f, id);
+    must(mux_import_replace(import, "d", 1, &err), &err);
+    file(import, "d/same", "y");
+    file(import, "d/new/file", "y");
+    commit(import);
+    assert_listing(f, id, "d/\nd/new/\nd/new/file\nd/same\nother/\nother/old\n");
     assert_counters(f, id);
 }
 
@@ -385,6 +402,7 @@ int main(void)
         fixture_test(test_a_link_into_the_base_counts_its_names),
         fixture_test(test_a_removed_tree_makes_room_for_anything),
         fixture_test(test_replacing_leaves_what_was_sent_and_keeps_its_identity),
+        fixture_test(test_replacing_a_directory_leaves_the_others),
         fixture_test(test_replacing_changes_kinds),
         fixture_test(test_random_imports_leave_what_a_model_says),
     };

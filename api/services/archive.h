@@ -1,0 +1,58 @@
+// Archives as trees: between libarchive and mux. For archive_service.c.
+//
+// Names in archives are bytes here as everywhere; paths that leave the tree are refused. What is
+// kept: kinds (but devices), modes, mtimes, symbolic and hard links, holes, empty directories.
+// Functions block and are called on threads of the calls' own. Errors: an af_error.
+// Read next: archive_read.c, archive_write.c, archive_directory.c.
+#ifndef AF_API_SERVICES_ARCHIVE_H
+#define AF_API_SERVICES_ARCHIVE_H
+
+#include "api/services/feed.h"
+#include "mux/codebase.h"
+#include "mux/inspect.h"
+
+#include <locale.h>
+
+// libarchive turns names between pax (UTF-8) and the thread's character set. Gives the thread
+// UTF-8, so that nothing is turned; returns what it had, for uselocale.
+locale_t archive_enter_utf8(void);
+
+// The extended attribute of an entry that stands for a removed name, in the archive of a delta.
+#define ARCHIVE_REMOVED "user.agentfense.removed"
+
+struct archive_target {
+    struct mux_import *import;
+    char *prefix; // "" or a path without slashes at its ends: everything goes below it
+};
+
+// A tar stream, as it is or compressed by gzip, bzip2, xz or zstd. INVALID_ARGUMENT for what is
+// none.
+int archive_read(struct feed *feed, const struct archive_target *target, struct af_error *err);
+
+// The path of an entry below the target, to be freed. INVALID_ARGUMENT when it leaves the tree.
+int archive_path(const struct archive_target *target, const char *name, char **ret,
+                 struct af_error *err);
+
+// ---- out
+
+struct archive_writer;
+// Where the bytes go. Never blocks.
+typedef void (*archive_sink)(void *arg, const void *bytes, size_t len);
+
+// What to write: gathered at once, contents opened one by one while writing.
+struct archive_source {
+    const char *codebase_id; // one of the two
+    const char *sandbox_id;
+    bool delta; // of a sandbox: its changes alone
+    bool all;   // of a sandbox: also what its rules hide
+    const void *path;
+    size_t path_len;
+    bool zstd;
+};
+int archive_writer_new(struct mux *mux, const struct archive_source *source, archive_sink sink,
+                       void *arg, struct archive_writer **ret, struct af_error *err);
+// Some bytes on: 1 while there is more, 0 at the end.
+int archive_writer_step(struct archive_writer *writer, struct af_error *err);
+void archive_writer_free(struct archive_writer *writer); // NULL is allowed
+
+#endif

@@ -1,0 +1,324 @@
+// agentfense.v1.ArchiveService: archives and directories into codebases, trees out as archives.
+//
+// libarchive pulls, so an import's bytes go through a feed to a thread that reads the archive; the
+// thread ends the call. An export is pushed: each time there is room, some steps of the writer.
+// An import's data: from its target to its on_free; the thread holds a reference to the call.
+// Lock: archives.lock (rank 76), innermost. Read next: archive.h, feed.h.
+#include "api/services/archive_service.h"
+
+#include "api/services/archive.h"
+#include "api/services/common.h"
+#include "mux/base/cleanup.h"
+#include "mux/base/limits.h"
+#include "proto/agentfense_file.pb-c.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct archives {
+    pthread_mutex_t lock;
+    pthread_cond_t ended;
+    unsigned running;
+};
+
+int archives_new(struct archives **ret, struct af_error *err)
+{
+    struct archives *archives = calloc(1, sizeof *archives);
+    if (!archives)
+        return af_error_errno(err, ENOMEM, "cannot prepare the archive service");
+    pthread_mutex_init(&archives->lock, NULL);
+    pthread_cond_init(&archives->ended, NULL);
+    *ret = archives;
+    return 0;
+}
+
+void archives_free(struct archives *archives)
+{
+    if (!archives)
+        return;
+    pthread_mutex_lock(&archives->lock);
+    while (archives->running > 0)
+        pthread_cond_wait(&archives->ended, &archives->lock);
+    pthread_mutex_unlock(&archives->lock);
+    pthread_cond_destroy(&archives->ended);
+    pthread_mutex_destroy(&archives->lock);
+    free(archives);
+}
+
+// ---- a thread for a call
+
+static bool take_place(struct archives *archives)
+{
+    pthread_mutex_lock(&archives->lock);
+    bool free_place = archives->running < AF_ARCHIVE_THREADS_MAX;
+    archives->running += free_place;
+    pthread_mutex_unlock(&archives->lock);
+    return free_place;
+}
+
+static void give_place(struct archives *archives)
+{
+    pthread_mutex_lock(&archives->lock);
+    archives->running--;
+    pthread_cond_signal(&archives->ended);
+    pthread_mutex_unlock(&archives->lock);
+}
+
+// Starts `fn` with the call, which gets a reference for it.
+static int start_thread(struct grpc_call *call, void *(*fn)(void *call), struct af_error *err)
+{
+    struct archives *archives = daemon_of(call)->archives;
+    sigset_t all, before;
+    pthread_t thread;
+    if (!take_place(archives))
+        return af_error_set(err, AF_RESOURCE_EXHAUSTED,
+                            "%d imports are running already: try again when one has ended",
+                            AF_ARCHIVE_THREADS_MAX);
+    grpc_call_ref(call);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int error = pthread_create(&thread, NULL, fn, call);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error == 0) {
+        pthread_detach(thread);
+        return 0;
+    }
+    grpc_call_unref(call);
+    give_place(archives);
+    return af_error_errno(err, error, "cannot start a thread for the import");
+}
+
+// The thread's last act.
+static void end_thread(struct grpc_call *call)
+{
+    struct archives *archives = daemon_of(call)->archives;
+    grpc_call_unref(call);
+    give_place(archives);
+}
+
+// ---- ImportArchive
+
+struct archive_import {
+    struct feed feed;
+    struct archive_target target;
+};
+
+static void send_totals(struct grpc_call *call, const struct mux_import_totals *totals)
+{
+    Agentfense__V1__ImportArchiveResponse reply = AGENTFENSE__V1__IMPORT_ARCHIVE_RESPONSE__INIT;
+    reply.files = totals->files;
+    reply.directories = totals->directories;
+    reply.symlinks = totals->symlinks;
+    reply.hard_links = totals->hard_links;
+    reply.bytes = totals->bytes;
+    grpc_call_reply(call, &reply.base);
+}
+
+static void *run_import(void *arg)
+{
+    struct grpc_call *call = arg;
+    struct archive_import *import = grpc_call_data(call);
+    struct mux_import_totals totals;
+    struct af_error err;
+    int rc = archive_read(&import->feed, &import->target, &err);
+    // Whatever follows the archive's end has to have come before the call may end well.
+    const void *ignored;
+    ssize_t more = 1;
+    while (rc == 0 && (more = feed_read(&import->feed, &ignored)) > 0)
+        continue;
+    if (rc == 0 && more < 0)
+        rc = af_error_set(&err, AF_CANCELLED, "the call was cancelled");
+    if (rc == 0)
+        rc = mux_import_commit(AF_TAKE_PTR(import->target.import), &totals, &err);
+    if (rc < 0)
+        grpc_call_finish_error(call, &err);
+    else
+        send_totals(call, &totals);
+    end_thread(call);
+    return NULL;
+}
+
+static int set_up(struct mux *mux, const Agentfense__V1__ImportTarget *target,
+                  struct archive_import *import, struct af_error *err)
+{
+    struct af_id id;
+    if (service_check_id("cb", target->codebase_id, &id, err) < 0)
+        return -1;
+    if (target->path.len > AF_PATH_MAX ||
+        memchr(target->path.data ? target->path.data : (void *)"", '\0', target->path.len))
+        return af_error_set(err, AF_INVALID_ARGUMENT, "path is no path of a codebase");
+    import->target.prefix = grpc_text_dup(target->path);
+    if (mux_import_begin(mux, id.text, &import->target.import, err) < 0)
+        return -1;
+    for (size_t i = 0; i < target->n_remove; i++)
+        if (mux_import_remove(import->target.import, target->remove[i].data, target->remove[i].len,
+                              err) < 0)
+            return -1;
+    return target->merge ? 0
+                         : mux_import_replace(import->target.import, target->path.data,
+                                              target->path.len, err);
+}
+
+static int import_begin(struct grpc_call *call, const Agentfense__V1__ImportTarget *target,
+                        struct af_error *err)
+{
+    if (grpc_call_data(call))
+        return af_error_set(err, AF_INVALID_ARGUMENT, "the target came twice");
+    struct archive_import *import = calloc(1, sizeof *import);
+    if (!import)
+        return af_error_errno(err, ENOMEM, "cannot take the archive");
+    feed_init(&import->feed, call);
+    grpc_call_set_data(call, import);
+    if (set_up(daemon_of(call)->mux, target, import, err) < 0)
+        return -1;
+    return start_thread(call, run_import, err);
+}
+
+static void import_message(struct grpc_call *call, const ProtobufCMessage *message)
+{
+    const Agentfense__V1__ImportArchiveRequest *request = (const void *)message;
+    struct archive_import *import = grpc_call_data(call);
+    struct af_error err;
+    int rc = 0;
+    if (request->content_case == AGENTFENSE__V1__IMPORT_ARCHIVE_REQUEST__CONTENT_TARGET)
+        rc = import_begin(call, request->target, &err);
+    else if (!import)
+        rc = af_error_set(&err, AF_INVALID_ARGUMENT, "the first message must name the target");
+    else if (!feed_put(&import->feed, request->data.data, request->data.len))
+        rc = af_error_errno(&err, ENOMEM, "cannot take the archive");
+    if (rc == 0)
+        return;
+    if (import)
+        feed_cancel(&import->feed);
+    grpc_call_finish_error(call, &err);
+}
+
+static void import_end(struct grpc_call *call)
+{
+    struct archive_import *import = grpc_call_data(call);
+    if (import)
+        feed_end(&import->feed);
+    else
+        grpc_call_finish(call, AF_INVALID_ARGUMENT, "the import named no target");
+}
+
+static void import_cancel(struct grpc_call *call)
+{
+    struct archive_import *import = grpc_call_data(call);
+    if (import)
+        feed_cancel(&import->feed);
+}
+
+static void import_free(struct grpc_call *call)
+{
+    struct archive_import *import = grpc_call_data(call);
+    if (import->target.import)
+        mux_import_abort(import->target.import);
+    free(import->target.prefix);
+    feed_fini(&import->feed);
+    free(import);
+}
+
+// ---- ExportArchive
+
+struct archive_export {
+    struct grpc_call *call; // borrowed: its own data
+    struct archive_writer *writer;
+    enum grpc_sent sent; // by the last chunk
+};
+
+static void send_chunk(void *arg, const void *bytes, size_t len)
+{
+    struct archive_export *export = arg;
+    Agentfense__V1__ArchiveChunk chunk = AGENTFENSE__V1__ARCHIVE_CHUNK__INIT;
+    chunk.data = service_bytes(bytes, len);
+    export->sent = grpc_call_send(export->call, &chunk.base);
+}
+
+static int export_source(const Agentfense__V1__ExportArchiveRequest *request,
+                         struct archive_source *ret, struct af_id *id, struct af_error *err)
+{
+    *ret = (struct archive_source){.path = request->path.data ? (void *)request->path.data : "",
+                                   .path_len = request->path.len,
+                                   .zstd = request->zstd,
+                                   .all = request->all};
+    switch (request->source_case) {
+    case AGENTFENSE__V1__EXPORT_ARCHIVE_REQUEST__SOURCE_CODEBASE_ID:
+        ret->codebase_id = id->text;
+        return service_check_id("cb", request->codebase_id, id, err);
+    case AGENTFENSE__V1__EXPORT_ARCHIVE_REQUEST__SOURCE_SANDBOX_ID:
+        ret->sandbox_id = id->text;
+        return service_check_id("sb", request->sandbox_id, id, err);
+    case AGENTFENSE__V1__EXPORT_ARCHIVE_REQUEST__SOURCE_DELTA_OF:
+        ret->sandbox_id = id->text;
+        ret->delta = ret->all = true;
+        if (request->path.len > 0)
+            return af_error_set(err, AF_INVALID_ARGUMENT, "a delta is exported as a whole");
+        return service_check_id("sb", request->delta_of, id, err);
+    default:
+        return af_error_set(err, AF_INVALID_ARGUMENT, "the export names no source");
+    }
+}
+
+static void export_message(struct grpc_call *call, const ProtobufCMessage *message)
+{
+    struct af_error err;
+    struct af_id id;
+    struct archive_source source;
+    struct archive_export *export = calloc(1, sizeof *export);
+    if (!export) {
+        grpc_call_finish(call, AF_RESOURCE_EXHAUSTED, "no memory for the archive");
+        return;
+    }
+    export->call = call;
+    grpc_call_set_data(call, export);
+    if (export_source((const void *)message, &source, &id, &err) < 0 ||
+        archive_writer_new(daemon_of(call)->mux, &source, send_chunk, export, &export->writer,
+                           &err) < 0)
+        grpc_call_finish_error(call, &err);
+}
+
+static void export_writable(struct grpc_call *call)
+{
+    struct archive_export *export = grpc_call_data(call);
+    struct af_error err;
+    int rc = 1;
+    export->sent = GRPC_SENT;
+    while (export->writer && rc > 0 && export->sent == GRPC_SENT)
+        rc = archive_writer_step(export->writer, &err);
+    if (rc < 0)
+        grpc_call_finish_error(call, &err);
+    else if (rc == 0)
+        grpc_call_finish(call, AF_OK, NULL);
+}
+
+static void export_free(struct grpc_call *call)
+{
+    struct archive_export *export = grpc_call_data(call);
+    archive_writer_free(export->writer);
+    free(export);
+}
+
+const struct grpc_method archive_methods[] = {
+    {
+        .path = "/agentfense.v1.ArchiveService/ImportArchive",
+        .kind = GRPC_CLIENT_STREAM,
+        .request = &agentfense__v1__import_archive_request__descriptor,
+        .on_message = import_message,
+        .on_end = import_end,
+        .on_cancel = import_cancel,
+        .on_free = import_free,
+    },
+    {
+        .path = "/agentfense.v1.ArchiveService/ExportArchive",
+        .kind = GRPC_SERVER_STREAM,
+        .request = &agentfense__v1__export_archive_request__descriptor,
+        .on_message = export_message,
+        .on_writable = export_writable,
+        .on_free = export_free,
+    },
+};
+const size_t archive_methods_count = AF_ARRAY_LEN(archive_methods);

@@ -1,0 +1,237 @@
+"""Trees in and out as tar archives: what is kept, what is refused without a trace."""
+
+import io
+import os
+import subprocess
+import tarfile
+
+import grpc
+import pytest
+
+from harness import AGENT_SAFE, FULL, afpb, expect, filepb, pb
+
+T0 = 1_700_000_000.5
+
+
+def tar(entries, mode="w:", fmt=tarfile.PAX_FORMAT):
+    """An archive of (name, kind, content or target, mode) tuples."""
+    out = io.BytesIO()
+    kinds = {"file": tarfile.REGTYPE, "dir": tarfile.DIRTYPE, "symlink": tarfile.SYMTYPE}
+    kinds |= {"link": tarfile.LNKTYPE, "fifo": tarfile.FIFOTYPE, "char": tarfile.CHRTYPE}
+    with tarfile.open(fileobj=out, mode=mode, format=fmt, errors="surrogateescape") as archive:
+        for name, kind, content, *bits in entries:
+            info = tarfile.TarInfo(name)
+            info.type = kinds[kind]
+            info.mode = bits[0] if bits else (0o755 if kind == "dir" else 0o644)
+            info.mtime = T0
+            data = None
+            if kind in ("symlink", "link"):
+                info.linkname = content
+            elif kind == "file":
+                data = content.encode() if isinstance(content, str) else content
+                info.size = len(data)
+            archive.addfile(info, io.BytesIO(data) if data is not None else None)
+    return out.getvalue()
+
+
+def send(client, codebase, data, chunk=100_000, **target):
+    def messages():
+        yield filepb.ImportArchiveRequest(
+            target=filepb.ImportTarget(codebase_id=codebase, **target)
+        )
+        for start in range(0, len(data), chunk):
+            yield filepb.ImportArchiveRequest(data=data[start : start + chunk])
+
+    return client.archives.ImportArchive(messages(), timeout=120)
+
+
+def fetch(client, **source):
+    chunks = client.archives.ExportArchive(filepb.ExportArchiveRequest(**source), timeout=120)
+    return b"".join(chunk.data for chunk in chunks)
+
+
+def opened(data):
+    return tarfile.open(fileobj=io.BytesIO(data), errors="surrogateescape")
+
+
+def names(data):
+    with opened(data) as archive:
+        return [member.name for member in archive.getmembers()]
+
+
+def listing(client, codebase):
+    request = pb.ListFilesRequest(codebase_id=codebase, recursive=True)
+    return [f.path for f in client.codebases.ListFiles(request).files]
+
+
+TREE = [
+    ("./", "dir", None, 0o750),
+    ("./bin/", "dir", None, 0o700),
+    ("./bin/tool", "file", "#!/bin/sh\n", 0o751),
+    ("./empty", "dir", None, 0o1777),
+    ("./a", "file", "one"),
+    ("./bin/b", "link", "./a"),
+    ("./dangling", "symlink", "../../nowhere"),
+    ("./pipe", "fifo", None),
+    ("./big", "file", os.urandom(3_000_000), 0o600),
+]
+
+
+@pytest.mark.parametrize("mode", ["w:", "w:gz", "w:bz2", "w:xz"])
+def test_modes_links_times_and_empty_directories_make_the_round_trip(client, mode):
+    codebase = client.codebase()
+    totals = send(client, codebase, tar(TREE, mode))
+    assert (totals.files, totals.directories, totals.symlinks, totals.hard_links) == (3, 3, 1, 1)
+    for zstd in (False, True):
+        data = fetch(client, codebase_id=codebase, zstd=zstd)
+        if zstd:
+            data = subprocess.run(["zstd", "-dc"], input=data, stdout=subprocess.PIPE).stdout
+        with opened(data) as archive:
+            found = {m.name: m for m in archive.getmembers()}
+            assert found.keys() == {e[0][2:].rstrip("/") for e in TREE[1:]}
+            for name, kind, content, *bits in TREE[1:]:
+                member = found[name[2:].rstrip("/")]
+                assert member.mtime == T0
+                if kind == "file" and not member.islnk():
+                    data = content.encode() if isinstance(content, str) else content
+                    assert archive.extractfile(member).read() == data
+                if bits:
+                    assert member.mode == bits[0], name
+            assert found["empty"].isdir() and found["pipe"].isfifo()
+            assert found["dangling"].linkname == "../../nowhere"
+            assert [found["bin/b"].islnk(), found["a"].islnk()].count(True) == 1
+
+
+def test_hard_links_are_one_file_in_a_sandbox(client):
+    codebase = client.codebase()
+    send(client, codebase, tar(TREE))
+    sandbox = client.sandbox(codebase)
+    assert client.out(sandbox, "stat -c '%h' a; [ a -ef bin/b ] && echo same") == "2\nsame\n"
+    client.destroy(sandbox)
+
+
+@pytest.mark.parametrize(
+    "entries, says",
+    [
+        ([("../out", "file", "x")], ".."),
+        ([("a/../../out", "file", "x")], ".."),
+        ([("/etc/passwd", "file", "x")], "absolute"),
+        ([("ok", "file", "x"), ("dev", "char", None)], "device"),
+        ([("l", "symlink", "/etc"), ("l/x", "file", "x")], "symbolic link"),
+        ([("x", "link", "../../etc/passwd")], ".."),
+        ([("x", "link", "nothing")], "not there"),
+        ([("a", "file", "1"), ("a", "file", "2")], "twice"),
+        ([("a", "file", "1"), ("a/b", "file", "2")], "no directory"),
+    ],
+)
+def test_a_hostile_archive_is_refused_and_changes_nothing(client, entries, says):
+    codebase = client.codebase({"kept": "as it was"})
+    expect_text = expect(
+        grpc.StatusCode.INVALID_ARGUMENT, send, client, codebase, tar(entries), merge=True
+    )
+    assert says in expect_text
+    assert listing(client, codebase) == ["kept"]
+
+
+def test_broken_archives_are_refused_and_change_nothing(client):
+    codebase = client.codebase({"kept": "as it was"})
+    whole = tar(TREE, "w:gz")
+    for data in (b"no archive at all" * 100, whole[: len(whole) // 2], whole[:20], b"\x1f\x8b" * 9):
+        says = expect(grpc.StatusCode.INVALID_ARGUMENT, send, client, codebase, data)
+        assert "tar" in says
+    assert listing(client, codebase) == ["kept"]
+
+
+def test_merging_keeps_replacing_removes(client):
+    codebase = client.codebase({"old/file": "x", "same": "x", "d/e/f": "x"})
+    send(client, codebase, tar([("same", "file", "new")]), merge=True)
+    assert listing(client, codebase) == ["d", "d/e", "d/e/f", "old", "old/file", "same"]
+    send(client, codebase, tar([("x", "file", "new")]), merge=True, remove=[b"d/e", b"gone"])
+    assert listing(client, codebase) == ["d", "old", "old/file", "same", "x"]
+    send(client, codebase, tar([("y", "file", "1")]), path=b"old")
+    assert listing(client, codebase) == ["d", "old", "old/y", "same", "x"]
+    send(client, codebase, tar([("same", "file", "only")]))
+    assert listing(client, codebase) == ["same"]
+    send(client, codebase, tar([]))
+    assert listing(client, codebase) == []
+
+
+def test_a_replaced_tree_is_seen_by_new_sandboxes_and_not_by_old_ones(client):
+    codebase = client.codebase({"f": "old", "gone": "x"})
+    before = client.sandbox(codebase, [("**/*", "read", 0)], start=False)
+    send(client, codebase, tar([("f", "file", "new")]))
+    after = client.sandbox(codebase, FULL)
+    assert client.out(after, "cat f; ls") == "newf\n"
+    gone = client.trees.ReadFile(afpb.ReadFileRequest(sandbox_id=before, path=b"gone"))
+    assert b"".join(chunk.data for chunk in gone) == b"x"
+    client.destroy(before)
+    client.destroy(after)
+
+
+def test_a_view_is_exported_as_its_agent_sees_it(client):
+    codebase = client.codebase(
+        {"readme": "r", ".env": "secret", "secrets/key": "secret", "src/app.py": "code"}
+    )
+    sandbox = client.sandbox(codebase, AGENT_SAFE)
+    client.out(sandbox, "mkdir output && echo made > output/made")
+    assert names(fetch(client, sandbox_id=sandbox)) == [
+        "output", "output/made", "readme", "src", "src/app.py"
+    ]
+    assert "secrets/key" in names(fetch(client, sandbox_id=sandbox, all=True))
+    assert names(fetch(client, sandbox_id=sandbox, path=b"src")) == ["app.py"]
+    expect(grpc.StatusCode.NOT_FOUND, fetch, client, sandbox_id=sandbox, path=b"secrets")
+    client.destroy(sandbox)
+
+
+def test_names_are_bytes(client):
+    codebase = client.codebase()
+    odd = ["caf\u00e9", "\udcff\udcfe not utf-8", "with\nnewline", "n" * 255, " "]
+    data = tar([(name, "file", name.encode("utf-8", "surrogateescape")) for name in odd],
+               fmt=tarfile.GNU_FORMAT)
+    send(client, codebase, data)
+    data = fetch(client, codebase_id=codebase)
+    assert sorted(names(data)) == sorted(odd)
+    again = client.codebase()
+    send(client, again, data)
+    assert sorted(names(fetch(client, codebase_id=again))) == sorted(odd)
+
+
+def test_sparse_files_cost_no_space_on_their_way_in(client, tmp_path):
+    codebase = client.codebase()
+    sparse = tmp_path / "sparse"
+    with open(sparse, "wb") as file:
+        file.write(b"begin")
+        file.truncate(1 << 30)
+    data = subprocess.run(
+        ["tar", "-S", "-C", str(tmp_path), "-cf", "-", "sparse"], stdout=subprocess.PIPE, check=True
+    ).stdout
+    assert len(data) < 100_000
+    assert send(client, codebase, data).bytes == 1 << 30
+    sandbox = client.sandbox(codebase, FULL)
+    assert client.out(sandbox, "stat -c %s sparse; head -c 5 sparse") == "1073741824\nbegin"
+    client.destroy(sandbox)
+
+
+def test_a_cancelled_import_leaves_nothing(client):
+    codebase = client.codebase({"kept": "x"})
+    data = tar([(f"f{i}", "file", "x" * 1000) for i in range(500)])
+
+    def messages():
+        yield filepb.ImportArchiveRequest(target=filepb.ImportTarget(codebase_id=codebase))
+        yield filepb.ImportArchiveRequest(data=data[: len(data) // 2])
+        call.cancel()
+
+    call = client.archives.ImportArchive.future(messages())
+    with pytest.raises(grpc.FutureCancelledError):
+        call.result(60)
+    assert listing(client, codebase) == ["kept"]
+
+
+def test_requests_out_of_order_are_refused(client):
+    codebase = client.codebase()
+    target = filepb.ImportArchiveRequest(target=filepb.ImportTarget(codebase_id=codebase))
+    data = filepb.ImportArchiveRequest(data=b"x")
+    for messages in ([], [data], [target, target], [filepb.ImportArchiveRequest()]):
+        expect(grpc.StatusCode.INVALID_ARGUMENT, client.archives.ImportArchive, iter(messages))
+    for source in ({}, {"codebase_id": "x"}, {"delta_of": "sb_0"}):
+        expect(grpc.StatusCode.INVALID_ARGUMENT, fetch, client, **source)
