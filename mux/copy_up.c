@@ -4,8 +4,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #define CHUNK_BYTES (1u << 20)
@@ -85,7 +88,42 @@ static int copy_content(int from, int to, uint64_t bytes)
     return rc == 0 && ftruncate(to, (off_t)bytes) < 0 ? -errno : rc; // a hole at the end
 }
 
-int mux_copy_blob(struct mux *mux, uint64_t source, uint64_t bytes, struct mux_copy *ret)
+static bool is_in_memory(int fd)
+{
+    struct statfs st;
+    return fstatfs(fd, &st) == 0 && (st.f_type == TMPFS_MAGIC || st.f_type == RAMFS_MAGIC);
+}
+
+// What is in the page cache, without waiting for a disk; MUX_SLOW when something is not.
+static int copy_cached(int from, int to, uint64_t bytes)
+{
+    AF_CLEANUP_FREE char *buf = malloc(bytes);
+    if (!buf)
+        return -ENOMEM;
+    for (uint64_t have = 0; have < bytes;) {
+        struct iovec iov = {.iov_base = buf + have, .iov_len = bytes - have};
+        ssize_t n = preadv2(from, &iov, 1, (off_t)have, RWF_NOWAIT);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0 && errno == EOPNOTSUPP && is_in_memory(from))
+            return copy_content(from, to, bytes);
+        if (n < 0)
+            return errno == EAGAIN || errno == EOPNOTSUPP ? MUX_SLOW : -errno;
+        if (n == 0)
+            return -EIO; // cut since it was opened
+        have += (uint64_t)n;
+    }
+    for (uint64_t done = 0; done < bytes;) {
+        ssize_t n = pwrite(to, buf + done, bytes - done, (off_t)done);
+        if (n < 0 && errno != EINTR)
+            return -errno;
+        done += n > 0 ? (uint64_t)n : 0;
+    }
+    return 0;
+}
+
+int mux_copy_blob(struct mux *mux, uint64_t source, uint64_t bytes, bool may_block,
+                  struct mux_copy *ret)
 {
     struct store_blob *from, *to;
     int rc = store_blob_open_sized(mux->store, source, bytes, &from);
@@ -93,12 +131,13 @@ int mux_copy_blob(struct mux *mux, uint64_t source, uint64_t bytes, struct mux_c
         return rc;
     rc = store_blob_new(mux->store, &to);
     if (rc == 0) {
-        rc = copy_content(store_blob_fd(from), store_blob_fd(to), bytes);
-        if (rc < 0)
+        int in = store_blob_fd(from), out = store_blob_fd(to);
+        rc = may_block ? copy_content(in, out, bytes) : copy_cached(in, out, bytes);
+        if (rc != 0)
             store_blob_discard(to);
     }
     store_blob_release(from);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     *ret = (struct mux_copy){.blob = to, .source = source, .bytes = bytes};
     return 0;

@@ -108,12 +108,13 @@ static int edit_once(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid
         if (rc != MUX_BODY_COPY)
             break;
         mux_copy_discard(&copy);
+        // A worker copies what is small and in the page cache.
         if (need.bytes > MUX_COPY_FAST_BYTES && !ctx->may_block)
             rc = MUX_SLOW;
         else if (tries >= TRIES_MAX)
             rc = -EIO;
         else
-            rc = mux_copy_blob(mux, need.source, need.bytes, &copy);
+            rc = mux_copy_blob(mux, need.source, need.bytes, ctx->may_block, &copy);
         if (rc == 0 || rc == -ENOENT) // gone: somebody else made the content the view's own
             rc = MUX_BODY_COPY;
     }

@@ -25,11 +25,13 @@ run='bubblewrap fuse3'
 tests='libcmocka-dev protobuf-compiler protobuf-compiler-grpc python3-grpcio python3-protobuf
        python3-pytest python3-pytest-xdist python3-pytest-timeout attr
        python3-pip python3-venv git openssl iproute2 docker.io busybox-static zstd'
+# tests of full disks and shared extents: file systems in images
+images='e2fsprogs xfsprogs'
 
 say() { printf 'deps: %s\n' "$*"; }
 die() { printf 'deps: %s\n' "$*" >&2; exit 1; }
 
-packages=$(echo $build $fuse_build $core $exec $api $run $tests)
+packages=$(echo $build $fuse_build $core $exec $api $run $tests $images)
 
 if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
     # Words of the other distributions differ too much to guess: name what is needed.

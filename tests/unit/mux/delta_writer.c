@@ -3,6 +3,7 @@
 
 #include "mux/base/clock.h"
 #include "mux/layer_list.h"
+#include "mux/links.h"
 #include "mux/resolve.h"
 
 #include <dirent.h>
@@ -113,6 +114,10 @@ static void drop_name(struct edit *edit, const struct place *place)
 static void drop_link(struct edit *edit, struct place *place)
 {
     if (!S_ISDIR(place->inode.mode) && place->inode.nlink > 1) {
+        struct mux_link link = {
+            .parent = place->parent, .name = place->name, .name_len = place->name_len};
+        int rc = mux_links_lose(edit->txn, edit->layers, &place->inode, &link, place->hint);
+        assert_int_equal(rc, 0);
         place->inode.nlink--;
         put_inode(edit, &place->inode);
         return;
@@ -305,7 +310,12 @@ int delta_link(struct delta_writer *writer, const char *from, const char *to)
     if (rc == 0 && (!source.exists || target.exists || S_ISDIR(source.inode.mode)))
         rc = -EPERM;
     if (rc == 0) {
+        uint64_t delta = edit.layers.ids[0], fid = source.inode.fid;
         source.inode.nlink++;
+        rc = store_link_put(edit.txn, delta, fid, source.inode.parent, source.inode.name,
+                            source.inode.name_len);
+        if (rc == 0)
+            rc = store_link_put(edit.txn, delta, fid, target.parent, target.name, target.name_len);
         put_inode(&edit, &source.inode);
         put_name(&edit, &target, &source.inode);
     }

@@ -1,0 +1,195 @@
+"""Disks that are full, slow, or huge: the right answer, the store whole, and nobody else waits."""
+
+import concurrent.futures
+import os
+import pathlib
+import shutil
+import subprocess
+import time
+
+import pytest
+
+from harness import ROOT, Daemon, afpb, eventually, pb
+
+SLOW_MS = 2000
+
+
+def mounted_image(directory, mkfs, size):
+    """A file system of its own in an image file, mounted at directory/disk."""
+    image, disk = directory / "image", directory / "disk"
+    disk.mkdir()
+    with open(image, "wb") as file:
+        file.truncate(size)
+    subprocess.run([*mkfs, str(image)], check=True, capture_output=True)
+    made = subprocess.run(["mount", "-o", "loop", str(image), str(disk)], capture_output=True,
+                          text=True, check=False)
+    if made.returncode != 0:
+        pytest.skip(f"cannot mount an image here: {made.stderr.strip()}")
+    return disk
+
+
+@pytest.fixture
+def on_image(tmp_path):
+    """Makes a daemon whose state directory is on a file system image."""
+    made = []
+
+    def make(mkfs, size):
+        disk = mounted_image(tmp_path, mkfs, size)
+        made.append((None, disk))
+        daemon = Daemon(tmp_path)
+        daemon.state = disk / "state"
+        made[-1] = (daemon, disk)
+        return daemon
+
+    yield make
+    for daemon, disk in made:
+        if daemon:
+            daemon.cleanup()
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+EXT4 = ("mkfs.ext4", "-q", "-F")
+XFS = ("mkfs.xfs", "-q", "-m", "reflink=1")
+
+
+def test_a_full_disk_is_enospc_and_deleting_makes_room(on_image):
+    """On a small ext4: writes end with ENOSPC, old files stay whole, unlink works, kill -9 too."""
+    daemon = on_image(EXT4, 64 << 20).start()
+    client = daemon.client()
+    base = bytes(range(256)) * 2000
+    sandbox = client.sandbox(client.codebase({"base": base}))
+    full = client.exec(sandbox, "for i in $(seq 200); do head -c 1000000 /dev/zero > f$i || break; "
+                       "done; echo x >> base; mkdir d; echo tried")
+    assert "No space left on device" in full.stderr and full.stdout == "tried\n", full
+    check = "head -c 512000 base | sha256sum | cut -c1-8"
+    before = client.out(sandbox, check)
+    daemon.kill()  # and fsck
+    daemon.start()
+    client = daemon.client()
+    client.sandboxes.StartSandbox(pb.StartSandboxRequest(sandbox_id=sandbox))
+    assert client.out(sandbox, check) == before
+    client.out(sandbox, "rm -f f*")
+
+    def works():
+        wrote = client.exec(sandbox, "head -c 1000000 /dev/zero > again && echo y >> base")
+        return wrote.exit_code == 0
+
+    eventually(works)
+    assert client.out(sandbox, check) == before
+    client.close()
+
+
+def shares_extents(daemon, size):
+    """Whether the first append to a base file of `size` bytes leaves one copy of its bytes."""
+    client = daemon.client()
+    codebase = client.codebase({"base": os.urandom(size)})
+    sandbox = client.sandbox(codebase)
+    client.out(sandbox, "echo more >> base; tail -c 5 base")
+    assert client.out(sandbox, "stat -c %s base") == f"{size + 5}\n"
+    os.sync()
+    blobs = [p for p in daemon.state.glob("[bn]*/**/*") if p.is_file() and p.stat().st_size >= size]
+    assert len(blobs) == 2, blobs
+    shown = [subprocess.run(["filefrag", "-v", str(p)], check=True, capture_output=True,
+                            text=True).stdout for p in blobs]
+    client.close()
+    return all("shared" in text for text in shown)
+
+
+@pytest.mark.skipif(not shutil.which("mkfs.xfs"), reason="mkfs.xfs is not installed")
+def test_copy_up_shares_extents_where_the_disk_can(on_image):
+    assert shares_extents(on_image(XFS, 512 << 20).start(), 8 << 20)
+
+
+def test_copy_up_copies_where_extents_cannot_be_shared(on_image):
+    assert not shares_extents(on_image(EXT4, 256 << 20).start(), 8 << 20)
+
+
+@pytest.fixture(scope="module")
+def slow_disk(tmp_path_factory):
+    """The shared object of tests/faults/slow_disk.c."""
+    made = tmp_path_factory.mktemp("slow") / "slow_disk.so"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", str(made),
+                    str(ROOT / "tests/faults/slow_disk.c"), "-ldl"], check=True)
+    return made
+
+
+@pytest.fixture
+def slow_daemon(new_daemon, slow_disk, tmp_path):
+    """A daemon, and the path of the file whose existence makes its disk slow."""
+    switch = tmp_path / "slow"
+    env = dict(os.environ, LD_PRELOAD=str(slow_disk), SLOW_DISK_DIR=str(tmp_path / "state"),
+               SLOW_DISK_MS=str(SLOW_MS), SLOW_DISK_SWITCH=str(switch))
+    bin_dir = pathlib.Path(new_daemon().command()[0]).parent
+    if "asan" in str(bin_dir) or "tsan" in str(bin_dir):
+        env["ASAN_OPTIONS"] = env.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"
+    daemon = new_daemon(env=env)
+    yield daemon.start(), switch
+    switch.unlink(missing_ok=True)
+
+
+SLOW_OPERATIONS = {
+    "first write to a small base file": "echo x >> small",
+    "first write to a large base file": "echo x >> large",
+    "truncation of a base file": "truncate -s 100000 large",
+    "fsync": "dd if=/dev/zero of=own bs=70000 count=1 conv=fsync 2>/dev/null",
+    "copy of a range": "cp large copy",
+}
+
+
+@pytest.mark.parametrize("operation", SLOW_OPERATIONS.values(), ids=SLOW_OPERATIONS.keys())
+def test_O3_a_slow_disk_under_one_sandbox_slows_no_other(slow_daemon, operation):
+    """As many slow operations at once as there are workers, and more; the other one never waits."""
+    daemon, switch = slow_daemon
+    client = daemon.client()
+    codebase = client.codebase({"small": b"s" * 60_000, "large": b"l" * 2_000_000, "f": "hi\n"})
+    slow = [client.sandbox(codebase) for _ in range(4)]
+    other = client.sandbox(codebase)
+    client.out(other, "cat f small > /dev/null")
+    switch.touch()
+    with concurrent.futures.ThreadPoolExecutor(len(slow)) as pool:
+        began = time.monotonic()
+        running = [pool.submit(client.exec, s, operation, 120) for s in slow]
+        longest = 0.0
+        rounds = 0
+        while not all(r.done() for r in running):
+            at = time.monotonic()
+            client.out(other, f"cat f > /dev/null; ls > /dev/null; echo {rounds} > n; mv n m; rm m")
+            longest = max(longest, time.monotonic() - at)
+            rounds += 1
+        took = time.monotonic() - began
+        switch.unlink()
+        assert all(r.result().exit_code == 0 for r in running), [r.result() for r in running]
+    assert rounds > 3
+    assert longest < SLOW_MS / 1000 * 0.8, (longest, took)
+    client.close()
+
+
+def test_a_10_gb_sparse_base_file_opened_for_append_blocks_nobody(new_daemon):
+    daemon = new_daemon().start()
+    client = daemon.client()
+    codebase = client.codebase({"f": "hi\n"})
+    entry = afpb.ImportEntry(path=b"huge", kind=afpb.FILE_KIND_REGULAR, mode=0o644)
+    client.trees.Import(iter([
+        afpb.ImportRequest(codebase_id=codebase),
+        afpb.ImportRequest(entry=entry),
+        afpb.ImportRequest(hole=5 << 30),
+        afpb.ImportRequest(data=b"middle"),
+        afpb.ImportRequest(hole=(5 << 30) - 6),
+    ]))
+    sandbox, other = client.sandbox(codebase), client.sandbox(codebase)
+    client.out(other, "cat f")
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        running = pool.submit(client.exec, sandbox, "echo more >> huge; stat -c %s huge")
+        longest = 0.0
+        while not running.done():
+            at = time.monotonic()
+            client.out(other, "cat f > /dev/null; echo x > n; rm n")
+            longest = max(longest, time.monotonic() - at)
+    assert running.result().stdout == f"{(10 << 30) + 5}\n"
+    used = subprocess.run(["du", "-s", "--block-size=1", str(daemon.state)], check=True,
+                          capture_output=True, text=True).stdout
+    assert int(used.split()[0]) < 64 << 20, "the copy is not sparse"
+    assert longest < 2
+    assert client.out(sandbox, "tail -c 5 huge; dd if=huge bs=1M skip=5120 count=1 2>/dev/null | "
+                      "head -c 6") == "more\nmiddle"
+    client.close()
