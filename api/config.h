@@ -40,6 +40,7 @@ struct af_config {
     enum af_open_policy open_policy;
     unsigned fuse_workers; // 0: as the CPUs are
     uint32_t node_cache;   // inodes kept in memory over all views
+    bool xattrs;           // extended attributes; without them a file written costs a request less
 
     // API.
     unsigned workers;           // threads that run handlers; 0: as the CPUs are

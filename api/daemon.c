@@ -200,6 +200,7 @@ static int start_fs(struct daemon *daemon, struct af_error *err)
         .transport = transports[daemon->config.transport],
         .open_policy = FS_OPEN_KERNEL,
         .workers = daemon->config.fuse_workers,
+        .no_xattrs = !daemon->config.xattrs,
     };
     if (fs_session_new(&options, &daemon->fs, err) < 0 || fs_session_start(daemon->fs, err) < 0)
         return -1;

@@ -65,12 +65,6 @@ static inline void fs_compat_no_interrupt(struct fuse_conn_info *conn)
     conn->no_interrupt = 1;
 }
 
-// Whether the kernel leaves it to us to clear suid and sgid at this WRITE.
-static inline bool fs_compat_kill_suidgid(const struct fuse_file_info *file)
-{
-    return file->kill_suidgid;
-}
-
 static inline int fs_compat_expire_entry(struct fuse_session *se, uint64_t parent, const char *name,
                                          size_t len)
 {
@@ -113,12 +107,6 @@ static inline bool fs_compat_payload(fuse_req_t req, char **ret, size_t *ret_siz
 static inline void fs_compat_no_interrupt(struct fuse_conn_info *conn)
 {
     (void)conn;
-}
-
-static inline bool fs_compat_kill_suidgid(const struct fuse_file_info *file)
-{
-    (void)file;
-    return false;
 }
 
 static inline int fs_compat_expire_entry(struct fuse_session *se, uint64_t parent, const char *name,

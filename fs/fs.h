@@ -50,6 +50,7 @@ struct fs_options {
     enum fs_open_policy open_policy;
     unsigned workers;        // threads on /dev/fuse; 0: default. io_uring has one per CPU
     unsigned slow_workers;   // threads for what may block (copy-up, fsync); 0: default
+    bool no_xattrs;          // answered ENOSYS, so that the kernel never asks again
     unsigned read_ahead_kib; // of the mount's backing device info; 0: default (1024)
 };
 

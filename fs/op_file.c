@@ -212,13 +212,8 @@ void fs_op_read(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
 
 static int run_write(struct fs_call *call)
 {
-    struct mux *mux = call->session->mux;
-    int rc = mux_write(mux, &call->ctx, call->nodeid, call->data, call->size, call->offset);
-    if (rc == 0 && (call->set & MUX_SET_KILL_SUIDGID)) {
-        struct stat st;
-        int64_t ttl_ns;
-        rc = mux_setattr(mux, &call->ctx, call->nodeid, &(struct stat){0}, call->set, &st, &ttl_ns);
-    }
+    int rc = mux_write(call->session->mux, &call->ctx, call->nodeid, call->data, call->size,
+                       call->offset);
     if (rc == 0)
         call->answer = FS_ANSWER_WRITTEN;
     return rc;
@@ -232,7 +227,7 @@ void fs_op_write(fuse_req_t req, fuse_ino_t nodeid, const char *data, size_t siz
     call.data = data;
     call.size = size;
     call.offset = offset;
-    call.set = fs_compat_kill_suidgid(file) ? MUX_SET_KILL_SUIDGID : 0;
+    (void)file; // the suid and sgid bits that it may ask to clear, mux_write clears always
     if (mux_nodeid_is_shared(nodeid)) {
         // mux refuses it, but the pages that every view shares are already dirtied.
         fs_count(call.session, FS_COUNT_SHARED_WRITE, 1);

@@ -101,6 +101,7 @@ int fs_session_new(const struct fs_options *options, struct fs_session **ret, st
     session->root_fd = -1;
     session->end_fd = -1;
     session->policy = options->open_policy;
+    session->no_xattrs = options->no_xattrs;
     session->worker_count = options->workers ? options->workers : default_workers();
     session->slow_worker_count =
         options->slow_workers ? options->slow_workers : DEFAULT_SLOW_WORKERS;
@@ -273,7 +274,14 @@ int fs_session_start_parts(struct fs_session *session, struct af_error *err)
     const char *options = fs_transport_options(&session->transport);
     char *argv[] = {"agentfense", "-o", (char *)options, NULL};
     struct fuse_args args = FUSE_ARGS_INIT(options ? 3 : 1, argv);
-    session->fuse = fuse_session_new(&args, &fs_ops, sizeof fs_ops, session);
+    struct fuse_lowlevel_ops ops = fs_ops;
+    if (session->no_xattrs) { // libfuse answers ENOSYS for what is not in the table
+        ops.setxattr = NULL;
+        ops.getxattr = NULL;
+        ops.listxattr = NULL;
+        ops.removexattr = NULL;
+    }
+    session->fuse = fuse_session_new(&args, &ops, sizeof ops, session);
     fuse_opt_free_args(&args);
     if (!session->fuse)
         return af_error_set(err, AF_INTERNAL, "libfuse refused to make a session");

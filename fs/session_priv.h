@@ -60,6 +60,7 @@ struct fs_session {
     enum fs_open_policy policy;
     unsigned worker_count;
     unsigned slow_worker_count;
+    bool no_xattrs;
     unsigned read_ahead_kib;
     struct fs_transport_state transport;
 

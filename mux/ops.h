@@ -100,7 +100,8 @@ int mux_read(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, size_t
 // without blocking in between otherwise.
 void mux_read_done(struct mux *mux, struct mux_read *read);
 
-// Writes all or fails (-ENOSPC, -EDQUOT, -EFBIG, -EACCES). Copies up first where needed.
+// Writes all or fails (-ENOSPC, -EDQUOT, -EFBIG, -EACCES). Copies up first where needed. Clears the
+// suid and sgid bits, whoever writes.
 int mux_write(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, const void *data,
               size_t size, off_t offset);
 // Extended attributes. "user." ones are kept; every other name is -EOPNOTSUPP: those of "security."

@@ -261,6 +261,7 @@ static int add_store_counters(struct counter_list *list, struct mux *mux)
     add_counter(list, "store_", "sandboxes", stats.sandboxes, "sandboxes");
     add_counter(list, "store_", "orphans", stats.orphans, "unlinked files still open");
     add_counter(list, "store_", "commits", stats.commits, "transactions since the start");
+    add_counter(list, "store_", "reads", stats.reads, "read transactions since the start");
     add_counter(list, "store_", "syncs", stats.syncs, "syncs to the disk since the start");
     add_counter(list, "store_", "garbage_layers", stats.garbage_layers,
                 "layers waiting for the collector");

@@ -48,6 +48,7 @@ int store_get_stats(struct store *store, struct store_stats *ret)
         .garbage_layers = entries_of(txn, STORE_DBI_GARBAGE),
         .commits = store->commits,
         .syncs = store->syncs,
+        .reads = store->reads,
     };
     add_layer_bytes(txn, ret);
     store_read_end(txn);

@@ -336,6 +336,7 @@ struct store_stats {
     uint64_t entries, inodes, layers, stacks, blobs, codebases, sandboxes, orphans;
     uint64_t blob_bytes;     // as recorded
     uint64_t commits, syncs; // since start
+    uint64_t reads;          // read transactions since start
     uint64_t garbage_layers; // waiting for the collector
 };
 int store_get_stats(struct store *store, struct store_stats *ret);

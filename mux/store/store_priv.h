@@ -127,6 +127,7 @@ struct store {
 
     _Atomic uint64_t last_txn; // id of the last commit
     _Atomic uint64_t commits, syncs, dirty_commits;
+    _Atomic uint64_t reads; // transactions, for docs/COSTS.md
 
     _Atomic uint64_t growth_max;   // bytes the file may grow between sync points
     _Atomic uint64_t reserved_end; // data.mdb has blocks up to here (space.c)

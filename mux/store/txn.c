@@ -97,6 +97,7 @@ int store_read_begin(struct store *store, struct store_txn **ret)
         }
         txn->store = store;
     }
+    atomic_fetch_add_explicit(&store->reads, 1, memory_order_relaxed);
     txn->magic = STORE_TXN_MAGIC;
     *ret = txn;
     return 0;
