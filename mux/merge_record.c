@@ -329,7 +329,10 @@ static int record_directories(struct mux_merge *merge)
     }
     for (size_t i = 0; rc == 0 && i < merge->n_touched; i++) {
         uint64_t dir = merge->touched[i];
-        if (!mux_fid_map_get(&done, dir, NULL))
+        bool stays = dir == merge->root_fid; // one that lost its own name too has no record
+        if (!stays)
+            rc = mux_merge_has_name(merge, merge->head, dir, &stays);
+        if (rc == 0 && stays && !mux_fid_map_get(&done, dir, NULL))
             rc = record_directory(merge, dir, dir);
         if (rc == 0)
             rc = mux_merge_step(merge);
