@@ -216,8 +216,11 @@ static void sandbox_destroyed(void *arg, const char *id)
     struct daemon *daemon = arg;
     if (daemon->sessions)
         sessions_forget(daemon->sessions, id);
-    if (daemon->processes)
-        processes_forget(daemon->processes, id);
+}
+
+static void flush_kernel(void *fs)
+{
+    fs_invalidate_flush(fs);
 }
 
 static int start_exec(struct daemon *daemon, struct af_error *err)
@@ -250,13 +253,16 @@ static int start_exec(struct daemon *daemon, struct af_error *err)
     };
     if (boxes_new(&boxes, &daemon->boxes, err) < 0)
         return -1;
+    const struct turns_options turns = {
+        .mux = daemon->mux, .flush = flush_kernel, .fs = daemon->fs};
+    if (turns_new(&turns, &daemon->turns, err) < 0)
+        return -1;
     runner.boxes = daemon->boxes;
+    runner.turns = daemon->turns;
     if (runner_new(&runner, &daemon->runner, err) < 0 ||
         jobs_new(JOB_THREADS, &daemon->jobs, err) < 0)
         return -1;
-    if (sessions_new(daemon->runner, &daemon->sessions, err) < 0)
-        return -1;
-    return processes_new(daemon->runner, &daemon->processes, err);
+    return sessions_new(daemon->runner, &daemon->sessions, err);
 }
 
 static int add_methods(struct net_server *server, bool reflection, struct af_error *err)
@@ -270,7 +276,7 @@ static int add_methods(struct net_server *server, bool reflection, struct af_err
         {fsck_methods, fsck_methods_count},         {tree_methods, tree_methods_count},
         {session_methods, session_methods_count},   {health_methods, health_methods_count},
         {view_methods, view_methods_count},         {archive_methods, archive_methods_count},
-        {process_methods, process_methods_count},
+        {commit_methods, commit_methods_count},
     };
     for (size_t i = 0; i < AF_ARRAY_LEN(tables); i++)
         if (net_server_add_methods(server, tables[i].methods, tables[i].count, err) < 0)
@@ -348,13 +354,13 @@ void daemon_stop(struct daemon *daemon)
         net_server_stop(daemon->server, daemon->config.stop_grace_ns);
     jobs_free(daemon->jobs); // while the mount is served: they wait for the kernel
     runner_free(daemon->runner);
+    turns_free(daemon->turns); // the ends of commands are pushed; exec still takes releases
     boxes_free(daemon->boxes);
     exec_engine_free(daemon->engine);
     archives_free(daemon->archives); // their threads hold calls
     net_server_free(daemon->server);
     health_free(daemon->health);
     sessions_free(daemon->sessions);
-    processes_free(daemon->processes);
     if (daemon->fs)
         fs_session_free(daemon->fs);
     if (daemon->mux)

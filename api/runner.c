@@ -56,6 +56,7 @@ struct runner {
     uint32_t magic;
     struct mux *mux;
     struct boxes *boxes;
+    struct turns *turns;
     void (*destroyed)(void *arg, const char *id);
     void *arg;
     pthread_t thread;
@@ -233,11 +234,16 @@ static void handle_stopped(struct run *run)
     pthread_mutex_lock(&runner->lock);
     bool keep_status = run->destroy || run->failed;
     pthread_mutex_unlock(&runner->lock);
-    if (!keep_status)
+    if (!keep_status) {
+        turns_settle(runner->turns, run->id, false, &error);
         rc = mux_sandbox_set_status(runner->mux, run->id, STORE_SANDBOX_STOPPED, &error);
+    }
     if (leave_unless_destroyed(run, false)) {
-        rc = mux_sandbox_destroy(runner->mux, run->id, &error);
-        if (rc == 0)
+        rc = turns_settle(runner->turns, run->id, true, &error);
+        if (rc < 0) // ABORTED: it is still there, and so are its changes
+            mux_sandbox_set_status(runner->mux, run->id, STORE_SANDBOX_STOPPED,
+                                   &(struct af_error){0});
+        else if ((rc = mux_sandbox_destroy(runner->mux, run->id, &error)) == 0)
             runner->destroyed(runner->arg, run->id);
         leave_unless_destroyed(run, true);
     }
@@ -304,6 +310,7 @@ int runner_new(const struct runner_options *options, struct runner **ret, struct
     runner->magic = RUNNER_MAGIC;
     runner->mux = options->mux;
     runner->boxes = options->boxes;
+    runner->turns = options->turns;
     runner->destroyed = options->destroyed;
     runner->arg = options->arg;
     runner->next_expiry_ns = 0; // look once at the start
@@ -531,9 +538,9 @@ static struct run *find_up(struct runner *runner, const char *id, struct exec_bo
     return run;
 }
 
-int runner_command(struct runner *runner, const char *id, const struct exec_command_spec *spec,
-                   exec_command_done done, void *arg, struct exec_command **ret_command,
-                   struct af_error *err)
+int runner_background(struct runner *runner, const char *id, const struct exec_command_spec *spec,
+                      exec_command_done done, void *arg, struct exec_command **ret_command,
+                      struct af_error *err)
 {
     AF_CHECK_MAGIC(runner, RUNNER_MAGIC);
     pthread_mutex_lock(&runner->lock);
@@ -565,6 +572,11 @@ bool runner_init(struct runner *runner, const char *id, pid_t *ret_pid, uid_t *r
     bool up = run && run->state == RUN_UP && run->box && exec_box_init(run->box, ret_pid, ret_uid);
     pthread_mutex_unlock(&runner->lock);
     return up;
+}
+
+struct turns *runner_turns(struct runner *runner)
+{
+    return runner->turns;
 }
 
 void runner_expect_expiry(struct runner *runner, int64_t expires_ns)

@@ -13,6 +13,7 @@
 #define AF_API_RUNNER_H
 
 #include "api/boxes.h"
+#include "api/turns.h"
 #include "exec/exec.h"
 #include "mux/sandbox.h"
 
@@ -21,6 +22,7 @@ struct runner;
 struct runner_options {
     struct mux *mux;     // borrowed
     struct boxes *boxes; // borrowed
+    struct turns *turns; // borrowed
     // A sandbox's record was removed, its callers not told yet. On the runner's or a caller's
     // thread.
     void (*destroyed)(void *arg, const char *id);
@@ -47,21 +49,19 @@ int runner_stop(struct runner *runner, const char *id, runner_done done, void *a
 int runner_destroy(struct runner *runner, const char *id, runner_done done, void *arg,
                    struct af_error *err);
 
-// exec_command_start in the box of a running sandbox; `done` runs on exec's thread.
-// FAILED_PRECONDITION when it is not running, NOT_FOUND when there is no such sandbox.
+// exec_command_start in the box of a running sandbox, as a turn (turns.h): `done` runs on exec's
+// thread or on one of the turns'. FAILED_PRECONDITION when it is not running, NOT_FOUND when there
+// is no such sandbox. (turn_command.c)
 int runner_command(struct runner *runner, const char *id, const struct exec_command_spec *spec,
                    exec_command_done done, void *arg, struct exec_command **ret_command,
                    struct af_error *err);
+struct turns *runner_turns(struct runner *runner);
 
 // The same for a background process, which is not waited for: it does not count as a running
 // command of its sandbox.
-static inline int runner_background(struct runner *runner, const char *id,
-                                    const struct exec_command_spec *spec, exec_command_done done,
-                                    void *arg, struct exec_command **ret_command,
-                                    struct af_error *err)
-{
-    return runner_command(runner, id, spec, done, arg, ret_command, err);
-}
+int runner_background(struct runner *runner, const char *id, const struct exec_command_spec *spec,
+                      exec_command_done done, void *arg, struct exec_command **ret_command,
+                      struct af_error *err);
 
 // exec_session_start in the box of a running sandbox. Errors as above.
 int runner_session(struct runner *runner, const char *id, const struct exec_session_spec *spec,

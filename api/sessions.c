@@ -336,7 +336,8 @@ int sessions_run(struct sessions *sessions, const char *id, const struct exec_tu
     if (!open)
         return af_error_set(err, AF_FAILED_PRECONDITION, "session %s is closed: create another one",
                             id);
-    int rc = exec_session_run(entry->session, spec, done, arg, ret_turn, err);
+    int rc = session_run_turn(runner_turns(sessions->runner), entry->sandbox_id, entry->session,
+                              spec, done, arg, ret_turn, err);
     entry_unref(entry);
     return rc;
 }

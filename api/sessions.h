@@ -50,6 +50,11 @@ int sessions_run(struct sessions *sessions, const char *id, const struct exec_tu
                  exec_command_done done, void *arg, struct exec_turn **ret_turn,
                  struct af_error *err);
 
+// exec_session_run as a turn of the sandbox (turn_command.c).
+int session_run_turn(struct turns *turns, const char *sandbox_id, struct exec_session *session,
+                     const struct exec_turn_spec *spec, exec_command_done done, void *arg,
+                     struct exec_turn **ret_turn, struct af_error *err);
+
 // The sandbox is no more: its sessions, which are over, are forgotten.
 void sessions_forget(struct sessions *sessions, const char *sandbox_id);
 

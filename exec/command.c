@@ -454,19 +454,43 @@ void exec_command_box_up(struct exec_box *box)
     }
 }
 
-static void on_start(struct exec_post *post)
+// Begins, now or when the box is up.
+static void join(struct exec_command *command)
 {
-    struct exec_command *command = EXEC_CONTAINER_OF(post, struct exec_command, start_post);
     struct exec_box *box = command->box;
-    LIST_INSERT_HEAD(&box->commands, command, link);
-    if (box->state == BOX_GONE) {
-        exec_command_box_gone(command, &box->why);
-    } else if (box->state == BOX_UP) {
+    if (box->state == BOX_UP) {
         begin(command);
     } else if (box->state < BOX_UP) { // else box_gone ends it
         command->unsent = true;
         STAILQ_INSERT_TAIL(&box->unsent, command, unsent_link);
     }
+}
+
+static void on_start(struct exec_post *post)
+{
+    struct exec_command *command = EXEC_CONTAINER_OF(post, struct exec_command, start_post);
+    struct exec_box *box = command->box;
+    LIST_INSERT_HEAD(&box->commands, command, link);
+    if (box->state == BOX_GONE)
+        exec_command_box_gone(command, &box->why);
+    else if (!command->held)
+        join(command);
+}
+
+static void on_release(struct exec_post *post)
+{
+    struct exec_command *command = EXEC_CONTAINER_OF(post, struct exec_command, release_post);
+    command->held = false;
+    if (command->state == COMMAND_QUEUED)
+        join(command);
+    unref(command);
+}
+
+void exec_command_release(struct exec_command *command)
+{
+    AF_CHECK_MAGIC(command, EXEC_COMMAND_MAGIC);
+    atomic_fetch_add(&command->refs, 1);
+    exec_post(command->engine, &command->release_post, on_release);
 }
 
 int exec_command_start(struct exec_box *box, const struct exec_command_spec *spec,
@@ -481,6 +505,7 @@ int exec_command_start(struct exec_box *box, const struct exec_command_spec *spe
         return -1;
     command->done = done;
     command->arg = arg;
+    command->held = spec->held;
     atomic_store(&command->refs, ret_command ? 2 : 1);
     if (ret_command)
         *ret_command = command;
@@ -533,6 +558,11 @@ void exec_command_cancel(struct exec_command *command)
         return;
     atomic_fetch_add(&command->refs, 1);
     exec_post(command->engine, &command->cancel_post, on_cancel);
+}
+
+void exec_command_ref(struct exec_command *command)
+{
+    atomic_fetch_add(&command->refs, 1);
 }
 
 void exec_command_unref(struct exec_command *command)

@@ -228,7 +228,7 @@ struct exec_command {
     bool unsent; // in box->unsent
     bool end_wanted;
     struct exec_grave grave;
-    struct exec_post start_post, cancel_post, resume_post, resize_post;
+    struct exec_post start_post, cancel_post, resume_post, resize_post, release_post;
     atomic_bool cancel_posted, resume_posted, resize_posted;
     atomic_bool over; // state is COMMAND_OVER
 
@@ -237,6 +237,7 @@ struct exec_command {
     exec_command_started on_started; // NULL once told
     void *arg;
     size_t output_max;
+    bool held;    // waits for its release
     bool endless; // no timeout
     int64_t started_ns, timeout_ns, drain_until_ns, paused_ns;
     bool paused; // the receiver has enough: the pipes are not read

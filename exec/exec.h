@@ -232,11 +232,10 @@ struct exec_window {
 };
 
 struct exec_command_spec {
-    // Exactly one of the three. A command line runs in the root's bash where there is one, else in
+    // Exactly one of the two. A command line runs in the root's bash where there is one, else in
     // its sh, as `SHELL -c LINE`; an argv is executed as it is, found through PATH.
     const char *shell_line;
     const char *const *argv; // NULL-terminated
-    bool root_shell;         // that shell itself, without arguments
 
     const void *stdin_bytes; // NULL: /dev/null
     size_t stdin_len;        // at most AF_STDIN_MAX
@@ -251,6 +250,10 @@ struct exec_command_spec {
     // NULL: output is kept for the result. Else it goes here, with the `arg` of the callback at the
     // end, and the result has only its total_bytes.
     exec_command_output on_output;
+
+    // Waits for exec_command_release, which must come once, also after an early end. Its timeout
+    // runs from the start.
+    bool held;
 
     // For commands that are talked to while they run.
     bool controlled;                 // takes exec_command_signal, and on_started is told
@@ -334,7 +337,11 @@ int exec_command_signal(struct exec_command *command, int number, bool all, stru
 int exec_command_resize(struct exec_command *command, const struct exec_window *window,
                         struct af_error *err);
 
-// Gives the caller's reference back. The command goes on. NULL is allowed.
+// Lets a held command begin. Harmless when it is over.
+void exec_command_release(struct exec_command *command);
+
+// One more reference. Gives the caller's back: the command goes on; NULL is allowed.
+void exec_command_ref(struct exec_command *command);
 void exec_command_unref(struct exec_command *command);
 
 // ---- sessions ---------------------------------------------------------------------------
@@ -381,6 +388,7 @@ struct exec_turn_spec {
     int64_t timeout_ns;            // from when it is its turn; as in a command
     size_t output_bytes_max;       // as in a command
     exec_command_output on_output; // as in a command
+    bool held;                     // as in a command: joins the queue at exec_turn_release
 };
 
 // Runs a line in the session's shell. Its output is what comes while it runs, and what came since
@@ -401,7 +409,10 @@ int exec_session_run(struct exec_session *session, const struct exec_turn_spec *
 void exec_turn_cancel(struct exec_turn *turn);
 // As exec_command_resume.
 void exec_turn_resume(struct exec_turn *turn);
-// Gives the caller's reference back. NULL is allowed.
+// Lets a held turn join the queue of its session.
+void exec_turn_release(struct exec_turn *turn);
+// One more reference. Gives the caller's back; NULL is allowed.
+void exec_turn_ref(struct exec_turn *turn);
 void exec_turn_unref(struct exec_turn *turn);
 
 #endif

@@ -24,6 +24,7 @@ struct exec_turn {
     atomic_int refs;
     struct exec_session *session;
     STAILQ_ENTRY(exec_turn) link; // waiting
+    bool held;                    // has not been asked to join the queue yet
     bool waiting, over;
     struct exec_post start_post, cancel_post, resume_post;
     atomic_bool cancel_posted, resume_posted;

@@ -154,6 +154,15 @@ static void on_start(struct exec_post *post)
     exec_session_next(session);
 }
 
+static void on_release(struct exec_post *post)
+{
+    struct exec_turn *turn = EXEC_CONTAINER_OF(post, struct exec_turn, start_post);
+    turn->held = false;
+    if (!turn->over)
+        on_start(post);
+    turn_unref(turn); // the release's own
+}
+
 static int check_spec(const struct exec_turn_spec *spec, struct af_error *err)
 {
     if (strlen(spec->line) + 2 > AF_COMMAND_MAX)
@@ -188,11 +197,19 @@ int exec_session_run(struct exec_session *session, const struct exec_turn_spec *
     turn->on_output = spec->on_output;
     turn->done = done;
     turn->arg = arg;
-    atomic_init(&turn->refs, ret_turn ? 2 : 1);
+    turn->held = spec->held;
+    atomic_init(&turn->refs, (ret_turn ? 2 : 1) + (spec->held ? 1 : 0));
     if (ret_turn)
         *ret_turn = turn;
-    exec_post(session->engine, &turn->start_post, on_start);
+    if (!spec->held)
+        exec_post(session->engine, &turn->start_post, on_start);
     return 0;
+}
+
+void exec_turn_release(struct exec_turn *turn)
+{
+    AF_CHECK_MAGIC(turn, EXEC_TURN_MAGIC);
+    exec_post(turn->session->engine, &turn->start_post, on_release);
 }
 
 // ---- cancel and resume ------------------------------------------------------------------
@@ -205,6 +222,8 @@ static void on_cancel(struct exec_post *post)
         STAILQ_REMOVE(&session->waiting, turn, exec_turn, link);
         session->waiting_count--;
         turn->waiting = false;
+        refuse(turn, AF_CANCELLED, "the command was cancelled before it began");
+    } else if (turn->held) {
         refuse(turn, AF_CANCELLED, "the command was cancelled before it began");
     } else if (!turn->over) {
         exec_session_end(session, AF_CANCELLED,
@@ -238,6 +257,11 @@ void exec_turn_resume(struct exec_turn *turn)
         return;
     atomic_fetch_add(&turn->refs, 1);
     exec_post(turn->session->engine, &turn->resume_post, on_resume);
+}
+
+void exec_turn_ref(struct exec_turn *turn)
+{
+    atomic_fetch_add(&turn->refs, 1);
 }
 
 void exec_turn_unref(struct exec_turn *turn)

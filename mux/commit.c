@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define TRIES_MAX 4 // overtaken this often, a large merge is done in one transaction
 
@@ -52,6 +53,52 @@ int mux_commit_look(struct mux *mux, const char *sandbox_id, struct mux_commit_s
         return mux_fail(err, rc, "reading the sandbox");
     rc = look(txn, sandbox_id, ret);
     store_read_end(txn);
+    return rc < 0 ? mux_fail_sandbox(err, rc, sandbox_id) : 0;
+}
+
+struct counting {
+    struct mux_fid_map named;
+    uint64_t count;
+};
+
+static int count_entry(void *arg, uint64_t parent, const struct store_entry *entry)
+{
+    struct counting *counting = arg;
+    (void)parent;
+    counting->count++;
+    return entry->fid == 0 ? 0 : mux_fid_map_put(&counting->named, entry->fid, 1);
+}
+
+static int count_inode(void *arg, const struct store_inode *inode)
+{
+    struct counting *counting = arg;
+    if (!S_ISDIR(inode->mode) && inode->nlink > 0 &&
+        !mux_fid_map_get(&counting->named, inode->fid, NULL))
+        counting->count++;
+    return 0;
+}
+
+int mux_commit_count(struct mux *mux, const char *sandbox_id, uint64_t *ret, struct af_error *err)
+{
+    struct store_txn *txn;
+    struct store_sandbox sandbox;
+    struct counting counting = {0};
+    if (mux_check_sandbox_id(sandbox_id, err) < 0)
+        return -1;
+    int rc = store_read_begin(mux->store, &txn);
+    if (rc < 0)
+        return mux_fail(err, rc, "reading the sandbox");
+    rc = store_sandbox_get(txn, sandbox_id, &sandbox);
+    if (rc == 0) {
+        store_sandbox_free_rules(&sandbox);
+        rc = store_layer_entries(txn, sandbox.delta, count_entry, &counting);
+    }
+    if (rc == 0)
+        rc = store_layer_inodes(txn, sandbox.delta, count_inode, &counting);
+    store_read_end(txn);
+    mux_fid_map_fini(&counting.named);
+    if (rc == 0)
+        *ret = counting.count;
     return rc < 0 ? mux_fail_sandbox(err, rc, sandbox_id) : 0;
 }
 

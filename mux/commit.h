@@ -25,8 +25,7 @@ enum mux_conflicts {
 };
 
 struct mux_commit_result {
-    uint64_t entries;   // names and files that the delta changes; 0 for a rebase
-    uint64_t conflicts; // of these, what others had changed as well
+    uint64_t conflicts; // names and files that others had changed as well
     bool changed;       // something was done: a head pushed, a view moved
     bool merged;        // the head had moved on
     bool told; // the kernel was told to forget: fs_invalidate_flush before a command starts
@@ -47,5 +46,7 @@ struct mux_commit_state {
 };
 int mux_commit_look(struct mux *mux, const char *sandbox_id, struct mux_commit_state *ret,
                     struct af_error *err);
+// How many names and files the delta changes: O(delta), in a read transaction.
+int mux_commit_count(struct mux *mux, const char *sandbox_id, uint64_t *ret, struct af_error *err);
 
 #endif

@@ -119,7 +119,6 @@ static int collect(struct mux_merge *merge)
     int rc = store_layer_entries(merge->txn, merge->view.ids[0], collect_name, merge);
     if (rc == 0)
         rc = store_layer_inodes(merge->txn, merge->view.ids[0], collect_inode, merge);
-    merge->entries = merge->n_names;
     return rc;
 }
 

@@ -30,7 +30,7 @@ struct mux_merge {
     uint64_t root_fid;
     int64_t now_ns;
     // ---- the result
-    uint64_t entries, conflicts;
+    uint64_t conflicts;
     int64_t tree_files, tree_bytes; // what the head's regular files have gained
     // ---- its own
     unsigned changes; // since the transaction began

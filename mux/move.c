@@ -179,7 +179,6 @@ static int finish_rebase(struct merging *merging)
 static void take_result(struct mux_move *move, const struct mux_merge *merge)
 {
     move->result.changed = move->result.merged = true;
-    move->result.entries = merge->entries;
     move->result.conflicts = merge->conflicts;
 }
 

@@ -310,11 +310,8 @@ static int try_absorb(struct mux_move *move)
     int rc = may_absorb(absorb, &may);
     if (rc == 0 && may)
         rc = absorb_all(absorb);
-    if (rc == 0 && may) {
-        move->result.entries =
-            absorb->n_entries > absorb->n_inodes ? absorb->n_entries : absorb->n_inodes;
+    if (rc == 0 && may)
         rc = 1;
-    }
     mux_arena_fini(&absorb->arena);
     free(absorb);
     return rc;
@@ -337,7 +334,6 @@ static int push_layer(struct mux_move *move)
     if (rc < 0)
         return rc;
     move->codebase.stack = stack;
-    move->result.entries = move->delta.inodes;
     rc = mux_push_count(move, move->delta.tree_files, move->delta.tree_bytes);
     if (rc == 0)
         rc = mux_move_put_view(move, delta, stack);

@@ -239,16 +239,29 @@ class Client:
         request = pb.DownloadFileRequest(codebase_id=codebase_id, file_path=path)
         return b"".join(c.data for c in self.codebases.DownloadFile(request))
 
-    def sandbox(self, codebase_id, rules=FULL, start=True, **fields):
-        """A new sandbox with rules given as (pattern, level, priority); returns its id."""
+    def sandbox(self, codebase_id, rules=FULL, start=True, manual=False, **fields):
+        """A new sandbox with rules given as (pattern, level, priority); returns its id.
+
+        manual: its changes stay its own; else each command's are committed, as sandbox.v1 has it.
+        """
         made = self.sandboxes.CreateSandbox(
             pb.CreateSandboxRequest(
                 codebase_id=codebase_id, permissions=[rule(*r) for r in rules], **fields
             )
         )
+        if manual:
+            self.set_policy(made.id, sbpb.COMMIT_POLICY_MANUAL)
         if start:
             self.sandboxes.StartSandbox(pb.StartSandboxRequest(sandbox_id=made.id))
         return made.id
+
+    def set_policy(self, sandbox_id, commit=0, conflict=0):
+        """Sets the policies that are given."""
+        self.views.SetCommitPolicy(
+            sbpb.SetCommitPolicyRequest(
+                sandbox_id=sandbox_id, commit_policy=commit, conflict_policy=conflict
+            )
+        )
 
     def exec(self, sandbox_id, command, timeout=None, **fields):
         """Runs a shell command; returns the ExecResult."""

@@ -302,7 +302,7 @@ def test_disk_full_is_reported_and_loses_nothing(tmp_path):
         daemon.start()
         client = daemon.client()
         codebase = client.codebase({"f": "kept"})
-        sandbox = client.sandbox(codebase)
+        sandbox = client.sandbox(codebase, manual=True)
         exhausted = grpc.StatusCode.RESOURCE_EXHAUSTED
         expect(exhausted, client.upload, codebase, "big", b"x" * (40 << 20))
         result = client.exec(sandbox, "head -c 60000000 /dev/zero > fill")

@@ -26,7 +26,7 @@ def make(client, codebase):
     made = []
 
     def start(rules=FULL):
-        made.append(client.sandbox(codebase, rules))
+        made.append(client.sandbox(codebase, rules, manual=True))
         return made[-1]
 
     yield start

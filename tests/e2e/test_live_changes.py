@@ -37,7 +37,7 @@ def make(client, codebase):
     made = []
 
     def start(rules=FULL):
-        made.append(client.sandbox(codebase, rules))
+        made.append(client.sandbox(codebase, rules, manual=True))
         return made[-1]
 
     yield start
@@ -283,7 +283,7 @@ def test_P5_malformed_rules_are_refused_and_nothing_changes(client, make, enter)
 def test_P7_changed_rules_are_in_the_record_and_survive_a_restart(new_daemon):
     daemon = new_daemon().start()
     client = daemon.client()
-    sandbox = client.sandbox(client.codebase(FILES), FULL)
+    sandbox = client.sandbox(client.codebase(FILES), FULL, manual=True)
     changed = set_rules(client, sandbox, READ_ONLY + HIDE).sandbox.sandbox
     assert [p.pattern for p in changed.permissions] == ["**/*", "secret", "d/deep/secret"]
     daemon.kill()
@@ -377,7 +377,7 @@ def test_a_cut_off_closes_deep_directories_too(client, make, enter):
 def test_access_survives_a_crash_of_the_daemon(new_daemon, access):
     daemon = new_daemon().start()
     client = daemon.client()
-    sandbox = client.sandbox(client.codebase(FILES), FULL)
+    sandbox = client.sandbox(client.codebase(FILES), FULL, manual=True)
     set_access(client, sandbox, access)
     daemon.kill()
     daemon.start()

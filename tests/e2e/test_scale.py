@@ -19,9 +19,11 @@ def test_400_sandboxes_and_50_running_at_once_on_one_mount(client, daemon):
     codebase = client.codebase({f"src/f{i}": f"file {i}\n" for i in range(50)})
     before_threads, before_fds = threads(daemon.process.pid), fds(daemon.process.pid)
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        ids = list(
-            pool.map(lambda _: client.sandbox(codebase, AGENT_SAFE, start=False), range(400))
-        )
+
+        def make(_):
+            return client.sandbox(codebase, AGENT_SAFE, start=False, manual=True)
+
+        ids = list(pool.map(make, range(400)))
         assert len(set(ids)) == 400
         # Idle sandboxes cost no thread and no descriptor.
         assert threads(daemon.process.pid) <= before_threads + 2

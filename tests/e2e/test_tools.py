@@ -21,7 +21,7 @@ def run(*argv, **kwargs):
 def sandbox(client):
     """An agent-safe sandbox that wrote something."""
     files = {"README": "r", "src/a.py": "print(1)", "secrets/k": "S", ".env": "S"}
-    made = client.sandbox(client.codebase(files), AGENT_SAFE)
+    made = client.sandbox(client.codebase(files), AGENT_SAFE, manual=True)
     client.out(made, "mkdir output && echo hi > output/new")
     yield made
     client.destroy(made)

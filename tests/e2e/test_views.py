@@ -8,6 +8,11 @@ from harness import AGENT_SAFE, FULL, READ_ONLY, eventually, expect, pb, rule, s
 GIB = 1 << 30
 
 
+def own(**options):
+    """Options of a sandbox that keeps its changes, so that they count in its quota."""
+    return sbpb.SandboxOptions(commit_policy=sbpb.COMMIT_POLICY_MANUAL, **options)
+
+
 def wanted(codebase, rules=FULL, start=False, options=None, **fields):
     """A CreateRequest."""
     sandbox = pb.CreateSandboxRequest(
@@ -233,7 +238,7 @@ def set_quota(client, sandbox_id, size=0, inodes=0):
 
 
 def test_a_quota_at_create_is_enforced_at_the_write_itself(client, make):
-    info = make(options=sbpb.SandboxOptions(quota=sbpb.Quota(bytes=100000, inodes=1000)))
+    info = make(options=own(quota=sbpb.Quota(bytes=100000, inodes=1000)))
     sandbox = info.sandbox.id
     script = (
         "import errno, os\n"
@@ -251,7 +256,7 @@ def test_a_quota_at_create_is_enforced_at_the_write_itself(client, make):
 
 
 def test_a_quota_of_inodes_stops_creating_and_nothing_else(client, make):
-    sandbox = make().sandbox.id
+    sandbox = make(options=own()).sandbox.id
     client.out(sandbox, "touch a b c")
     used = get(client, sandbox).delta_inodes
     set_quota(client, sandbox, inodes=used)
@@ -262,7 +267,7 @@ def test_a_quota_of_inodes_stops_creating_and_nothing_else(client, make):
 
 
 def test_a_quota_lower_than_what_is_used_refuses_growth_and_nothing_else(client, make):
-    sandbox = make().sandbox.id
+    sandbox = make(options=own()).sandbox.id
     client.out(sandbox, "head -c 50000 /dev/zero > a")
     info = set_quota(client, sandbox, size=10000)
     assert (info.options.quota.bytes, info.delta_bytes) == (10000, 50000)
@@ -276,7 +281,7 @@ def test_a_quota_lower_than_what_is_used_refuses_growth_and_nothing_else(client,
 
 
 def test_statfs_shows_the_quota_as_the_size(client, make):
-    sandbox = make(options=sbpb.SandboxOptions(quota=sbpb.Quota(bytes=GIB, inodes=100))).sandbox.id
+    sandbox = make(options=own(quota=sbpb.Quota(bytes=GIB, inodes=100))).sandbox.id
     size = "stat -f -c '%b %S %c' /workspace"
     assert client.out(sandbox, size) == f"{GIB // 4096} 4096 100\n"
     set_quota(client, sandbox, size=2 * GIB, inodes=200)

@@ -16,14 +16,10 @@ enum command {
     COMMAND_CREATE,
     COMMAND_LS,
     COMMAND_EXEC,
-    COMMAND_SHELL,
-    COMMAND_PS,
-    COMMAND_LOGS,
-    COMMAND_ATTACH,
-    COMMAND_KILL,
-    COMMAND_WAIT,
     COMMAND_RULES,
-    COMMAND_RM,
+    COMMAND_COMMIT,
+    COMMAND_ROLLBACK,
+    COMMAND_RM
 };
 
 struct options {
@@ -38,18 +34,14 @@ struct options {
     bool diff, apply, keep, no_stdin;
     const char **labels; // of ls: KEY=VALUE
     size_t n_labels, max_labels;
-    bool interactive, terminal, detach; // -i, -t, -d
-    bool json, end_holders, follow, all;
-    int signal;       // of kill
+    bool json, end_holders;
+    bool refuse;      // conflicts
     const char *file; // of rules
     char **args;      // before "--"
     int n_args;
     char **argv; // after "--"
     int argc;
 };
-
-// The daemon's socket for commands that need one that runs already.
-const char *options_socket(const struct options *options);
 
 int options_parse(int argc, char **argv, struct options *ret);
 void options_fini(struct options *options);

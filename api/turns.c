@@ -1,0 +1,336 @@
+// The gates of busy sandboxes, and the commands that pass them. See turns.h.
+//
+// A gate is there while anything of its sandbox is under way: IDLE with commands running,
+// PREPARING (somebody brings the view onto the head), PUSHING. Commands that come in the two latter
+// states wait, held, and are released together. Owns gates, turns and threads.
+// Locks: turns->lock, a leaf but for exec's queue (releases are posted under it).
+// Fails: a view that cannot be prepared lets its command start in the view as it is, and the log
+// says so; a push that fails is the command's error, and the delta stays. Read next: turns_work.c.
+#include "api/turns_priv.h"
+
+#include "mux/base/cleanup.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+// ---- gates, under the lock
+
+static struct turn_gate *find_gate(struct turns *turns, const char *id)
+{
+    struct turn_gate *gate;
+    HASH_FIND_STR(turns->gates, id, gate);
+    return gate;
+}
+
+static struct turn_gate *make_gate(struct turns *turns, const char *id)
+{
+    struct turn_gate *gate = find_gate(turns, id);
+    if (gate)
+        return gate;
+    gate = calloc(1, sizeof *gate);
+    if (!gate)
+        return NULL;
+    gate->turns = turns;
+    snprintf(gate->id, sizeof gate->id, "%s", id);
+    HASH_ADD_STR(turns->gates, id, gate);
+    return gate;
+}
+
+static void drop_if_idle(struct turns *turns, struct turn_gate *gate)
+{
+    if (gate->state != GATE_IDLE || gate->running > 0 || gate->waiting)
+        return;
+    HASH_DEL(turns->gates, gate);
+    free(gate);
+}
+
+static void release(struct turn *turn)
+{
+    if (turn->command)
+        exec_command_release(turn->command);
+    else
+        exec_turn_release(turn->session_turn);
+}
+
+// The gate opens: those who wait run.
+static void open_gate(struct turns *turns, struct turn_gate *gate)
+{
+    struct turn *turn, *next;
+    gate->state = GATE_IDLE;
+    LL_FOREACH_SAFE(gate->waiting, turn, next)
+    {
+        gate->running++;
+        turn->counted = true;
+        release(turn);
+    }
+    gate->waiting = NULL;
+    drop_if_idle(turns, gate);
+}
+
+void turns_open(struct turns *turns, struct turn_gate *gate)
+{
+    pthread_mutex_lock(&turns->lock);
+    open_gate(turns, gate);
+    pthread_mutex_unlock(&turns->lock);
+}
+
+// After a push or a rollback: those who have come meanwhile want the head, too.
+void turns_pushed(struct turns *turns, struct turn_gate *gate)
+{
+    pthread_mutex_lock(&turns->lock);
+    bool prepare = gate->waiting != NULL;
+    if (prepare)
+        gate->state = GATE_PREPARING;
+    else
+        open_gate(turns, gate);
+    pthread_mutex_unlock(&turns->lock);
+    if (prepare)
+        turns_submit_prepare(turns, gate);
+}
+
+// ---- entering
+
+// Whether the view has to be brought onto the head first; the gate is PREPARING meanwhile.
+static bool needs_preparing(struct turns *turns, const char *id)
+{
+    struct turn_need need;
+    return turns_look(turns, id, &need) == 0 && need.on_exec && need.state.behind;
+}
+
+static struct turn *new_turn(struct turns *turns, const char *id, const struct turn_spec *spec)
+{
+    struct turn *turn = calloc(1, sizeof *turn);
+    if (!turn)
+        return NULL;
+    turn->turns = turns;
+    turn->spec = *spec;
+    atomic_init(&turn->refs, 1);
+    snprintf(turn->id, sizeof turn->id, "%s", id);
+    return turn;
+}
+
+int turns_enter(struct turns *turns, const char *sandbox_id, const struct turn_spec *spec,
+                struct turn **ret, bool *ret_held, struct af_error *err)
+{
+    struct turn *turn = new_turn(turns, sandbox_id, spec);
+    if (!turn)
+        return af_error_errno(err, ENOMEM, "cannot take the command");
+    pthread_mutex_lock(&turns->lock);
+    struct turn_gate *gate = make_gate(turns, sandbox_id);
+    bool first = gate && gate->state == GATE_IDLE && gate->running == 0 && !gate->waiting;
+    turn->held = gate && gate->state != GATE_IDLE;
+    if (first)
+        gate->state = GATE_PREPARING;
+    else if (gate && !turn->held) {
+        gate->running++;
+        turn->counted = true;
+    }
+    pthread_mutex_unlock(&turns->lock);
+    if (!gate) {
+        free(turn);
+        return af_error_errno(err, ENOMEM, "cannot take the command");
+    }
+    if (first && needs_preparing(turns, sandbox_id)) {
+        turn->held = turn->prepares = true;
+    } else if (first) {
+        pthread_mutex_lock(&turns->lock);
+        gate->running++;
+        turn->counted = true;
+        open_gate(turns, gate);
+        pthread_mutex_unlock(&turns->lock);
+    }
+    if (turn->held)
+        atomic_store(&turn->refs, 2);
+    *ret = turn;
+    *ret_held = turn->held;
+    return 0;
+}
+
+static void turn_unref(struct turn *turn)
+{
+    if (atomic_fetch_sub(&turn->refs, 1) != 1)
+        return;
+    exec_command_unref(turn->command);
+    exec_turn_unref(turn->session_turn);
+    free(turn->out);
+    free(turn->err);
+    free(turn);
+}
+
+// Somebody who was to have the view prepared does not. Under the lock; true: the caller has to.
+static bool give_up_preparing(struct turns *turns, struct turn_gate *gate)
+{
+    gate->state = GATE_IDLE;
+    if (gate->waiting) {
+        gate->state = GATE_PREPARING;
+        return true;
+    }
+    drop_if_idle(turns, gate);
+    return false;
+}
+
+void turn_began(struct turn *turn, struct exec_command *command, struct exec_turn *session_turn)
+{
+    struct turns *turns = turn->turns;
+    bool prepare = false;
+    turn->command = command;
+    turn->session_turn = session_turn;
+    pthread_mutex_lock(&turns->lock);
+    struct turn_gate *gate = make_gate(turns, turn->id);
+    bool over = turn->over || !gate; // for want of memory it runs in the view as it is
+    if (over && turn->prepares && gate) {
+        prepare = give_up_preparing(turns, gate);
+    } else if (!over && gate->state == GATE_IDLE && gate->running > 0) {
+        gate->running++;
+        turn->counted = over = true;
+    } else if (!over) {
+        LL_PREPEND(gate->waiting, turn);
+        prepare = turn->prepares || gate->state == GATE_IDLE;
+        if (gate->state == GATE_IDLE)
+            gate->state = GATE_PREPARING;
+    }
+    if (over)
+        release(turn);
+    pthread_mutex_unlock(&turns->lock);
+    if (prepare)
+        turns_submit_prepare(turns, gate);
+    turn_unref(turn);
+}
+
+void turn_failed(struct turn *turn)
+{
+    struct turns *turns = turn->turns;
+    bool prepare = false;
+    pthread_mutex_lock(&turns->lock);
+    struct turn_gate *gate = find_gate(turns, turn->id);
+    if (gate && turn->counted) {
+        gate->running--;
+        prepare = gate->state == GATE_IDLE && gate->running == 0 && gate->waiting;
+        if (prepare)
+            gate->state = GATE_PREPARING;
+        else
+            drop_if_idle(turns, gate);
+    } else if (gate && turn->prepares) {
+        prepare = give_up_preparing(turns, gate);
+    }
+    pthread_mutex_unlock(&turns->lock);
+    if (prepare)
+        turns_submit_prepare(turns, gate);
+    atomic_store(&turn->refs, 1);
+    turn_unref(turn);
+}
+
+// ---- ending
+
+// The gate when the turn was the last one, then PUSHING; else NULL.
+static struct turn_gate *leave(struct turn *turn)
+{
+    struct turns *turns = turn->turns;
+    bool last = false, waited = false;
+    pthread_mutex_lock(&turns->lock);
+    struct turn_gate *gate = find_gate(turns, turn->id);
+    turn->over = true;
+    if (gate && turn->counted) {
+        gate->running--;
+        last = gate->running == 0 && gate->state == GATE_IDLE;
+        if (last)
+            gate->state = GATE_PUSHING;
+    } else if (gate) { // it ended while it was held: cancelled, or its box has gone
+        struct turn *waiting;
+        LL_FOREACH (gate->waiting, waiting)
+            waited = waited || waiting == turn;
+        if (waited)
+            LL_DELETE(gate->waiting, turn);
+    }
+    if (waited)
+        release(turn);
+    pthread_mutex_unlock(&turns->lock);
+    return last ? gate : NULL;
+}
+
+static char *keep(const struct exec_output *output)
+{
+    char *bytes = malloc(output->len + 1);
+    if (bytes)
+        memcpy(bytes, output->bytes, output->len + 1);
+    return bytes;
+}
+
+// The result outlives the callback. False: no memory.
+static bool keep_result(struct turn *turn, const struct af_error *err,
+                        const struct exec_result *result)
+{
+    turn->out = keep(&result->out);
+    turn->err = keep(&result->err);
+    if (!turn->out || !turn->err)
+        return false;
+    turn->result = *result;
+    turn->result.out.bytes = turn->out;
+    turn->result.err.bytes = turn->err;
+    turn->failed = err != NULL;
+    if (err)
+        turn->error = *err;
+    return true;
+}
+
+void turn_done(void *arg, const struct af_error *err, const struct exec_result *result)
+{
+    struct turn *turn = arg;
+    struct turn_gate *gate = leave(turn);
+    struct turn_need need;
+    bool push =
+        gate && turns_look(turn->turns, turn->id, &need) == 0 && need.on_exec && need.state.changed;
+    if (push && keep_result(turn, err, result)) {
+        turns_submit_push(turn->turns, gate, turn);
+        return;
+    }
+    if (push)
+        turns_submit_push(turn->turns, gate, NULL);
+    else if (gate)
+        turns_pushed(turn->turns, gate);
+    turn->spec.done(turn->spec.arg, err, result);
+    turn_unref(turn);
+}
+
+void turn_tell(struct turn *turn)
+{
+    turn->spec.done(turn->spec.arg, turn->failed ? &turn->error : NULL, &turn->result);
+    turn_unref(turn);
+}
+
+bool turn_output(void *arg, enum exec_output_kind kind, const char *bytes, size_t len)
+{
+    struct turn *turn = arg;
+    return turn->spec.on_output(turn->spec.arg, kind, bytes, len);
+}
+
+void turn_started(void *arg)
+{
+    struct turn *turn = arg;
+    turn->spec.on_started(turn->spec.arg);
+}
+
+// ---- alone
+
+bool turns_enter_alone(struct turns *turns, const char *sandbox_id)
+{
+    pthread_mutex_lock(&turns->lock);
+    struct turn_gate *gate = make_gate(turns, sandbox_id);
+    bool alone = gate && gate->state == GATE_IDLE && gate->running == 0 && !gate->waiting;
+    if (alone)
+        gate->state = GATE_PUSHING;
+    pthread_mutex_unlock(&turns->lock);
+    return alone;
+}
+
+void turns_leave_alone(struct turns *turns, const char *sandbox_id)
+{
+    pthread_mutex_lock(&turns->lock);
+    struct turn_gate *gate = find_gate(turns, sandbox_id);
+    pthread_mutex_unlock(&turns->lock);
+    if (gate)
+        turns_pushed(turns, gate);
+}

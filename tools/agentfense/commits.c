@@ -1,0 +1,63 @@
+// agentfense commit, rollback: what becomes of a sandbox's changes. See run.h.
+#include "tools/agentfense/run.h"
+
+#include "mux/base/cleanup.h"
+#include "proto/agentfense_sandbox.pb-c.h"
+#include "tools/agentfense/interrupt.h"
+#include "tools/agentfense/session.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+static int complain_of(const struct af_error *err)
+{
+    struct af_error signal;
+    fprintf(stderr, "agentfense: %s\n", interrupt_check(&signal) < 0 ? signal.text : err->text);
+    return interrupt_signal() ? 128 + interrupt_signal() : 1;
+}
+
+// Connects and finds the sandbox that the first argument names.
+static int open_named(const struct options *options, struct session *session, struct af_error *err)
+{
+    session->keep = true;
+    if (session_open(session, options->socket ? options->socket : AF_SOCKET_DEFAULT, err) < 0)
+        return -1;
+    return rpc_find_view(session->client, options->args[0], &session->sandbox_id, err);
+}
+
+int command_commit(const struct options *options)
+{
+    struct session session = {.fd = -1};
+    struct af_error err;
+    Agentfense__V1__CommitRequest request = AGENTFENSE__V1__COMMIT_REQUEST__INIT;
+    AF_CLEANUP(rpc_cleanup) Agentfense__V1__CommitResponse *reply = NULL;
+    int rc = open_named(options, &session, &err);
+    request.sandbox_id = af_client_text(session.sandbox_id.text);
+    if (options->refuse)
+        request.conflict_policy = AGENTFENSE__V1__CONFLICT_POLICY__CONFLICT_POLICY_REFUSE;
+    if (rc == 0)
+        rc = rpc_unary(session.client, "/agentfense.v1.SandboxService/Commit", &request.base,
+                       &agentfense__v1__commit_response__descriptor, &reply, &err);
+    if (rc == 0)
+        printf("%" PRIu64 " changes committed, %" PRIu64 " of them in conflict with others\n",
+               reply->entries, reply->conflicts);
+    int code = rc < 0 ? complain_of(&err) : 0;
+    session_close(&session);
+    return code;
+}
+
+int command_rollback(const struct options *options)
+{
+    struct session session = {.fd = -1};
+    struct af_error err;
+    Agentfense__V1__RollbackRequest request = AGENTFENSE__V1__ROLLBACK_REQUEST__INIT;
+    AF_CLEANUP(rpc_cleanup) Agentfense__V1__SandboxInfo *reply = NULL;
+    int rc = open_named(options, &session, &err);
+    request.sandbox_id = af_client_text(session.sandbox_id.text);
+    if (rc == 0)
+        rc = rpc_unary(session.client, "/agentfense.v1.SandboxService/Rollback", &request.base,
+                       &agentfense__v1__sandbox_info__descriptor, &reply, &err);
+    int code = rc < 0 ? complain_of(&err) : 0;
+    session_close(&session);
+    return code;
+}
