@@ -8,6 +8,7 @@
 
 #include "mux/base/clock.h"
 #include "mux/base/text.h"
+#include "mux/compact.h"
 #include "mux/layer_list.h"
 
 #include <errno.h>
@@ -174,8 +175,8 @@ int mux_codebase_freeze_head(struct store_txn *txn, struct store_codebase *codeb
     int rc = mux_layer_list_load(txn, codebase->head, codebase->stack, &layers);
     if (rc < 0)
         return rc;
-    if (layers.count > STORE_STACK_MAX)
-        return -E2BIG;
+    if (layers.count > MUX_STACK_SOFT_MAX)
+        return MUX_STACK_FULL;
     rc = store_layer_freeze(txn, codebase->head);
     if (rc == 0)
         rc = store_stack_new(txn, layers.ids, layers.count, &frozen.stack);

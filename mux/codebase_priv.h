@@ -9,7 +9,7 @@
 
 // Makes everything in the codebase part of its stack: a dirty head is frozen and pushed, with an
 // empty one in its place. Afterwards codebase->stack is the whole tree. Puts the record when it
-// changed anything. -E2BIG when the stack is full.
+// changed anything. MUX_STACK_FULL (compact.h) when layers must be merged first.
 int mux_codebase_freeze_head(struct store_txn *txn, struct store_codebase *codebase);
 
 // Before an edit: when the head is empty and no view holds the stack any more, its top layer

@@ -265,7 +265,7 @@ static int fail(struct af_error *err, int rc, struct mux_move *move)
             move->sandbox_id);
     case -E2BIG:
         return af_error_set(err, AF_RESOURCE_EXHAUSTED,
-                            "%s: its codebase has too many layers, or the changes are too many for "
+                            "%s: the changes are too many for "
                             "one call; they are kept in the sandbox",
                             what);
     case -EFBIG:
@@ -287,11 +287,19 @@ static int move_view(struct mux *mux, const char *sandbox_id, enum mux_conflicts
         return -1;
     struct mux_move move = {
         .mux = mux, .sandbox_id = sandbox_id, .conflicts = conflicts, .push = push};
+    bool more = true;
+    unsigned tries = 0;
     int rc = mux_move_step(&move, do_step);
-    for (unsigned tries = 0; rc == MUX_MOVE_LARGE || rc == -EAGAIN; tries++) {
+    while (rc == MUX_MOVE_LARGE || rc == -EAGAIN || (rc == MUX_STACK_FULL && more)) {
         move.result = (struct mux_commit_result){0};
-        move.any_size = tries == TRIES_MAX;
-        rc = move.any_size ? mux_move_step(&move, do_step) : mux_move_large(&move);
+        if (rc == MUX_STACK_FULL) {
+            rc = mux_compact_relieve(mux, &more);
+            if (rc == 0)
+                rc = mux_move_step(&move, do_step);
+        } else {
+            move.any_size = tries++ == TRIES_MAX;
+            rc = move.any_size ? mux_move_step(&move, do_step) : mux_move_large(&move);
+        }
     }
     if (rc < 0)
         return fail(err, rc, &move);

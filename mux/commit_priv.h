@@ -11,6 +11,7 @@
 #include "mux/changes.h"
 #include "mux/codebase_priv.h"
 #include "mux/commit.h"
+#include "mux/compact.h"
 #include "mux/layer_list.h"
 #include "mux/merge.h"
 #include "mux/view.h"

@@ -65,7 +65,7 @@ int mux_import_begin(struct mux *mux, const char *codebase_id, struct mux_import
     if (rc < 0)
         mux_fail(err, rc, "starting the import");
     else
-        rc = mux_import_open_layer(import, err);
+        rc = mux_import_open_layer(import, mux, err);
     if (rc < 0) {
         free_import(import);
         return -1;

@@ -11,6 +11,7 @@
 #include "mux/import_priv.h"
 
 #include "mux/base/clock.h"
+#include "mux/compact.h"
 
 #include <errno.h>
 #include <string.h>
@@ -65,17 +66,21 @@ static int open_in_txn(struct mux_import *import, struct store_txn *txn)
     return rc;
 }
 
-int mux_import_open_layer(struct mux_import *import, struct af_error *err)
+int mux_import_open_layer(struct mux_import *import, struct mux *mux, struct af_error *err)
 {
-    struct store_txn *txn;
-    int rc = store_write_begin(import->store, &txn);
-    if (rc < 0)
-        return mux_fail(err, rc, "starting the import");
-    rc = open_in_txn(import, txn);
-    if (rc == 0)
-        rc = store_commit(txn);
-    else
-        store_abort(txn);
+    int rc;
+    bool more = true;
+    do {
+        struct store_txn *txn;
+        rc = store_write_begin(import->store, &txn);
+        if (rc < 0)
+            return mux_fail(err, rc, "starting the import");
+        rc = open_in_txn(import, txn);
+        if (rc == 0)
+            rc = store_commit(txn);
+        else
+            store_abort(txn);
+    } while (rc == MUX_STACK_FULL && more && (rc = mux_compact_relieve(mux, &more)) == 0);
     return rc < 0 ? mux_fail_codebase(err, rc, import->codebase_id.text) : 0;
 }
 
@@ -86,14 +91,19 @@ static int changed_meanwhile(struct af_error *err)
                         "imported; import again");
 }
 
-static int check_base(const struct mux_import *import, struct store_txn *txn,
-                      struct store_codebase *ret, struct af_error *err)
+static int check_base(struct mux_import *import, struct store_txn *txn, struct store_codebase *ret,
+                      struct af_error *err)
 {
     int rc = store_codebase_get(txn, import->codebase_id.text, ret);
     if (rc < 0)
         return mux_fail_codebase(err, rc, import->codebase_id.text);
     if (ret->head != import->base_head || ret->stack != import->base_stack)
         return changed_meanwhile(err);
+    // The same tree may by now be told by fewer layers.
+    mux_layer_list_fini(&import->layers);
+    rc = mux_layer_list_load(txn, import->layer, ret->stack, &import->layers);
+    if (rc < 0)
+        return mux_fail(err, rc, "importing");
     bool unchanged = !ret->head_dirty;
     if (import->base_is_empty) {
         rc = is_empty(txn, ret, &unchanged);

@@ -57,7 +57,7 @@ struct mux_import {
 };
 
 // Creates the pending layer, makes the base fixed and loads it.
-int mux_import_open_layer(struct mux_import *import, struct af_error *err);
+int mux_import_open_layer(struct mux_import *import, struct mux *mux, struct af_error *err);
 // Puts the waiting items into the layer, in one transaction, and empties the queue.
 int mux_import_flush(struct mux_import *import, struct af_error *err);
 // Makes the layer the codebase's head. The queue is empty.

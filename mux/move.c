@@ -128,8 +128,8 @@ static int choose_target(struct merging *merging)
 static int push_fresh(struct mux_move *move, const struct mux_layer_list *head)
 {
     uint64_t stack, old = move->codebase.stack;
-    if (head->count > STORE_STACK_MAX)
-        return -E2BIG;
+    if (head->count > MUX_STACK_SOFT_MAX)
+        return MUX_STACK_FULL;
     int rc = store_layer_freeze(move->txn, head->ids[0]);
     if (rc == 0)
         rc = store_stack_new(move->txn, head->ids, head->count, &stack);
@@ -365,6 +365,7 @@ int mux_move_large(struct mux_move *move)
     struct mux_large large = {.move = move};
     bool done = false;
     move->large = &large;
+    mux_compact_hold(move->mux); // the lists of layers are gone by in several transactions
     move->prepares = true;
     int rc = mux_move_step(move, begin);
     move->prepares = false;
@@ -377,6 +378,7 @@ int mux_move_large(struct mux_move *move)
         rc = mux_move_step(move, end);
         done = rc == 0;
     }
+    mux_compact_release(move->mux);
     // A push that overtook this one may have dropped the layers it was reading.
     if (rc == -EUCLEAN || rc == -ENOENT)
         rc = -EAGAIN;

@@ -2,6 +2,7 @@
 #include "mux/mux.h"
 
 #include "mux/base/clock.h"
+#include "mux/compact.h"
 #include "mux/mux_priv.h"
 #include "mux/node.h"
 #include "mux/sandbox.h"
@@ -41,7 +42,10 @@ static int open_parts(struct mux *mux, const struct mux_options *options, size_t
     struct store_options store = {.dir = options->state_dir};
     if (store_open(&store, &mux->store, err) < 0)
         return -1;
-    return mux_sandbox_recover(mux, err);
+    if (mux_sandbox_recover(mux, err) < 0)
+        return -1;
+    rc = mux_compact_start(mux, !options->no_compaction);
+    return rc < 0 ? af_error_errno(err, rc, "starting the compaction of layers") : 0;
 }
 
 int mux_open_sized(const struct mux_options *options, size_t nodes_max, struct mux **ret,
@@ -77,6 +81,7 @@ void mux_close(struct mux *mux)
     if (!mux)
         return;
     AF_CHECK_MAGIC(mux, MUX_MAGIC);
+    mux_compact_stop(mux);
     mux_view_table_free(mux);
     mux_node_cache_free(mux->nodes);
     if (mux->store)
@@ -101,6 +106,7 @@ void mux_get_stats(struct mux *mux, struct mux_stats *ret)
         .copy_ups = mux->counters.copy_ups,
         .shared_write_alarms = mux->counters.shared_write_alarms,
         .lookups_hidden = mux->counters.lookups_hidden,
+        .merges = mux->counters.merges,
     };
 }
 

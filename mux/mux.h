@@ -36,6 +36,7 @@ struct mux_options {
     const char *state_dir; // see mux/store/store.h
     uid_t uid_base;        // slot n runs as host uid and gid uid_base + n
     uint32_t uid_count;    // how many slots there may be (at most AF_SLOT_COUNT)
+    bool no_compaction;    // layers are merged only when asked (tests, tools)
     uid_t reserved_uid;    // owner and group shown for what a sandbox may not change; outside
                            // uid_base .. uid_base + uid_count
     uint32_t nodes_max;    // inodes cached over all views, about 250 bytes each; 0: the default
@@ -74,6 +75,7 @@ struct mux_stats {
     uint64_t copy_ups;
     uint64_t shared_write_alarms; // writes that reached a shared nodeid: must stay 0
     uint64_t lookups_hidden;      // lookups refused by a rule
+    uint64_t merges;              // runs of layers that compaction made one
 };
 void mux_get_stats(struct mux *mux, struct mux_stats *ret);
 

@@ -23,6 +23,7 @@
 #define MUX_MERGE_STEP_MAX 1024u
 
 struct mux_view_table;
+struct mux_compact;
 struct mux_node_cache;
 
 struct mux {
@@ -37,8 +38,9 @@ struct mux {
     unsigned merge_step_max;      // records that one step of a merge takes; tests set less (move.c)
     struct mux_view_table *views; // view_table.c
     struct mux_node_cache *nodes; // node.c
+    struct mux_compact *compact;  // compact.c
     struct {
-        _Atomic uint64_t copy_ups, shared_write_alarms, lookups_hidden;
+        _Atomic uint64_t copy_ups, shared_write_alarms, lookups_hidden, merges;
     } counters;
 };
 

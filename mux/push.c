@@ -322,8 +322,8 @@ static int try_absorb(struct mux_move *move)
 static int push_layer(struct mux_move *move)
 {
     uint64_t delta, stack, old = move->codebase.stack;
-    if (move->view.count > STORE_STACK_MAX)
-        return -E2BIG;
+    if (move->view.count > MUX_STACK_SOFT_MAX)
+        return MUX_STACK_FULL;
     int rc = store_layer_new(move->txn, &delta);
     if (rc == 0)
         rc = mux_push_keep_orphans(move, delta, true, mux_layer_list_all(&move->view));

@@ -7,6 +7,7 @@
 // Errors: an af_error. Read next: sandbox.h, codebase.c (freezing a head), docs/CODEBASES.md.
 #include "mux/base/clock.h"
 #include "mux/codebase_priv.h"
+#include "mux/compact.h"
 #include "mux/host_call.h"
 #include "mux/sandbox.h"
 #include "mux/sandbox_priv.h"
@@ -84,12 +85,9 @@ static int create_in_txn(struct store_txn *txn, const struct mux_sandbox_spec *s
     if (check_owner(txn, owners, codebase.owner, spec->owner_max, err) < 0)
         return -1;
     rc = mux_codebase_freeze_head(txn, &codebase);
-    if (rc == -E2BIG)
-        return af_error_set(err, AF_RESOURCE_EXHAUSTED,
-                            "the codebase %s has %d layers, one for each change between two "
-                            "sandboxes; copy it into a new codebase",
-                            spec->codebase_id, STORE_STACK_MAX);
     *ret_refused = false;
+    if (rc == MUX_STACK_FULL)
+        return rc;
     sandbox->owner = codebase.owner;
     sandbox->owner_len = strlen(codebase.owner);
     sandbox->root_fid = codebase.root_fid;
@@ -152,22 +150,41 @@ static int create_one(struct store_txn *txn, const struct mux_sandbox_spec *spec
     };
     af_id_new("sb", &sandbox.id);
     strcpy(sandbox.codebase_id.text, spec->codebase_id);
-    if (create_in_txn(txn, spec, &sandbox, owners, &refused, &made->error) == 0) {
+    int rc = create_in_txn(txn, spec, &sandbox, owners, &refused, &made->error);
+    if (rc == 0) {
         made->ok = true;
         made->id = sandbox.id;
-        return 0;
     }
-    if (refused)
-        return 0;
-    *err = made->error;
-    return -1;
+    if (rc < 0 && !refused)
+        *err = made->error;
+    return refused || rc == 0 ? 0 : rc;
+}
+
+// In one transaction. MUX_STACK_FULL: nothing was done.
+static int create_all(struct mux *mux, const struct mux_sandbox_spec *const *specs, const bool *fit,
+                      size_t count, struct mux_sandbox_made *made, struct af_error *err)
+{
+    struct owner_count owners = {0};
+    struct store_txn *txn;
+    int rc = store_write_begin(mux_store(mux), &txn);
+    if (rc < 0)
+        return mux_fail(err, rc, "creating the sandboxes");
+    for (size_t i = 0; i < count; i++) {
+        made[i].ok = made[i].ok && !fit[i];
+        rc = fit[i] ? create_one(txn, specs[i], &owners, &made[i], err) : 0;
+        if (rc < 0) {
+            store_abort(txn);
+            return rc;
+        }
+    }
+    rc = store_commit(txn);
+    return rc < 0 ? mux_fail(err, rc, "creating the sandboxes") : 0;
 }
 
 int mux_sandbox_create_many(struct mux *mux, const struct mux_sandbox_spec *const *specs,
                             size_t count, struct mux_sandbox_made *made, struct af_error *err)
 {
     const struct mux_sandbox_spec *checked = NULL;
-    struct owner_count owners = {0};
     AF_CLEANUP_FREE bool *fit = calloc(count + 1, sizeof *fit);
     if (!fit)
         return mux_fail(err, -ENOMEM, "creating the sandboxes");
@@ -179,18 +196,14 @@ int mux_sandbox_create_many(struct mux *mux, const struct mux_sandbox_spec *cons
     }
     if (!checked)
         return 0;
-    struct store_txn *txn;
-    int rc = store_write_begin(mux_store(mux), &txn);
-    if (rc < 0)
-        return mux_fail(err, rc, "creating the sandboxes");
-    for (size_t i = 0; i < count; i++) {
-        if (fit[i] && create_one(txn, specs[i], &owners, &made[i], err) < 0) {
-            store_abort(txn);
-            return -1;
-        }
+    bool more = true;
+    int rc;
+    while ((rc = create_all(mux, specs, fit, count, made, err)) == MUX_STACK_FULL) {
+        rc = more ? mux_compact_relieve(mux, &more) : -EUCLEAN;
+        if (rc < 0)
+            return mux_fail(err, rc, "merging the layers of a codebase");
     }
-    rc = store_commit(txn);
-    return rc < 0 ? mux_fail(err, rc, "creating the sandboxes") : 0;
+    return rc;
 }
 
 int mux_sandbox_create(struct mux *mux, const struct mux_sandbox_spec *spec, struct af_id *ret_id,

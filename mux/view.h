@@ -148,6 +148,10 @@ struct mux_hold {
 };
 void mux_view_hold(struct mux *mux, const char *sandbox_id, struct mux_hold *ret);
 void mux_view_release(struct mux_hold *hold);
+// Compaction has put one layer in the place of a run: the attached views that go by the run, and
+// whose stacks have the new layer, go by it from now on. Nodes in the cache stay true: of a layer
+// they know no more than whether it is the delta.
+void mux_view_merge_layers(struct mux *mux, const uint64_t *run, size_t count, uint64_t merged);
 // A stamp that was never used before.
 uint64_t mux_view_new_stamp(struct mux *mux);
 

@@ -360,6 +360,73 @@ void mux_view_table_free(struct mux *mux)
     mux->views = NULL;
 }
 
+// ---- compaction
+
+static bool has_run(const struct mux_layer_list *layers, const uint64_t *run, size_t count,
+                    size_t *ret_at)
+{
+    for (size_t at = 1; at + count <= layers->count; at++) {
+        if (memcmp(layers->ids + at, run, count * sizeof *run) == 0) {
+            *ret_at = at;
+            return true;
+        }
+    }
+    return false;
+}
+
+// Whether the sandbox's stack is what the view goes by with `merged` in the place of the run.
+static bool is_merged(const struct mux_layer_list *stored, const struct mux_layer_list *of_view,
+                      size_t at, size_t count, uint64_t merged)
+{
+    size_t after = at + count, rest = of_view->count - after;
+    return stored->count == of_view->count - count + 1 && stored->ids[at] == merged &&
+           memcmp(stored->ids, of_view->ids, at * sizeof *stored->ids) == 0 &&
+           memcmp(stored->ids + at + 1, of_view->ids + after, rest * sizeof *stored->ids) == 0;
+}
+
+// Under the view's lock, exclusively.
+static void merge_layers(struct mux *mux, struct mux_view *view, const uint64_t *run, size_t count,
+                         uint64_t merged)
+{
+    struct store_txn *txn;
+    struct store_sandbox sandbox;
+    AF_CLEANUP_LAYER_LIST struct mux_layer_list stored = {0};
+    size_t at;
+    if (!has_run(&view->layers, run, count, &at) || store_read_begin(mux->store, &txn) < 0)
+        return;
+    if (store_sandbox_get(txn, view->sandbox_id.text, &sandbox) == 0) {
+        store_sandbox_free_rules(&sandbox);
+        if (mux_layer_list_load(txn, sandbox.delta, sandbox.stack, &stored) == 0 &&
+            is_merged(&stored, &view->layers, at, count, merged)) {
+            struct mux_layer_list old = view->layers;
+            view->layers = stored;
+            stored = old;
+        }
+    }
+    store_read_end(txn);
+}
+
+void mux_view_merge_layers(struct mux *mux, const uint64_t *run, size_t count, uint64_t merged)
+{
+    struct mux_view_table *table = mux->views;
+    size_t at;
+    // Who attaches now has read the stack before it was changed and is in its slot afterwards.
+    pthread_mutex_lock(&table->change);
+    for (uint32_t i = 1; i <= atomic_load(&table->n_ready); i++) {
+        struct mux_slot *slot = &table->slots[i];
+        pthread_rwlock_rdlock(&slot->lock);
+        bool has = slot->view && has_run(&slot->view->layers, run, count, &at);
+        pthread_rwlock_unlock(&slot->lock);
+        if (!has)
+            continue;
+        pthread_rwlock_wrlock(&slot->lock);
+        if (slot->view)
+            merge_layers(mux, slot->view, run, count, merged);
+        pthread_rwlock_unlock(&slot->lock);
+    }
+    pthread_mutex_unlock(&table->change);
+}
+
 uint64_t mux_view_table_count(struct mux *mux)
 {
     pthread_rwlock_rdlock(&mux->views->lock);

@@ -112,6 +112,18 @@ int store_layer_unref(struct store_txn *txn, uint64_t id)
     return rc;
 }
 
+int store_layer_change_refs(struct store_txn *txn, uint64_t id, int64_t change)
+{
+    struct value_layer value;
+    int rc = get_referred_layer(txn, id, &value);
+    if (rc == 0 && ((int64_t)value.refs + change < 1 || (int64_t)value.refs + change > UINT32_MAX))
+        rc = -EUCLEAN;
+    if (rc < 0)
+        return store_keep_error(txn, rc);
+    value.refs = (uint32_t)((int64_t)value.refs + change);
+    return put_layer(txn, id, &value);
+}
+
 int store_layer_count(struct store_txn *txn, uint64_t id, const struct store_layer_change *change)
 {
     struct value_layer value;
@@ -134,15 +146,27 @@ int store_layer_count_tree(struct store_txn *txn, uint64_t id, int64_t files, in
     return store_layer_count(txn, id, &change);
 }
 
+// ---- pending layers: a mark, and behind its format byte the layers that a merge refers to
+
+int store_pending_put(struct store_txn *txn, uint64_t id, const uint64_t *run, size_t count)
+{
+    struct key_id key = key_of_id(id);
+    uint8_t bytes[1 + STORE_MERGE_MAX * sizeof *run];
+    if (count > STORE_MERGE_MAX)
+        return store_keep_error(txn, -EINVAL);
+    bytes[0] = STORE_FORMAT;
+    if (count > 0)
+        memcpy(bytes + 1, run, count * sizeof *run);
+    return store_put(txn, STORE_DBI_PENDING, store_val(&key, sizeof key),
+                     store_val(bytes, 1 + count * sizeof *run));
+}
+
 int store_layer_new_pending(struct store_txn *txn, uint64_t *ret_id)
 {
     uint64_t id;
     int rc = store_layer_new(txn, &id);
-    if (rc < 0)
-        return rc;
-    struct key_id key = key_of_id(id);
-    uint8_t format = STORE_FORMAT;
-    rc = store_put(txn, STORE_DBI_PENDING, store_val(&key, sizeof key), store_val(&format, 1));
+    if (rc == 0)
+        rc = store_pending_put(txn, id, NULL, 0);
     if (rc == 0)
         *ret_id = id;
     return rc;
@@ -154,12 +178,34 @@ int store_layer_adopt(struct store_txn *txn, uint64_t id)
     return store_del(txn, STORE_DBI_PENDING, store_val(&key, sizeof key));
 }
 
+int store_pending_end(struct store_txn *txn, uint64_t id)
+{
+    struct key_id key = key_of_id(id);
+    uint64_t run[STORE_MERGE_MAX];
+    MDB_val value;
+    int rc = store_get(txn, STORE_DBI_PENDING, store_val(&key, sizeof key), &value);
+    if (rc < 0)
+        return rc;
+    size_t count = (value.mv_size - 1) / sizeof *run;
+    if (value.mv_size != 1 + count * sizeof *run || count > STORE_MERGE_MAX)
+        return -EUCLEAN;
+    if (count > 0)
+        memcpy(run, (const uint8_t *)value.mv_data + 1, count * sizeof *run);
+    rc = store_layer_adopt(txn, id);
+    struct value_layer layer;
+    if (rc == 0 && get_referred_layer(txn, id, &layer) == 0)
+        rc = store_layer_unref(txn, id);
+    for (size_t i = 0; rc == 0 && i < count; i++)
+        rc = store_layer_unref(txn, run[i]);
+    return rc;
+}
+
 // One pending layer to the collector; -ENOENT when there is none.
 static int drop_one_pending(struct store_txn *txn)
 {
     MDB_cursor *cursor;
     MDB_val key, value;
-    struct key_id id;
+    struct key_id id = {0};
     int rc = store_errno(mdb_cursor_open(txn->mdb, txn->store->dbi[STORE_DBI_PENDING], &cursor));
     if (rc < 0)
         return rc;
@@ -169,12 +215,7 @@ static int drop_one_pending(struct store_txn *txn)
     if (rc == 0)
         memcpy(&id, key.mv_data, sizeof id);
     mdb_cursor_close(cursor);
-    if (rc == 0)
-        rc = store_layer_adopt(txn, be64toh(id.be));
-    struct value_layer layer;
-    if (rc == 0 && get_referred_layer(txn, be64toh(id.be), &layer) == 0)
-        rc = store_layer_unref(txn, be64toh(id.be));
-    return rc;
+    return rc < 0 ? rc : store_pending_end(txn, be64toh(id.be));
 }
 
 int store_layers_drop_pending(struct store *store)
@@ -241,9 +282,21 @@ int store_stack_new(struct store_txn *txn, const uint64_t *layers, size_t count,
     struct value_stack head = {.format = STORE_FORMAT, .refs = 1, .count = (uint32_t)count};
     if (rc == 0)
         rc = put_stack(txn, id, head, layers);
-    if (rc == 0)
-        *ret_id = id;
-    return rc;
+    if (rc < 0)
+        return rc;
+    if (count >= STORE_STACK_DEEP)
+        store_note_deep(txn, id);
+    *ret_id = id;
+    return 0;
+}
+
+int store_stack_replace(struct store_txn *txn, uint64_t id, const uint64_t *layers, size_t count)
+{
+    struct value_stack head;
+    const uint8_t *ids;
+    int rc = get_stack(txn, id, &head, &ids);
+    head.count = (uint32_t)count;
+    return rc < 0 ? rc : put_stack(txn, id, head, layers);
 }
 
 int store_stack_get(struct store_txn *txn, uint64_t id, uint64_t *layers, size_t capacity,

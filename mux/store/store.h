@@ -102,7 +102,8 @@ int store_layer_adopt(struct store_txn *txn, uint64_t id);
 int store_layer_count_tree(struct store_txn *txn, uint64_t id, int64_t files, int64_t bytes);
 
 #define STORE_STACK_MAX 4096
-// A stack: frozen layers, top first. Immutable and counted; holds a reference to each layer.
+// A stack: frozen layers, top first. Counted; holds a reference to each layer. The tree that it
+// tells never changes, which layers tell it may: a merge puts one in the place of several.
 int store_stack_new(struct store_txn *txn, const uint64_t *layers, size_t count,
                     uint64_t *ret_id); // refs = 1; count may be 0
 int store_stack_ref(struct store_txn *txn, uint64_t id);
@@ -111,6 +112,50 @@ int store_stack_refs(struct store_txn *txn, uint64_t id, uint32_t *ret_refs);
 // Copies at most `capacity` layer ids; returns 0 and the true count.
 int store_stack_get(struct store_txn *txn, uint64_t id, uint64_t *layers, size_t capacity,
                     size_t *ret_count);
+
+// ---- merging layers (merge.c), for compaction
+
+#define STORE_MERGE_MAX    32   // layers in one merge
+#define STORE_MERGE_STACKS 256  // stacks changed in one transaction
+#define STORE_STACK_DEEP   4    // stacks of this many layers are noted
+#define STORE_DEEP_MAX     1024 // noted at most; beyond, some are missed
+#define STORE_WEIGH_MAX    65536u
+#define STORE_WEIGHT_BYTES 65536u // of content weigh as much as one record
+
+struct store_merge;
+
+// Begins merging a run of adjacent frozen layers, top first, 2 .. STORE_MERGE_MAX of them.
+// is_bottom: nothing is below the run in any stack. spare: keep some records that no name leads to,
+// since a file that was open when others removed it may still be read. Owned by the caller, for
+// one thread at a time.
+int store_merge_begin(struct store *store, const uint64_t *run, size_t count, bool is_bottom,
+                      bool spare, struct store_merge **ret);
+// Writes up to `max` records, in one transaction. After an error it can be tried again.
+int store_merge_step(struct store_merge *merge, unsigned max, bool *ret_done);
+// When it is done: puts the new layer in the run's place in up to STORE_MERGE_STACKS stacks, in
+// one transaction. *ret_stacks 0: no stack holds the run any more.
+int store_merge_swap(struct store_merge *merge, size_t *ret_stacks);
+// Lets go of the run, and of the new layer if no stack has it. Until then the run's layers are
+// readable as they were, for whoever still goes by them. On an error it can be tried again, and is
+// by the next store_open.
+int store_merge_end(struct store_merge *merge);
+void store_merge_free(struct store_merge *merge); // memory alone
+uint64_t store_merge_layer(const struct store_merge *merge);
+// Whether any stack still refers to the run's top layer.
+bool store_merge_is_wanted(struct store_merge *merge);
+
+// How much a layer weighs: its records, and its content at STORE_WEIGHT_BYTES for one.
+int store_layer_weight(struct store_txn *txn, uint64_t id, uint64_t *ret);
+// fn is called after a commit that noted deep stacks, on the committer's thread: to wake somebody.
+// NULL: nobody listens any more once it returns.
+void store_deep_listen(struct store *store, void (*fn)(void *arg), void *arg);
+// Takes the stacks noted since the last call, oldest first. *ret_missed: there were others.
+size_t store_deep_take(struct store *store, uint64_t ids[STORE_DEEP_MAX], bool *ret_missed);
+// Ids of deep stacks before the given one, newest first.
+int store_deep_scan(struct store *store, uint64_t before, uint64_t *ids, size_t max,
+                    size_t *ret_count);
+// Whether anybody has or waits for the writer lock.
+bool store_has_writers(struct store *store);
 
 // ---- directory entries: (layer, parent fid, name) -> fid or whiteout
 

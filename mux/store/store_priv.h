@@ -1,7 +1,7 @@
 // struct store and what the files of mux/store share. Internal to mux/store.
 //
 // Lock ranks, outermost first: gc.lock > sync.point > LMDB writer > readers.lock, blobs.lock,
-// sync.lock, ids.lock (leaves, never one inside another). Read next: schema.h, env.c.
+// sync.lock, ids.lock, deep.lock (leaves, never one inside another). Read next: schema.h, env.c.
 #ifndef AF_MUX_STORE_PRIV_H
 #define AF_MUX_STORE_PRIV_H
 
@@ -44,9 +44,11 @@ struct store_txn {
     struct store *store;
     MDB_txn *mdb;
     bool write;
-    bool changed; // has written something: worth a commit
-    bool garbage; // has left something to the collector
-    int error;    // sticky: the first write that failed; such a transaction is never committed
+    bool changed;     // has written something: worth a commit
+    bool garbage;     // has left something to the collector
+    int error;        // sticky: the first write that failed; such a transaction is never committed
+    uint64_t deep[4]; // stacks of STORE_STACK_DEEP layers or more that it made; n_deep may be more
+    size_t n_deep;
     struct store_blob *adopted; // new blobs that this transaction refers to first
     struct store_txn *next;     // pooled readers
 };
@@ -125,6 +127,16 @@ struct store {
         uint64_t unlinked_sync; // ... this synced transaction shows
     } gc;
 
+    struct {
+        pthread_mutex_t lock;
+        uint64_t ids[STORE_DEEP_MAX]; // stacks, oldest first
+        size_t count;
+        bool missed;
+        void (*fn)(void *arg);
+        void *arg;
+    } deep;
+
+    _Atomic unsigned writers;  // that have or want the writer lock
     _Atomic uint64_t last_txn; // id of the last commit
     _Atomic uint64_t commits, syncs, dirty_commits;
     _Atomic uint64_t reads; // transactions, for docs/COSTS.md
@@ -217,7 +229,18 @@ int store_space_for_growth(struct store_txn *txn); // -ENOSPC when full
 int store_xattr_copy(struct store_txn *txn, uint64_t from_layer, uint64_t to_layer, uint64_t fid,
                      size_t len);
 int store_xattr_del(struct store_txn *txn, uint64_t layer, uint64_t fid);
+// deep.c
+void store_note_deep(struct store_txn *txn, uint64_t stack);
+void store_deep_committed(struct store_txn *txn);
 // layer.c
+// Adds to a layer's references, which must not end: store_layer_unref is for that.
+int store_layer_change_refs(struct store_txn *txn, uint64_t id, int64_t change);
+// The same stack told by other layers, whose references are the caller's to count.
+int store_stack_replace(struct store_txn *txn, uint64_t id, const uint64_t *layers, size_t count);
+// Marks a layer as pending; it goes with the references to the layers of `run`.
+int store_pending_put(struct store_txn *txn, uint64_t id, const uint64_t *run, size_t count);
+// Takes the mark and all its references away.
+int store_pending_end(struct store_txn *txn, uint64_t id);
 struct store_layer_change {
     int64_t bytes, inodes, tree_files, tree_bytes;
 };

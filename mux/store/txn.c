@@ -135,8 +135,10 @@ int store_write_begin(struct store *store, struct store_txn **ret)
     struct store_txn *txn = calloc(1, sizeof *txn);
     if (!txn)
         return -ENOMEM;
+    atomic_fetch_add(&store->writers, 1);
     int rc = mdb_txn_begin(store->env, NULL, 0, &txn->mdb);
     if (rc != 0) {
+        atomic_fetch_sub(&store->writers, 1);
         free(txn);
         return store_errno(rc);
     }
@@ -172,12 +174,14 @@ int store_commit(struct store_txn *txn)
     }
     uint64_t id = mdb_txn_id(txn->mdb);
     rc = store_errno(mdb_txn_commit(txn->mdb));
+    atomic_fetch_sub(&store->writers, 1);
     if (rc == 0) {
         store_blobs_committed(txn);
         note_commit(store, id);
         store_reserve_space(store);
         if (txn->garbage)
             store_background_wake(store, true);
+        store_deep_committed(txn);
     } else {
         store_blobs_aborted(txn);
         if (rc == -ENOSPC)
@@ -192,7 +196,13 @@ void store_abort(struct store_txn *txn)
 {
     AF_CHECK_MAGIC(txn, STORE_TXN_MAGIC);
     mdb_txn_abort(txn->mdb);
+    atomic_fetch_sub(&txn->store->writers, 1);
     store_blobs_aborted(txn);
     txn->magic = 0;
     free(txn);
+}
+
+bool store_has_writers(struct store *store)
+{
+    return atomic_load(&store->writers) > 0;
 }
