@@ -199,12 +199,13 @@ int mux_codebase_freeze_head(struct store_txn *txn, struct store_codebase *codeb
 static int may_thaw(struct store_txn *txn, uint64_t stack, uint64_t top, bool *ret)
 {
     uint32_t refs;
+    uint64_t orphan; // kept by a merge
     struct store_layer layer;
     int rc = store_stack_refs(txn, stack, &refs);
     if (rc == 0)
         rc = store_layer_get(txn, top, &layer);
     if (rc == 0)
-        *ret = refs == 1 && layer.refs == 1;
+        *ret = refs == 1 && layer.refs == 1 && store_orphan_next(txn, top, 0, &orphan) == -ENOENT;
     return rc;
 }
 

@@ -197,7 +197,7 @@ static struct job *free_job(struct mux_compact *compact)
 
 static int begin_job(struct mux_compact *compact, struct job *job, const struct plan *plan)
 {
-    bool spare = plan->is_bottom && mux_view_table_count(compact->mux) > 0;
+    bool spare = mux_view_table_count(compact->mux) > 0;
     int rc = store_merge_begin(compact->mux->store, plan->run, plan->count, plan->is_bottom, spare,
                                &job->merge);
     if (rc < 0) {

@@ -116,6 +116,17 @@ static const char *bad_id_mark(struct fsck *f, MDB_val key, MDB_val value)
                : "it is no mark";
 }
 
+// Behind its format byte: the layers that a merge refers to.
+static const char *bad_pending(struct fsck *f, MDB_val key, MDB_val value)
+{
+    (void)f;
+    bool is_list = value.mv_size % sizeof(uint64_t) == 1 &&
+                   value.mv_size <= 1 + STORE_MERGE_MAX * sizeof(uint64_t) &&
+                   *(const uint8_t *)value.mv_data == STORE_FORMAT;
+    return key.mv_size == sizeof(struct key_id) && has_ids(key, 1) && is_list ? NULL
+                                                                              : "it is no mark";
+}
+
 static const char *bad_layer(struct fsck *f, MDB_val key, MDB_val value)
 {
     struct value_layer v;
@@ -210,7 +221,7 @@ static const struct {
     [STORE_DBI_SANDBOX] = {"sandbox", bad_sandbox, false, 0},
     [STORE_DBI_GARBAGE] = {"layer waiting for the collector", bad_id_mark, true, 1},
     [STORE_DBI_UNLINK] = {"content waiting for its removal", bad_id_mark, true, 1},
-    [STORE_DBI_PENDING] = {"layer of an import", bad_id_mark, true, 1},
+    [STORE_DBI_PENDING] = {"layer of work under way", bad_pending, true, 1},
     [STORE_DBI_LINK] = {"name of a file with several", bad_link, true, 3},
     [STORE_DBI_XATTR] = {"set of extended attributes", bad_xattr, true, 2},
 };
@@ -409,10 +420,12 @@ static int check_version_entry(struct fsck *f, MDB_val key, MDB_val value, void 
     return fsck_del(f, STORE_DBI_VERSION, key);
 }
 
-static bool is_garbage(struct fsck *f, uint64_t layer)
+// Layers that wait for the collector, and frozen ones: a merge marks what it keeps without a name.
+static bool may_have_marks(struct fsck *f, uint64_t layer, bool has_record)
 {
     struct store_layer found;
-    return store_layer_get(f->txn, layer, &found) == 0 && found.refs == 0;
+    return store_layer_get(f->txn, layer, &found) == 0 &&
+           (found.refs == 0 || (found.frozen && has_record));
 }
 
 static int check_orphan(struct fsck *f, MDB_val key, MDB_val value, void *arg)
@@ -424,7 +437,7 @@ static int check_orphan(struct fsck *f, MDB_val key, MDB_val value, void *arg)
         return 0;
     uint64_t layer = u64_be(key.mv_data, 0), fid = u64_be(key.mv_data, 8);
     int rc = store_inode_get(f->txn, layer, fid, &inode);
-    if ((rc == 0 && inode.nlink == 0) || is_garbage(f, layer))
+    if ((rc == 0 && inode.nlink == 0) || may_have_marks(f, layer, rc == 0))
         return 0;
     if (!fsck_found(f, "orphan", true,
                     "file %" PRIu64 " in layer %" PRIu64 " is marked as unlinked, but %s", fid,

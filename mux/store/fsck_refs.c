@@ -219,8 +219,13 @@ static int count_layers_of_stack(struct fsck *f, MDB_val key, MDB_val value, voi
 
 static int count_pending(struct fsck *f, MDB_val key, MDB_val value, void *arg)
 {
-    (void)f, (void)value;
+    (void)f;
     count_one(arg, id_of(key));
+    for (size_t at = 1; at + sizeof(uint64_t) <= value.mv_size; at += sizeof(uint64_t)) {
+        uint64_t layer; // that a merge refers to
+        memcpy(&layer, (const uint8_t *)value.mv_data + at, sizeof layer);
+        count_one(arg, layer);
+    }
     return 0;
 }
 

@@ -199,6 +199,9 @@ static int check_inode(struct fsck *f, MDB_val key, MDB_val value, void *arg)
         rc = fsck_is_reachable(f, view, fid, &reachable);
     if (rc < 0)
         return rc;
+    bool is_kept = !view->live && store_orphan_has(f->txn, layer, fid); // by a merge
+    if (names == 0 && is_kept)
+        return 0;
     if (!reachable || (names == 0 && inode.nlink > 0)) {
         if (!fsck_found(
                 f, "unreachable", true, "%s %" PRIu64 " in layer %" PRIu64 " cannot be reached: %s",

@@ -4,14 +4,14 @@
 // tells the same as a run of them: of each name and each inode the topmost record, in bounded
 // transactions, while the layer is pending; then every stack that holds the run gets the one in its
 // place, in place, so that ids of stacks stay true. Cookies, fids and versions are in the records
-// and stay; blobs are counted, not copied. Where the run ends its stacks, what hides nothing any
-// more goes: whiteouts, and records of files that no name leads to (see `spare`).
-// The pending mark names the run: a merge refers to its layers until it has ended, so that they
-// stay as they are (a head is thawed only without other references) and readable by whoever still
-// goes by them. store_open ends what a crash left. Reads are made in read transactions, for the run
-// is frozen: the writer is held for the writing alone.
-// Owns the merge; one thread at a time. Fails: -errno, -ENOSPC on a full disk; the merge can be
-// tried again or ended. Read next: layer.c, mux/compact.c.
+// and stay; blobs are counted, not copied. Records of files that no name leads to any more go, but
+// for some that are marked as orphans (see `spare`), and where the run ends its stacks, so do
+// whiteouts. The pending mark names the run: a merge refers to its layers until it has ended, so
+// that they stay as they are (a head is thawed only without other references) and readable by
+// whoever still goes by them. store_open ends what a crash left. Reads are made in read
+// transactions, for the run is frozen: the writer is held for the writing alone. Owns the merge;
+// one thread at a time. Fails: -errno, -ENOSPC on a full disk; the merge can be tried again or
+// ended. Read next: layer.c, mux/compact.c.
 #include "mux/store/store_priv.h"
 
 #include <errno.h>
@@ -241,16 +241,16 @@ static int is_named(const struct store_merge *merge, struct store_txn *txn,
                     const struct store_inode *inode, bool *ret)
 {
     struct store_entry entry;
-    if (inode->parent == 0) { // the root
-        *ret = true;
+    *ret = true;
+    if (inode->parent == 0 || inode->nlink > 1) // the root; who loses one of several has a record
         return 0;
-    }
     int rc =
         store_entry_get(txn, merge->layer, inode->parent, inode->name, inode->name_len, &entry);
-    if (rc < 0 && rc != -ENOENT)
-        return rc;
-    *ret = (rc == 0 && entry.fid == inode->fid) || inode->nlink > 1;
-    return 0;
+    if (rc == -ENOENT)
+        *ret = !merge->is_bottom; // the name is in a layer below
+    else if (rc == 0)
+        *ret = entry.fid == inode->fid;
+    return rc == -ENOENT ? 0 : rc;
 }
 
 static bool may_spare(struct store_merge *merge, const struct store_inode *inode)
@@ -266,16 +266,19 @@ static bool may_spare(struct store_merge *merge, const struct store_inode *inode
 static int pick_inode(struct store_merge *merge, struct store_txn *txn, const struct source *source)
 {
     struct store_inode inode;
+    const uint8_t format = STORE_FORMAT;
     bool keep = true;
     if (source->suffix.mv_size != sizeof(uint64_t))
         return -EUCLEAN;
     uint64_t fid = fid_of(source->suffix);
     int rc = store_inode_get(txn, source->layer, fid, &inode);
-    if (rc == 0 && merge->is_bottom)
+    if (rc == 0)
         rc = is_named(merge, txn, &inode, &keep);
     if (rc < 0 || (!keep && !may_spare(merge, &inode)))
         return rc;
     rc = pick(merge, STORE_DBI_INODE, source->suffix, source->value);
+    if (rc == 0 && !keep) // without a name, and known to be
+        rc = pick(merge, STORE_DBI_ORPHAN, source->suffix, store_val(&format, sizeof format));
     if (rc == 0 && inode.xattr_bytes > 0) {
         MDB_val value = {0};
         const void *xattrs = NULL;

@@ -3,6 +3,7 @@
 
 #include "mux/compact.h"
 #include "mux/inspect_priv.h"
+#include "mux/walk.h"
 
 #include <string.h>
 #include <sys/stat.h>
@@ -25,6 +26,24 @@ void layers_reopen(struct fixture *fixture, bool with_thread)
         fail_msg("mux_open: %s", err.text);
 }
 
+struct counting {
+    uint64_t fids[256], files, bytes;
+};
+
+static enum mux_walk_next count_file(void *arg, const struct mux_walk_node *node)
+{
+    struct counting *counting = arg;
+    if (!S_ISREG(node->inode->mode))
+        return MUX_WALK_ON;
+    for (size_t i = 0; i < counting->files; i++)
+        if (counting->fids[i] == node->inode->fid)
+            return MUX_WALK_ON;
+    assert_true(counting->files < AF_ARRAY_LEN(counting->fids));
+    counting->fids[counting->files++] = node->inode->fid;
+    counting->bytes += node->inode->size;
+    return MUX_WALK_ON;
+}
+
 void layers_push(struct fixture *fixture, struct af_id codebase_id, struct af_id sandbox_id)
 {
     struct store *store = mux_store(fixture->mux);
@@ -45,6 +64,11 @@ void layers_push(struct fixture *fixture, struct af_id codebase_id, struct af_id
     assert_int_equal(store_stack_new(txn, layers, count + 1, &stack), 0);
     assert_int_equal(store_stack_unref(txn, codebase.stack), 0);
     codebase.stack = stack;
+    struct counting counting = {0};
+    struct mux_layers all = {layers, count + 1};
+    assert_int_equal(mux_walk(txn, all, codebase.root_fid, "", 0, count_file, &counting), 0);
+    codebase.files = counting.files;
+    codebase.size_bytes = counting.bytes;
     assert_int_equal(store_codebase_put(txn, &codebase), 0);
     assert_int_equal(store_commit(txn), 0);
     struct af_error err;

@@ -8,7 +8,7 @@
 // Closes mux and opens it again without the thread that merges, or with it.
 void layers_reopen(struct fixture *fixture, bool with_thread);
 // The sandbox's delta becomes the top layer of its codebase and the sandbox goes. The codebase must
-// not have changed since the sandbox was made; the sandbox is detached. Its counters do not follow.
+// not have changed since the sandbox was made; the sandbox is detached.
 void layers_push(struct fixture *fixture, struct af_id codebase, struct af_id sandbox);
 size_t layers_depth(struct fixture *fixture, struct af_id codebase);
 size_t layers_depth_of_sandbox(struct fixture *fixture, struct af_id sandbox);

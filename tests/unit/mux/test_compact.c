@@ -385,6 +385,8 @@ static void test_a_full_stack_refuses_no_sandbox(void **state)
     new_sandbox(fixture, codebase_id); // has the stack, so that its top cannot be the head again
     upload(fixture, codebase_id, "dir/new", "new");
     struct af_id sandbox = new_sandbox(fixture, codebase_id);
+    assert_in_range(layers_depth_of_sandbox(fixture, sandbox), 1, MUX_STACK_SOFT_MAX);
+    drain(fixture);
     assert_in_range(layers_depth_of_sandbox(fixture, sandbox), 1, DEPTH_FINE);
     char *told = layers_tell(fixture, sandbox);
     assert_non_null(strstr(told, "dir/new "));
