@@ -121,12 +121,10 @@ def test_a_name_that_only_begins_like_the_workspace_is_another(sandbox):
     assert sandbox.list_files("/") == ["README.md", "src", "workspace2"]
 
 
-def test_diff_shows_what_changed(api, project, nothing_left):
-    spec_rules = [{"pattern": "**/*", "permission": "write"}]
-    with api.sandbox("from_local", project, permissions=spec_rules) as made:
-        with made.session() as session:  # a session's changes stay in the delta until it ends
-            session.exec("echo x > added; rm README.md; chmod 700 src")
-            changes = {(e.change, e.path) for e in made.diff()}
+def test_diff_shows_what_is_not_committed_yet(client, sandbox):
+    client.set_commit_policy(sandbox.id, af.CommitPolicy.MANUAL)
+    assert sandbox.run("echo x > added; rm README.md; chmod 700 src").success
+    changes = {(entry.change, entry.path) for entry in sandbox.diff()}
     assert (af.Change.ADDED, "added") in changes and (af.Change.DELETED, "README.md") in changes
 
 
