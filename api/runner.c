@@ -1,9 +1,8 @@
 // The runner: sandboxes that are starting, running or stopping.
 //
 // Owns one struct run per such sandbox and one thread. exec's callbacks, which must not block,
-// only queue an event; the thread then does the store's part and calls the waiters. It also
-// destroys sandboxes whose time is over. Lock: runner->lock over the table, the event queue and
-// every run; a leaf but for exec's own locks. Read next: runner.h, exec/exec.h.
+// only queue an event; the thread does the store's part, calls the waiters, destroys what expired.
+// Lock: runner->lock over table, events, runs; a leaf but for exec's own. Read next: runner.h.
 #include "api/runner.h"
 
 #include "api/expired.h"
@@ -38,6 +37,7 @@ struct run {
     struct exec_box *box;  // NULL: none, as long as a lazy sandbox had no command
     bool lazy;             // started without a box
     struct waiter starter; // done NULL: none
+    struct af_error start_error;
     struct waiter *enders; // those who wait for the stop or the removal
     UT_hash_handle hh;
 };
@@ -167,6 +167,8 @@ static void end_run(struct run *run, const struct af_error *err)
         waiter->done(waiter->arg, err);
         free(waiter);
     }
+    if (run->starter.done)
+        run->starter.done(run->starter.arg, &run->start_error);
     boxes_drop(&run->plan, NULL, NULL);
     free(run);
 }
@@ -182,16 +184,17 @@ static void handle_started(struct run *run, struct event *event)
         event->failed = true;
     pthread_mutex_lock(&runner->lock);
     struct waiter starter = run->starter;
-    run->starter.done = NULL;
-    if (run->state == RUN_STARTING) {
-        run->state = RUN_UP;
-        if (event->failed) {
-            run->failed = true;
-            stop_box(run);
-        }
-    } else if (!event->failed) { // destroyed while it started
-        event->failed = true;
-        af_error_set(&error, AF_CANCELLED, "the sandbox was destroyed while it was starting");
+    if (run->state == RUN_STARTING && event->failed) {
+        run->failed = true;
+        run->start_error = error;
+        starter.done = NULL; // told when nothing is left of it, so that it may try again at once
+        stop_box(run);
+    } else {
+        run->starter.done = NULL;
+        if (run->state == RUN_STARTING)
+            run->state = RUN_UP;
+        else if (!event->failed) // destroyed while it started
+            event->failed = af_error_set(&error, AF_CANCELLED, "destroyed while it started") < 0;
     }
     pthread_mutex_unlock(&runner->lock);
     if (starter.done)
@@ -523,19 +526,18 @@ static int refuse_idle(struct runner *runner, const char *id, struct af_error *e
                         id);
 }
 
-// The run of a sandbox that takes commands, its box started when it is lazy. NULL: it is not
-// running. *ret_box is NULL when its box cannot be started.
-static struct run *find_up(struct runner *runner, const char *id, struct exec_box **ret_box,
-                           struct af_error *err)
+// Whether the sandbox takes commands. A lazy one's box is started; NULL: that failed at once.
+static bool find_up(struct runner *runner, const char *id, struct exec_box **ret_box,
+                    struct af_error *err)
 {
     struct run *run = find_run(runner, id);
     if (!run || run->state != RUN_UP)
-        return NULL;
+        return false;
     if (!run->box && boxes_start(runner->boxes, id, &run->plan, lazy_box_started, box_died, run,
                                  &run->box, err) < 0)
         run->box = NULL;
     *ret_box = run->box;
-    return run;
+    return true;
 }
 
 int runner_background(struct runner *runner, const char *id, const struct exec_command_spec *spec,
@@ -545,7 +547,7 @@ int runner_background(struct runner *runner, const char *id, const struct exec_c
     AF_CHECK_MAGIC(runner, RUNNER_MAGIC);
     pthread_mutex_lock(&runner->lock);
     struct exec_box *box = NULL;
-    bool up = find_up(runner, id, &box, err) != NULL;
+    bool up = find_up(runner, id, &box, err);
     int rc = box ? exec_command_start(box, spec, done, arg, ret_command, err) : -1;
     pthread_mutex_unlock(&runner->lock);
     return up ? rc : refuse_idle(runner, id, err);
@@ -558,7 +560,7 @@ int runner_session(struct runner *runner, const char *id, const struct exec_sess
     AF_CHECK_MAGIC(runner, RUNNER_MAGIC);
     pthread_mutex_lock(&runner->lock);
     struct exec_box *box = NULL;
-    bool up = find_up(runner, id, &box, err) != NULL;
+    bool up = find_up(runner, id, &box, err);
     int rc = box ? exec_session_start(box, spec, ready, closed, arg, ret_session, err) : -1;
     pthread_mutex_unlock(&runner->lock);
     return up ? rc : refuse_idle(runner, id, err);

@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""Commands against their peer: the daemon's start, exec and destroy beside a bare bubblewrap.
+"""Commands against their peer: the daemon's start, exec and destroy beside a bare bubblewrap,
+and the Docker runtime beside docker run and docker exec.
 
 The client is bench/exec_load.c over the unix socket. Ours and the peer run in the same loop, one
 after the other, so that a busy machine slows both; the ratio counts. Prints a table with the aim of
@@ -11,13 +12,16 @@ import argparse
 import json
 import os
 import pathlib
+import statistics
 import subprocess
 import sys
 import tempfile
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests/e2e"))
 
+from dockerd import IMAGE, Dockerd, missing  # noqa: E402
 from harness import Daemon, eventually  # noqa: E402
 
 LOAD = ROOT / "build/release/bench/exec_load"
@@ -71,7 +75,8 @@ class Table:
 
 def left_behind(daemon):
     """Processes and mounts of the daemon's sandboxes."""
-    mounts = pathlib.Path(f"/proc/{daemon.process.pid}/mountinfo").read_text().count("\n")
+    # Of this daemon: others of the machine come and go.
+    mounts = pathlib.Path("/proc/self/mountinfo").read_text().count(str(daemon.dir))
     children = pathlib.Path(f"/proc/{daemon.process.pid}/task")
     count = sum(len((t / "children").read_text().split()) for t in children.iterdir())
     return {"children": count, "mounts": mounts, "fds": fds_of(daemon)}
@@ -124,6 +129,44 @@ def mass_figures(table, sandboxes):
         print(f"{name}: {found['mass_start'][0]:.0f} starts/s; left behind: {left}")
 
 
+def timed_docker(dockerd, rounds, *args):
+    """Median of the milliseconds that a docker command takes."""
+    times = []
+    for _ in range(rounds):
+        begun = time.perf_counter()
+        dockerd.docker(*args)
+        times.append((time.perf_counter() - begun) * 1e3)
+    return statistics.median(times)
+
+
+def docker_figures(table, rounds):
+    if missing():
+        print(f"Docker: not installed: {missing()}")
+        return
+    dockerd = Dockerd()
+    try:
+        dockerd.start().make_image()
+        dockerd.docker("run", "-d", "--name", "peer", "--network", "none", IMAGE, "sleep", "9999")
+        run = timed_docker(dockerd, rounds, "run", "--rm", "--network", "none", IMAGE, "true")
+        execs = timed_docker(dockerd, rounds, "exec", "peer", "true")
+        args = ["--exec-runtime", "docker", "--exec-docker-socket", str(dockerd.socket)]
+        args += ["--exec-docker-image", IMAGE, "--exec-docker-pool", str(rounds + 2)]
+
+        def work(daemon):
+            # What is measured is a start from the pool, not its refill.
+            eventually(lambda: len(dockerd.containers()) >= rounds + 3, seconds=120)
+            starts = load(daemon, "starts", rounds)
+            return starts, load(daemon, "serial", rounds * 5)
+
+        starts, serial = with_daemon(args, work)
+        exec_argv = serial["exec_argv"]
+        table.row("Docker: exec of true", exec_argv, "ms", "docker exec", execs, "<= 0.05")
+        table.row("Docker: start, pool", starts["start"], "ms", "docker run", run, "<= 0.2")
+        table.row("Docker: destroy", starts["destroy"], "ms", "docker run", run, "")
+    finally:
+        dockerd.cleanup()
+
+
 def main():
     """Measures and prints."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -134,6 +177,7 @@ def main():
     table = Table(given.json)
     bwrap_figures(table, given.rounds)
     mass_figures(table, given.sandboxes)
+    docker_figures(table, max(given.rounds // 15, 5))
 
 
 if __name__ == "__main__":

@@ -16,3 +16,15 @@ def alive_with(marker):
         except OSError:
             continue
     return found
+
+
+def processes_with_uid(low, high):
+    """Pids of processes whose uid lies in a range, those that have ended left out."""
+    found = []
+    for pid in os.listdir("/proc"):
+        try:
+            if pid.isdigit() and low <= os.stat(f"/proc/{pid}").st_uid < high:
+                found.append(int(pid))
+        except FileNotFoundError:
+            pass
+    return found

@@ -1,22 +1,9 @@
 """Starts from the pool, and lazy starts."""
 
-import os
-
 import pytest
 
 from harness import FULL, eventually, pb
-
-
-def processes_with_uid(low, high):
-    """Pids of processes whose uid lies in a range."""
-    found = []
-    for pid in os.listdir("/proc"):
-        try:
-            if pid.isdigit() and low <= os.stat(f"/proc/{pid}").st_uid < high:
-                found.append(int(pid))
-        except FileNotFoundError:
-            pass
-    return found
+from processes import processes_with_uid
 
 
 def uids(base):

@@ -275,6 +275,15 @@ static void ordinary_tools_work_under_the_filter(void **state)
         "printf 'all:\\n\\ttrue\\n' > /tmp/Makefile && make -s -j2 -C /tmp",
         "tar cf - /etc/passwd 2>/dev/null | tar tf - && sort -u /etc/passwd | sed -n 1p | awk '{}'",
         "perl -e 'fork; exit 0'",
+        "node -e 'const {Worker}=require(\"worker_threads\"),fs=require(\"fs\");"
+        "new Worker(\"require(\\\"fs\\\").readFileSync(\\\"/etc/passwd\\\")\",{eval:true})."
+        "on(\"exit\",c=>process.exit(c));require(\"child_process\").execSync(\"true\");"
+        "fs.writeFileSync(\"/tmp/n\",\"x\")'",
+        "curl -sf file:///etc/passwd | grep -q agent",
+        "(printf 'HTTP/1.0 200 OK\\r\\n\\r\\nlocal' | python3 -c 'import socket,sys;s=socket."
+        "create_server((\"127.0.0.1\",8099));open(\"/tmp/up\",\"w\");c=s.accept()[0];c.recv(999);"
+        "c.sendall(sys.stdin.buffer.read())' &) ; while [ ! -e /tmp/up ]; do :; done; "
+        "test \"$(curl -s --http0.9 http://127.0.0.1:8099/)\" = local",
     };
     for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
         struct xt_done *done = xt_sh(xt, "%s", lines[i]);
