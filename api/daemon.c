@@ -216,6 +216,8 @@ static void sandbox_destroyed(void *arg, const char *id)
     struct daemon *daemon = arg;
     if (daemon->sessions)
         sessions_forget(daemon->sessions, id);
+    if (daemon->processes)
+        processes_forget(daemon->processes, id);
 }
 
 static void flush_kernel(void *fs)
@@ -262,7 +264,9 @@ static int start_exec(struct daemon *daemon, struct af_error *err)
     if (runner_new(&runner, &daemon->runner, err) < 0 ||
         jobs_new(JOB_THREADS, &daemon->jobs, err) < 0)
         return -1;
-    return sessions_new(daemon->runner, &daemon->sessions, err);
+    if (sessions_new(daemon->runner, &daemon->sessions, err) < 0)
+        return -1;
+    return processes_new(daemon->runner, &daemon->processes, err);
 }
 
 static int add_methods(struct net_server *server, bool reflection, struct af_error *err)
@@ -276,7 +280,7 @@ static int add_methods(struct net_server *server, bool reflection, struct af_err
         {fsck_methods, fsck_methods_count},         {tree_methods, tree_methods_count},
         {session_methods, session_methods_count},   {health_methods, health_methods_count},
         {view_methods, view_methods_count},         {archive_methods, archive_methods_count},
-        {commit_methods, commit_methods_count},
+        {commit_methods, commit_methods_count},     {process_methods, process_methods_count},
     };
     for (size_t i = 0; i < AF_ARRAY_LEN(tables); i++)
         if (net_server_add_methods(server, tables[i].methods, tables[i].count, err) < 0)
@@ -361,6 +365,7 @@ void daemon_stop(struct daemon *daemon)
     net_server_free(daemon->server);
     health_free(daemon->health);
     sessions_free(daemon->sessions);
+    processes_free(daemon->processes);
     if (daemon->fs)
         fs_session_free(daemon->fs);
     if (daemon->mux)

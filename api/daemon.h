@@ -1,9 +1,8 @@
 // The daemon's state: what every service handler finds behind grpc_call_context.
 //
 // Made and taken apart by daemon.c in this order: mux, fs, exec, boxes, runner, sessions,
-// server;
-// everything here is set before the server starts and stays until it has stopped, so handlers read
-// it without locks. Read next: daemon.c, then api/services/common.h.
+// processes, server; everything here is set before the server starts and stays until it has
+// stopped, so handlers read it without locks. Read next: daemon.c, then api/services/common.h.
 #ifndef AF_API_DAEMON_H
 #define AF_API_DAEMON_H
 
@@ -11,6 +10,7 @@
 #include "api/config.h"
 #include "api/jobs.h"
 #include "api/net/server.h"
+#include "api/processes.h"
 #include "api/runner.h"
 #include "api/sessions.h"
 #include "fs/fs.h"
@@ -30,6 +30,7 @@ struct daemon {
     struct jobs *jobs; // what waits for the kernel
     struct health *health;
     struct archives *archives;
+    struct processes *processes;
     struct net_server *server;
     int mount_lock;     // see fs_lock_mountpoint
     char *run_dir;      // STATE/run: exec's lock and generated files

@@ -48,7 +48,7 @@ static int text_add(struct text *text, const char *what, const char *name, const
 static int add_argv(struct text *text, const struct exec_box *box,
                     const struct exec_command_spec *spec, struct exec_msg_start *head)
 {
-    if (!spec->shell_line) {
+    if (spec->argv) {
         for (const char *const *arg = spec->argv; *arg; arg++, head->argc++)
             if (head->argc == EXEC_PROTO_STRINGS_MAX)
                 return af_error_set(text->err, AF_INVALID_ARGUMENT, "more than %u arguments",
@@ -60,8 +60,10 @@ static int add_argv(struct text *text, const struct exec_box *box,
     if (box->shell == EXEC_SHELL_NONE)
         return af_error_set(text->err, AF_FAILED_PRECONDITION,
                             "the sandbox's root has no /bin/bash and no /bin/sh");
-    head->argc = 3;
+    head->argc = spec->root_shell ? 1 : 3;
     text_add(text, "", "", box->shell == EXEC_SHELL_BASH ? "/bin/bash" : "/bin/sh");
+    if (spec->root_shell)
+        return 0;
     text_add(text, "", "", "-c");
     return text_add(text, "the command line", "", spec->shell_line);
 }
@@ -185,7 +187,7 @@ static int build_text(struct exec_command *command, const struct exec_command_sp
 
 static int check_spec(const struct exec_command_spec *spec, struct af_error *err)
 {
-    if (!spec->shell_line == !spec->argv || (spec->argv && !spec->argv[0]))
+    if (!!spec->shell_line + !!spec->argv + spec->root_shell != 1 || (spec->argv && !spec->argv[0]))
         return af_error_set(err, AF_INVALID_ARGUMENT,
                             "a command needs either a command line or an argument list");
     if (spec->stdin_bytes && spec->stdin_open)
@@ -370,7 +372,7 @@ static struct exec_command *command_alloc(struct exec_box *box,
     STAILQ_INIT(&command->input);
     command->output_max = spec->output_bytes_max ? spec->output_bytes_max : AF_OUTPUT_MAX;
     command->head.head.kind = EXEC_MSG_START;
-    command->program = strndup(spec->shell_line ? "the shell" : spec->argv[0], 256);
+    command->program = strndup(spec->argv ? spec->argv[0] : "the shell", 256);
     command->workdir = strdup(spec->workdir && spec->workdir[0] ? spec->workdir : "/workspace");
     if (!command->program || !command->workdir) {
         exec_command_free(command);

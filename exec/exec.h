@@ -232,10 +232,11 @@ struct exec_window {
 };
 
 struct exec_command_spec {
-    // Exactly one of the two. A command line runs in the root's bash where there is one, else in
+    // Exactly one of the three. A command line runs in the root's bash where there is one, else in
     // its sh, as `SHELL -c LINE`; an argv is executed as it is, found through PATH.
     const char *shell_line;
     const char *const *argv; // NULL-terminated
+    bool root_shell;         // that shell itself, without arguments
 
     const void *stdin_bytes; // NULL: /dev/null
     size_t stdin_len;        // at most AF_STDIN_MAX

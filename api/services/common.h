@@ -26,6 +26,8 @@ extern const struct grpc_method session_methods[];
 extern const size_t session_methods_count;
 extern const struct grpc_method fsck_methods[];
 extern const size_t fsck_methods_count;
+extern const struct grpc_method process_methods[];
+extern const size_t process_methods_count;
 extern const struct grpc_method inspect_methods[];
 extern const size_t inspect_methods_count;
 extern const struct grpc_method tree_methods[];

@@ -7,6 +7,7 @@
 // Read next: session_service.c, exec/exec.h.
 #include "api/services/exec_service.h"
 
+#include "api/services/command.h"
 #include "api/services/common.h"
 #include "mux/base/cleanup.h"
 #include "mux/base/clock.h"
@@ -21,107 +22,6 @@
 
 // Both streams together, with the numbers around them, must stay below AF_MESSAGE_MAX.
 #define STREAM_REPLY_MAX (AF_MESSAGE_MAX / 2 - 65536)
-
-// A command's specification in exec's terms, with the copies it needs.
-struct command {
-    struct exec_command_spec spec;
-    struct exec_env *env;
-    char **texts; // every NUL-terminated copy, for command_fini
-    size_t n_texts, max_texts;
-    const char **argv;
-};
-
-static void command_fini(struct command *command)
-{
-    for (size_t i = 0; i < command->n_texts; i++)
-        free(command->texts[i]);
-    free(command->texts);
-    free(command->env);
-    free(command->argv);
-}
-
-static const char *keep_text(struct command *command, ProtobufCBinaryData field)
-{
-    return command->texts[command->n_texts++] = grpc_text_dup(field);
-}
-
-int exec_check_bytes(const char *what, ProtobufCBinaryData field, struct af_error *err)
-{
-    if (field.len > 0 && memchr(field.data, 0, field.len))
-        return af_error_set(err, AF_INVALID_ARGUMENT, "%s holds a NUL byte", what);
-    return service_check_text(what, field, AF_COMMAND_MAX, false, err);
-}
-
-static int command_init(struct command *command, size_t env_count, size_t argc,
-                        struct af_error *err)
-{
-    memset(command, 0, sizeof *command);
-    if (env_count > AF_ENV_MAX)
-        return af_error_set(err, AF_INVALID_ARGUMENT,
-                            "%zu environment variables; at most %d are allowed", env_count,
-                            AF_ENV_MAX);
-    command->max_texts = 2 * env_count + argc + 2;
-    command->texts = calloc(command->max_texts, sizeof *command->texts);
-    command->env = calloc(env_count + 1, sizeof *command->env);
-    command->argv = calloc(argc + 1, sizeof *command->argv);
-    if (command->texts && command->env && command->argv)
-        return 0;
-    command_fini(command);
-    return af_error_errno(err, ENOMEM, "cannot take the command");
-}
-
-int exec_check_timeout(struct daemon *daemon, const Google__Protobuf__Duration *timeout,
-                       int64_t *ret_ns, struct af_error *err)
-{
-    int64_t max_ns = daemon->config.exec.timeout_max_ns;
-    if (service_duration_ns("timeout", timeout, daemon->config.exec.timeout_default_ns, ret_ns,
-                            err) < 0)
-        return -1;
-    if (*ret_ns == 0) // asked for in so many words: as long as is allowed
-        *ret_ns = max_ns;
-    if (*ret_ns > max_ns)
-        return af_error_set(err, AF_INVALID_ARGUMENT,
-                            "timeout is longer than the %" PRId64 " s that this server allows",
-                            max_ns / AF_NS_PER_SEC);
-    return 0;
-}
-
-// Fills what both messages have in common. `timeout` may be NULL.
-static int command_common(struct daemon *daemon, struct command *command, ProtobufCBinaryData input,
-                          ProtobufCBinaryData workdir, const Google__Protobuf__Duration *timeout,
-                          struct af_error *err)
-{
-    if (input.len > AF_STDIN_MAX)
-        return af_error_set(err, AF_INVALID_ARGUMENT,
-                            "stdin has %zu bytes; at most %u fit into one call", input.len,
-                            AF_STDIN_MAX);
-    if (exec_check_bytes("workdir", workdir, err) < 0 ||
-        exec_check_timeout(daemon, timeout, &command->spec.timeout_ns, err) < 0)
-        return -1;
-    command->spec.stdin_bytes = input.len > 0 ? input.data : NULL;
-    command->spec.stdin_len = input.len;
-    command->spec.workdir = keep_text(command, workdir);
-    command->spec.output_bytes_max = daemon->config.exec.output_bytes;
-    command->spec.env = command->env;
-    return 0;
-}
-
-static void command_env(struct command *command, ProtobufCBinaryData key, ProtobufCBinaryData value)
-{
-    struct exec_env *env = &command->env[command->spec.env_count++];
-    env->name = keep_text(command, key);
-    env->value = keep_text(command, value);
-}
-
-static int command_shell(struct command *command, ProtobufCBinaryData line, struct af_error *err)
-{
-    if (line.len == 0)
-        return af_error_set(err, AF_INVALID_ARGUMENT, "command is required");
-    if (exec_check_bytes("command", line, err) < 0)
-        return -1;
-    command->spec.shell_line = keep_text(command, line);
-    return 0;
-}
 
 // ---- a call and its command
 
@@ -145,7 +45,7 @@ void exec_state_refuse(struct grpc_call *call, const struct af_error *err)
 
 // Starts the command; `done` gets the call, referenced.
 static void start_command(struct grpc_call *call, ProtobufCBinaryData sandbox_id,
-                          struct command *command, exec_command_done done)
+                          struct service_command *command, exec_command_done done)
 {
     struct af_error err;
     struct af_id id;
@@ -285,22 +185,22 @@ static void take_exec(struct grpc_call *call, const ProtobufCMessage *message,
 {
     const Sandbox__V1__ExecRequest *request = (const void *)message;
     struct af_error err;
-    struct command command;
-    if (command_init(&command, request->n_env, 0, &err) < 0) {
+    struct service_command command;
+    if (service_command_init(&command, request->n_env, 0, &err) < 0) {
         grpc_call_finish_error(call, &err);
         return;
     }
-    if (command_shell(&command, request->command, &err) < 0 ||
-        command_common(daemon_of(call), &command, request->stdin, request->workdir,
-                       request->timeout, &err) < 0) {
+    if (service_command_shell(&command, request->command, &err) < 0 ||
+        service_command_common(daemon_of(call), &command, request->stdin, request->workdir,
+                               request->timeout, &err) < 0) {
         grpc_call_finish_error(call, &err);
     } else {
         for (size_t i = 0; i < request->n_env; i++)
-            command_env(&command, request->env[i]->key, request->env[i]->value);
+            service_command_env(&command, request->env[i]->key, request->env[i]->value);
         command.spec.on_output = on_output;
         start_command(call, request->sandbox_id, &command, done);
     }
-    command_fini(&command);
+    service_command_fini(&command);
 }
 
 void exec_message(struct grpc_call *call, const ProtobufCMessage *message)
@@ -366,43 +266,26 @@ static void run_done(void *arg, const struct af_error *err, const struct exec_re
     grpc_call_unref(call);
 }
 
-static int run_argv(const Agentfense__V1__RunRequest *request, struct command *command,
-                    struct af_error *err)
-{
-    if ((request->n_argv > 0) == (request->command.len > 0))
-        return af_error_set(err, AF_INVALID_ARGUMENT, "give either argv or command");
-    if (request->n_argv == 0)
-        return command_shell(command, request->command, err);
-    for (size_t i = 0; i < request->n_argv; i++) {
-        if (exec_check_bytes("an argument", request->argv[i], err) < 0)
-            return -1;
-        command->argv[i] = keep_text(command, request->argv[i]);
-    }
-    if (!*command->argv[0])
-        return af_error_set(err, AF_INVALID_ARGUMENT, "the program's name is empty");
-    command->spec.argv = command->argv;
-    return 0;
-}
-
 static void run_message(struct grpc_call *call, const ProtobufCMessage *message)
 {
     const Agentfense__V1__RunRequest *request = (const void *)message;
     struct af_error err;
-    struct command command;
-    if (command_init(&command, request->n_env, request->n_argv, &err) < 0) {
+    struct service_command command;
+    if (service_command_init(&command, request->n_env, request->n_argv, &err) < 0) {
         grpc_call_finish_error(call, &err);
         return;
     }
-    if (run_argv(request, &command, &err) < 0 ||
-        command_common(daemon_of(call), &command, request->stdin, request->workdir,
-                       request->timeout, &err) < 0) {
+    if (service_command_choose(&command, request->n_argv, request->argv, request->command, false,
+                               &err) < 0 ||
+        service_command_common(daemon_of(call), &command, request->stdin, request->workdir,
+                               request->timeout, &err) < 0) {
         grpc_call_finish_error(call, &err);
     } else {
         for (size_t i = 0; i < request->n_env; i++)
-            command_env(&command, request->env[i]->key, request->env[i]->value);
+            service_command_env(&command, request->env[i]->key, request->env[i]->value);
         start_command(call, request->sandbox_id, &command, run_done);
     }
-    command_fini(&command);
+    service_command_fini(&command);
 }
 
 const struct grpc_method exec_methods[] = {

@@ -54,6 +54,9 @@
 #define AF_SESSIONS_KNOWN_MAX      1024         // sessions of one sandbox that are remembered
 #define AF_SESSION_TURNS_MAX       16           // commands that wait in one session
 #define AF_SESSION_IDLE_OUTPUT_MAX (64u << 10)  // bytes of each stream kept between two commands
+#define AF_PROCESSES_MAX           64u          // processes that run at once in one sandbox
+#define AF_PROCESSES_KEPT_MAX      32u          // ended ones of a sandbox that are remembered
+#define AF_PROCESS_OUTPUT_MAX      (256u << 10) // last bytes of each of their streams
 #define AF_TIMEOUT_DEFAULT_NS      (30LL * 1000000000)
 #define AF_TIMEOUT_MAX_NS          (24LL * 3600 * 1000000000)
 

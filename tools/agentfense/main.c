@@ -27,25 +27,23 @@ static void prepare_process(void)
 
 static int run_command(const struct options *options)
 {
-    switch (options->command) {
-    case COMMAND_RUN:
-        return command_run(options);
-    case COMMAND_CREATE:
-        return command_create(options);
-    case COMMAND_LS:
-        return command_ls(options);
-    case COMMAND_EXEC:
-        return command_exec(options);
-    case COMMAND_RULES:
-        return command_rules(options);
-    case COMMAND_COMMIT:
-        return command_commit(options);
-    case COMMAND_ROLLBACK:
-        return command_rollback(options);
-    case COMMAND_RM:
-        return command_rm(options);
-    }
-    return 2;
+    static int (*const commands[])(const struct options *) = {
+        [COMMAND_RUN] = command_run,
+        [COMMAND_CREATE] = command_create,
+        [COMMAND_LS] = command_ls,
+        [COMMAND_EXEC] = command_exec,
+        [COMMAND_SHELL] = command_shell,
+        [COMMAND_PS] = command_ps,
+        [COMMAND_LOGS] = command_logs,
+        [COMMAND_ATTACH] = command_attach,
+        [COMMAND_KILL] = command_kill,
+        [COMMAND_WAIT] = command_wait,
+        [COMMAND_RULES] = command_rules,
+        [COMMAND_COMMIT] = command_commit,
+        [COMMAND_ROLLBACK] = command_rollback,
+        [COMMAND_RM] = command_rm,
+    };
+    return commands[options->command](options);
 }
 
 int main(int argc, char **argv)

@@ -11,13 +11,15 @@
 #include <errno.h>
 #include <getopt.h>
 #include <math.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum {
-    OPT_APPLY = 256,
+    OPT_ALL = 256,
+    OPT_APPLY,
     OPT_DIFF,
     OPT_END_HOLDERS,
     OPT_ENV,
@@ -35,12 +37,16 @@ enum {
 };
 
 static const struct option long_options[] = {
+    {"all", no_argument, NULL, OPT_ALL},
     {"apply", no_argument, NULL, OPT_APPLY},
+    {"detach", no_argument, NULL, 'd'},
     {"diff", no_argument, NULL, OPT_DIFF},
     {"end-holders", no_argument, NULL, OPT_END_HOLDERS},
     {"env", required_argument, NULL, OPT_ENV},
     {"file", required_argument, NULL, OPT_FILE},
+    {"follow", no_argument, NULL, 'f'},
     {"help", no_argument, NULL, 'h'},
+    {"interactive", no_argument, NULL, 'i'},
     {"json", no_argument, NULL, OPT_JSON},
     {"keep", no_argument, NULL, OPT_KEEP},
     {"label", required_argument, NULL, OPT_LABEL},
@@ -48,7 +54,9 @@ static const struct option long_options[] = {
     {"permission", required_argument, NULL, OPT_PERMISSION},
     {"preset", required_argument, NULL, OPT_PRESET},
     {"refuse", no_argument, NULL, OPT_REFUSE},
+    {"signal", required_argument, NULL, 's'},
     {"socket", required_argument, NULL, OPT_SOCKET},
+    {"terminal", no_argument, NULL, 't'},
     {"timeout", required_argument, NULL, OPT_TIMEOUT},
     {"version", no_argument, NULL, OPT_VERSION},
     {"workdir", required_argument, NULL, OPT_WORKDIR},
@@ -61,7 +69,11 @@ static const struct option long_options[] = {
 #define TAKES_LABELS  8u
 #define TAKES_JSON    16u
 #define TAKES_SET     32u
-#define TAKES_COMMIT  256u
+#define TAKES_STREAMS 64u  // -i, -t, -d
+#define TAKES_SHELL   128u // a command, or the root's shell
+#define TAKES_FOLLOW  256u
+#define TAKES_KILL    512u
+#define TAKES_COMMIT  1024u
 
 static const struct command_row {
     const char *name, *arguments, *summary, *help;
@@ -84,8 +96,7 @@ static const struct command_row {
          "\n"
          "Exit code: that of CMD (128 + signal when a signal ended it); 124 out of time, 125 the\n"
          "tool itself failed or the changes could not be applied, 2 wrong usage. Stdout has CMD's\n"
-         "stdout and nothing else; it comes when CMD has ended, and is cut after 1 MiB, as stderr\n"
-         "is, which is then said on stderr.\n",
+         "stdout and nothing else, as it comes.\n",
          1, 1, TAKES_RULES | TAKES_COMMAND | TAKES_RUN},
     [COMMAND_CREATE] = {"create", "DIR", "makes a sandbox of DIR, starts it, and prints its id",
                         "Imports DIR into a new codebase. rm removes both.\n", 1, 1, TAKES_RULES},
@@ -99,8 +110,51 @@ static const struct command_row {
          "priority. The new rules hold when it returns.\n",
          1, 1025, TAKES_SET | TAKES_JSON},
     [COMMAND_EXEC] = {"exec", "SANDBOX -- CMD [ARG...]", "runs a command in a sandbox",
-                      "SANDBOX is an id or the beginning of one. Exit code as for run.\n", 1, 1,
-                      TAKES_COMMAND},
+                      "SANDBOX is an id or the beginning of one. Exit code as for run. With -d CMD "
+                      "goes on in the\n"
+                      "background, and its id is printed: see ps, logs, attach, kill and wait.\n"
+                      "\n"
+                      "  -i, --interactive  pass stdin on also when it is a terminal; with -d, "
+                      "keep CMD's stdin\n"
+                      "                     open for attach\n"
+                      "  -t, --terminal     CMD gets a terminal, of the size of yours; with -i "
+                      "your keys go to it\n"
+                      "  -d, --detach       run in the background\n",
+                      1, 1, TAKES_COMMAND | TAKES_STREAMS},
+    [COMMAND_SHELL] = {"shell", "SANDBOX [-- CMD [ARG...]]",
+                       "opens a shell in a sandbox, in your terminal",
+                       "The same as exec -it, of the sandbox's shell unless there is a CMD. Exit "
+                       "code: the shell's.\n",
+                       1, 1, TAKES_COMMAND | TAKES_SHELL},
+    [COMMAND_PS] = {"ps", "[SANDBOX]",
+                    "lists processes, also those in the background that have ended",
+                    "SANDBOX is an id or the beginning of one.\n", 0, 1, TAKES_JSON},
+    [COMMAND_LOGS] =
+        {"logs", "PROCESS", "prints what a background process has printed",
+         "PROCESS is an id or the beginning of one. The last 256 KiB of stdout and of\n"
+         "stderr are kept, also after its end.\n"
+         "\n"
+         "  -f, --follow  go on until the process ends; exit code as for wait\n",
+         1, 1, TAKES_FOLLOW},
+    [COMMAND_ATTACH] = {"attach", "PROCESS",
+                        "shows a background process, and passes stdin on to it",
+                        "PROCESS is an id or the beginning of one. stdin is passed on when the "
+                        "process was started\n"
+                        "with -i; in a terminal Ctrl-P Ctrl-Q leaves it running, as an interrupt "
+                        "does. Exit code: the\n"
+                        "process's.\n",
+                        1, 1, 0},
+    [COMMAND_KILL] = {"kill", "PROCESS...", "sends a signal to processes",
+                      "PROCESS is an id or the beginning of one.\n"
+                      "\n"
+                      "  -s, --signal SIG  a name or a number; default TERM\n"
+                      "  --all             to everything that the process has started, too\n",
+                      1, 1000, TAKES_KILL},
+    [COMMAND_WAIT] =
+        {"wait", "PROCESS...", "waits for the end of background processes",
+         "PROCESS is an id or the beginning of one. Exit code: that of the last one; 124\n"
+         "when it ran out of time, 125 when it has none.\n",
+         1, 1000, 0},
     [COMMAND_COMMIT] =
         {"commit", "SANDBOX", "brings a sandbox's changes into its codebase",
          "SANDBOX is an id or the beginning of one. What others have changed\n"
@@ -136,8 +190,7 @@ static void print_options(unsigned takes, FILE *out)
               "  --workdir DIR  where the command starts; default /workspace\n"
               "  --timeout S    end the command after S seconds; default: as long as the server "
               "allows\n"
-              "  -n, --no-stdin do not pass stdin on. It is passed, to its end and at most 3 MiB,\n"
-              "                 when it is not a terminal\n",
+              "  -n, --no-stdin do not pass stdin on. It is passed when it is not a terminal\n",
               out);
     if (takes & TAKES_LABELS)
         fputs("  --label K=V    only those with this label, may be repeated\n", out);
@@ -205,6 +258,22 @@ static int add_label(struct options *options, const char *text)
     return -1;
 }
 
+// 0: there is no such signal.
+static int parse_signal(const char *text)
+{
+    char *end;
+    errno = 0;
+    long number = strtol(text, &end, 10);
+    if (end != text)
+        return errno || *end || number < 1 || number >= NSIG ? 0 : (int)number;
+    if (strncasecmp(text, "SIG", 3) == 0)
+        text += 3;
+    for (int i = 1; i < NSIG; i++)
+        if (sigabbrev_np(i) && strcasecmp(sigabbrev_np(i), text) == 0)
+            return i;
+    return 0;
+}
+
 static void add_env(struct options *options, const char *text)
 {
     options->env = tool_grow(options->env, options->n_env, &options->max_env, sizeof *options->env);
@@ -216,6 +285,36 @@ struct parse {
     unsigned used; // TAKES_... of the options that were given
     bool help;
 };
+
+// An option of the commands about processes.
+static int take_process_option(struct parse *parse, int option, const char *name)
+{
+    struct options *options = parse->options;
+    switch (option) {
+    case 'i':
+    case 't':
+    case 'd':
+        parse->used |= TAKES_STREAMS;
+        *(option == 'i'   ? &options->interactive
+          : option == 't' ? &options->terminal
+                          : &options->detach) = true;
+        return -1;
+    case 'f':
+        parse->used |= TAKES_FOLLOW;
+        options->follow = true;
+        return -1;
+    case OPT_ALL:
+        parse->used |= TAKES_KILL;
+        options->all = true;
+        return -1;
+    case 's':
+        parse->used |= TAKES_KILL;
+        options->signal = parse_signal(optarg);
+        return options->signal ? -1 : usage_error("there is no signal '%s'", optarg);
+    default:
+        return usage_error(option == ':' ? "%s needs a value" : "there is no option %s", name);
+    }
+}
 
 // One option; -1 to go on, else the exit code.
 static int take_option(struct parse *parse, int option, const char *name)
@@ -285,7 +384,7 @@ static int take_option(struct parse *parse, int option, const char *name)
         options->workdir = optarg;
         return *optarg == '/' ? -1 : usage_error("--workdir takes an absolute path");
     default:
-        return usage_error(option == ':' ? "%s needs a value" : "there is no option %s", name);
+        return take_process_option(parse, option, name);
     }
 }
 
@@ -311,6 +410,9 @@ static int check(const struct parse *parse, const struct command_row *row, bool 
         {TAKES_JSON, "--json"},
         {TAKES_SET, "--file or --end-holders"},
         {TAKES_COMMIT, "--refuse"},
+        {TAKES_STREAMS, "-i, -t or -d"},
+        {TAKES_FOLLOW, "--follow"},
+        {TAKES_KILL, "--signal or --all"},
     };
     const struct options *options = parse->options;
     for (size_t i = 0; i < AF_ARRAY_LEN(words); i++)
@@ -318,7 +420,8 @@ static int check(const struct parse *parse, const struct command_row *row, bool 
             return usage_error("%s does not take %s", row->name, words[i].options);
     if (options->n_args < row->min_args || options->n_args > row->max_args)
         return usage_error("%s takes %s", row->name, *row->arguments ? row->arguments : "nothing");
-    if (row->takes & TAKES_COMMAND && (!has_separator || options->argc == 0))
+    if (row->takes & TAKES_COMMAND && !(row->takes & TAKES_SHELL && !has_separator) &&
+        (!has_separator || options->argc == 0))
         return usage_error("%s needs a command after --", row->name);
     if (!(row->takes & TAKES_COMMAND) && has_separator)
         return usage_error("%s takes no command", row->name);
@@ -340,7 +443,7 @@ int options_parse(int argc, char **argv, struct options *ret)
     ret->argc = argc - before - has_separator;
     argv[before] = NULL; // getopt_long works on what is before
     opterr = 0;
-    for (int option; (option = getopt_long(before, argv, ":hn", long_options, NULL)) != -1;) {
+    for (int option; (option = getopt_long(before, argv, ":hnitdfs:", long_options, NULL)) != -1;) {
         int code = take_option(&parse, option, argv[optind - 1]);
         if (code >= 0)
             return code;
@@ -363,6 +466,11 @@ int options_parse(int argc, char **argv, struct options *ret)
     ret->n_args = before - optind - 1;
     ret->socket = rpc_socket_given(ret->socket);
     return check(&parse, row, has_separator);
+}
+
+const char *options_socket(const struct options *options)
+{
+    return options->socket ? options->socket : AF_SOCKET_DEFAULT;
 }
 
 void options_fini(struct options *options)

@@ -16,10 +16,16 @@ enum command {
     COMMAND_CREATE,
     COMMAND_LS,
     COMMAND_EXEC,
+    COMMAND_SHELL,
+    COMMAND_PS,
+    COMMAND_LOGS,
+    COMMAND_ATTACH,
+    COMMAND_KILL,
+    COMMAND_WAIT,
     COMMAND_RULES,
     COMMAND_COMMIT,
     COMMAND_ROLLBACK,
-    COMMAND_RM
+    COMMAND_RM,
 };
 
 struct options {
@@ -34,7 +40,9 @@ struct options {
     bool diff, apply, keep, no_stdin;
     const char **labels; // of ls: KEY=VALUE
     size_t n_labels, max_labels;
-    bool json, end_holders;
+    bool interactive, terminal, detach; // -i, -t, -d
+    bool json, end_holders, follow, all;
+    int signal;       // of kill
     bool refuse;      // conflicts
     const char *file; // of rules
     char **args;      // before "--"
@@ -42,6 +50,9 @@ struct options {
     char **argv; // after "--"
     int argc;
 };
+
+// The daemon's socket for commands that need one that runs already.
+const char *options_socket(const struct options *options);
 
 int options_parse(int argc, char **argv, struct options *ret);
 void options_fini(struct options *options);

@@ -10,6 +10,7 @@
 #include "tools/agentfense/interrupt.h"
 #include "tools/agentfense/session.h"
 #include "tools/agentfense/showdiff.h"
+#include "tools/agentfense/stream.h"
 #include "tools/common/escape.h"
 
 #include <errno.h>
@@ -152,7 +153,8 @@ static int perform(struct run *run, struct af_error *err)
     const char *name = realpath(dir, absolute) ? absolute : dir;
     run->dir = tool_escaped(name, strlen(name));
     if (session_create(&run->session, run->root, name, options, &run->manifest, err) < 0 ||
-        session_exec(&run->session, options, &run->outcome, err) < 0)
+        stream_run(run->session.client, options, run->session.sandbox_id.text, &run->outcome, err) <
+            0)
         return -1;
     return session_stop(&run->session, err);
 }

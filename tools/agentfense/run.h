@@ -14,9 +14,21 @@ int command_commit(const struct options *options);
 int command_rollback(const struct options *options);
 // sandboxes.c
 int command_create(const struct options *options);
-int command_exec(const struct options *options);
 int command_ls(const struct options *options);
 int command_rules(const struct options *options);
 int command_rm(const struct options *options);
+// shell.c
+int command_exec(const struct options *options);
+int command_shell(const struct options *options);
+// processes.c
+int command_ps(const struct options *options);
+int command_logs(const struct options *options);
+int command_attach(const struct options *options);
+int command_kill(const struct options *options);
+int command_wait(const struct options *options);
+
+// Prints a failure, or the signal that came instead. Returns the exit code: `code`, or 128 +
+// signal.
+int complain(const struct af_error *err, int code);
 
 #endif

@@ -1,4 +1,4 @@
-// agentfense create, exec, ls, rules, rm: sandboxes of a daemon that runs already. See run.h.
+// agentfense create, ls, rules, rm: sandboxes of a daemon that runs already. See run.h.
 #include "tools/agentfense/run.h"
 
 #include "mux/base/cleanup.h"
@@ -16,16 +16,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *socket_of(const struct options *options)
-{
-    return options->socket ? options->socket : AF_SOCKET_DEFAULT;
-}
-
-static int complain(const struct af_error *err)
+int complain(const struct af_error *err, int code)
 {
     struct af_error signal;
     fprintf(stderr, "agentfense: %s\n", interrupt_check(&signal) < 0 ? signal.text : err->text);
-    return interrupt_signal() ? 128 + interrupt_signal() : 1;
+    return interrupt_signal() ? 128 + interrupt_signal() : code;
 }
 
 int command_create(const struct options *options)
@@ -39,37 +34,17 @@ int command_create(const struct options *options)
     AF_CLEANUP_FD int root = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int rc = root < 0 ? af_error_errno(&err, errno, "cannot open the directory '%s'", dir) : 0;
     if (rc == 0)
-        rc = session_open(&session, socket_of(options), &err);
+        rc = session_open(&session, options_socket(options), &err);
     if (rc == 0)
         rc = session_create(&session, root, name, options, &manifest, &err);
     if (rc == 0) {
         session.keep = true;
         printf("%s\n", session.sandbox_id.text);
     }
-    int code = rc < 0 ? complain(&err) : 0;
+    int code = rc < 0 ? complain(&err, 1) : 0;
     if (!session_close(&session) && code == 0)
         code = 1;
     manifest_fini(&manifest);
-    return code;
-}
-
-int command_exec(const struct options *options)
-{
-    struct session session = {.fd = -1};
-    struct outcome outcome = {0};
-    struct af_error err;
-    session.keep = true;
-    int rc = session_open(&session, socket_of(options), &err);
-    if (rc == 0)
-        rc = rpc_find_view(session.client, options->args[0], &session.sandbox_id, &err);
-    if (rc == 0)
-        rc = session_exec(&session, options, &outcome, &err);
-    int code = outcome.timed_out ? EXIT_TIMED_OUT : outcome.exit_code;
-    if (rc < 0) {
-        complain(&err);
-        code = interrupt_signal() ? 128 + interrupt_signal() : EXIT_TOOL;
-    }
-    session_close(&session);
     return code;
 }
 
@@ -148,7 +123,7 @@ int command_ls(const struct options *options)
         json_init(&list.json, stdout);
         json_begin_array(&list.json, NULL);
     }
-    int rc = session_open(&session, socket_of(options), &err);
+    int rc = session_open(&session, options_socket(options), &err);
     if (rc == 0)
         rc = rpc_stream(session.client, "/agentfense.v1.SandboxService/List", &request.base,
                         &agentfense__v1__sandbox_info__descriptor, print_sandbox, &list, &err);
@@ -156,7 +131,7 @@ int command_ls(const struct options *options)
         json_end(&list.json);
         json_finish(&list.json);
     }
-    int code = rc < 0 ? complain(&err) : 0;
+    int code = rc < 0 ? complain(&err, 1) : 0;
     session_close(&session);
     return code;
 }
@@ -166,11 +141,11 @@ int command_rules(const struct options *options)
     struct session session = {.fd = -1};
     struct rules_change change = {.file = options->file, .end_holders = options->end_holders};
     struct af_error err;
-    int rc = session_open(&session, socket_of(options), &err);
+    int rc = session_open(&session, options_socket(options), &err);
     if (rc == 0)
         rc = tool_rules_command(session.client, options->args[0], &change, options->args + 1,
                                 options->n_args - 1, options->json, stdout, &err);
-    int code = rc < 0 ? complain(&err) : 0;
+    int code = rc < 0 ? complain(&err, 1) : 0;
     session_close(&session);
     return code;
 }
@@ -180,13 +155,13 @@ int command_rm(const struct options *options)
     struct session session = {.fd = -1};
     struct af_error err;
     int code = 0;
-    if (session_open(&session, socket_of(options), &err) < 0)
-        code = complain(&err);
+    if (session_open(&session, options_socket(options), &err) < 0)
+        code = complain(&err, 1);
     for (int i = 0; session.client && i < options->n_args && !interrupt_signal(); i++) {
         struct af_id id;
         if (rpc_find_view(session.client, options->args[i], &id, &err) < 0 ||
             session_destroy(session.client, id.text, &err) < 0)
-            code = complain(&err);
+            code = complain(&err, 1);
     }
     session_close(&session);
     return code;

@@ -11,7 +11,6 @@
 #include "tools/common/memory.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -20,8 +19,6 @@
 // On a sandbox whose codebase was made for it alone.
 #define OWNED_LABEL "agentfense.codebase"
 #define OWNED_VALUE "owned"
-
-#define STDIN_PATIENCE_MS 2000
 
 static int connect_session(struct session *session, struct af_error *err)
 {
@@ -145,136 +142,6 @@ int session_create(struct session *session, int root, const char *dir,
         create_sandbox(session, options, err) < 0)
         return -1;
     return start_sandbox(session, err);
-}
-
-// ---- the command
-
-// Says once why nothing happens, when whoever holds stdin's other end keeps it open and silent.
-static void wait_for_stdin(bool *is_told)
-{
-    struct pollfd poll_fd = {.fd = STDIN_FILENO, .events = POLLIN};
-    if (*is_told || poll(&poll_fd, 1, STDIN_PATIENCE_MS) != 0)
-        return;
-    *is_told = true;
-    fputs("agentfense: waiting for the end of stdin, which is passed on; -n runs without it\n",
-          stderr);
-}
-
-// All of stdin when it is a file or a pipe. *ret is to be freed.
-static int read_stdin(ProtobufCBinaryData *ret, struct af_error *err)
-{
-    size_t max = AF_STDIN_MAX + 1;
-    bool is_told = false;
-    uint8_t *bytes = tool_alloc(max);
-    size_t len = 0;
-    while (len < max) {
-        wait_for_stdin(&is_told);
-        ssize_t got = read(STDIN_FILENO, bytes + len, max - len);
-        if (got < 0 && errno == EINTR && interrupt_signal() == 0)
-            continue;
-        if (got < 0 && errno != EBADF) {
-            int failed = errno;
-            free(bytes);
-            return interrupt_check(err) < 0 ? -1 : af_error_errno(err, failed, "cannot read stdin");
-        }
-        if (got <= 0)
-            break;
-        len += (size_t)got;
-    }
-    ret->data = bytes;
-    ret->len = len;
-    if (len < max)
-        return 0;
-    free(bytes);
-    return af_error_set(err, AF_INVALID_ARGUMENT,
-                        "stdin has more than %u bytes; put it into a file in the directory",
-                        AF_STDIN_MAX);
-}
-
-static void write_all(int fd, ProtobufCBinaryData bytes)
-{
-    for (size_t done = 0; done < bytes.len;) {
-        ssize_t wrote = write(fd, bytes.data + done, bytes.len - done);
-        if (wrote < 0 && errno == EINTR && interrupt_signal() == 0)
-            continue;
-        if (wrote < 0)
-            return; // who reads it has gone; the run goes on
-        done += (size_t)wrote;
-    }
-}
-
-static void set_env(const struct options *options, Agentfense__V1__RunRequest__EnvEntry *entries,
-                    Agentfense__V1__RunRequest__EnvEntry **pointers)
-{
-    for (size_t i = 0; i < options->n_env; i++) {
-        const char *text = options->env[i], *equals = strchr(text, '=');
-        agentfense__v1__run_request__env_entry__init(&entries[i]);
-        entries[i].key.data = (uint8_t *)text;
-        entries[i].key.len = (size_t)(equals - text);
-        entries[i].value = af_client_text(equals + 1);
-        pointers[i] = &entries[i];
-    }
-}
-
-static void show_output(const Agentfense__V1__RunResponse *reply)
-{
-    fflush(stdout);
-    write_all(STDOUT_FILENO, reply->stdout);
-    write_all(STDERR_FILENO, reply->stderr);
-    if (reply->stdout_truncated || reply->stderr_truncated)
-        fprintf(stderr, "agentfense: %s of the command was cut: it printed too much\n",
-                !reply->stderr_truncated   ? "stdout"
-                : !reply->stdout_truncated ? "stderr"
-                                           : "the output");
-}
-
-static int call_run(struct session *session, const struct options *options,
-                    Agentfense__V1__RunRequest *request, struct outcome *ret, struct af_error *err)
-{
-    AF_CLEANUP(rpc_cleanup) Agentfense__V1__RunResponse *reply = NULL;
-    Google__Protobuf__Duration timeout = GOOGLE__PROTOBUF__DURATION__INIT;
-    timeout.seconds = options->timeout_ns / AF_NS_PER_SEC; // zero: as long as the server allows
-    timeout.nanos = (int32_t)(options->timeout_ns % AF_NS_PER_SEC);
-    request->timeout = &timeout;
-    *ret = (struct outcome){0};
-    if (af_client_unary(session->client, "/agentfense.v1.ExecService/Run", &request->base,
-                        &agentfense__v1__run_response__descriptor, 0, (void *)&reply, err) < 0) {
-        ret->timed_out = err->status == AF_DEADLINE_EXCEEDED;
-        if (!ret->timed_out)
-            return -1;
-        fprintf(stderr, "agentfense: %s\n", err->text);
-        return 0;
-    }
-    show_output(reply);
-    ret->exit_code = reply->exit_code & 0xFF;
-    return 0;
-}
-
-int session_exec(struct session *session, const struct options *options, struct outcome *ret,
-                 struct af_error *err)
-{
-    Agentfense__V1__RunRequest request = AGENTFENSE__V1__RUN_REQUEST__INIT;
-    ProtobufCBinaryData input = {0};
-    if (!options->no_stdin && !isatty(STDIN_FILENO) && read_stdin(&input, err) < 0)
-        return -1;
-    AF_CLEANUP_FREE uint8_t *input_bytes = input.data;
-    size_t n_env = options->n_env, argc = (size_t)options->argc;
-    AF_CLEANUP_FREE ProtobufCBinaryData *argv = tool_alloc(argc * sizeof *argv);
-    AF_CLEANUP_FREE Agentfense__V1__RunRequest__EnvEntry *env = tool_alloc(n_env * sizeof *env);
-    AF_CLEANUP_FREE Agentfense__V1__RunRequest__EnvEntry **entries =
-        tool_alloc(n_env * sizeof(void *));
-    for (size_t i = 0; i < argc; i++)
-        argv[i] = af_client_text(options->argv[i]);
-    set_env(options, env, entries);
-    (void)input_bytes;
-    request.sandbox_id = af_client_text(session->sandbox_id.text);
-    request.n_argv = argc;
-    request.argv = argv;
-    request.n_env = n_env;
-    request.env = entries;
-    request.stdin = input;
-    request.workdir = af_client_text(options->workdir);
-    return call_run(session, options, &request, ret, err);
 }
 
 // ---- the end

@@ -21,22 +21,12 @@ struct session {
     bool keep;
 };
 
-// What a command did.
-struct outcome {
-    int exit_code; // 128 + signal when killed by one
-    bool timed_out;
-};
-
 // Connects to `socket`, or starts a private daemon when it is NULL.
 int session_open(struct session *session, const char *socket, struct af_error *err);
 
 // Imports the directory and makes a running sandbox on it. `dir` is for names and messages.
 int session_create(struct session *session, int root, const char *dir,
                    const struct options *options, struct manifest *manifest, struct af_error *err);
-
-// Runs options->argv, writes what it printed to stdout and stderr. A timeout is no failure.
-int session_exec(struct session *session, const struct options *options, struct outcome *ret,
-                 struct af_error *err);
 
 // Ends whatever still runs in the sandbox, so that its files stand still.
 int session_stop(struct session *session, struct af_error *err);

@@ -23,7 +23,7 @@ run='bubblewrap fuse3'
 # tests: C unit tests, a stock gRPC client and its stubs, xattrs, the test runner, the package, a
 # Docker daemon (started by the tests on directories of its own) and what its image is made of
 tests='libcmocka-dev protobuf-compiler protobuf-compiler-grpc python3-grpcio python3-protobuf
-       python3-pytest python3-pytest-xdist python3-pytest-timeout attr
+       python3-pytest python3-pytest-xdist python3-pytest-timeout attr tmux
        python3-pip python3-venv git openssl iproute2 docker.io busybox-static zstd'
 # tests of full disks and shared extents: file systems in images
 images='e2fsprogs xfsprogs'
