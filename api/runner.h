@@ -63,16 +63,6 @@ int runner_background(struct runner *runner, const char *id, const struct exec_c
                       exec_command_done done, void *arg, struct exec_command **ret_command,
                       struct af_error *err);
 
-// The same for a background process, which is not waited for: it does not count as a running
-// command of its sandbox.
-static inline int runner_background(struct runner *runner, const char *id,
-                                    const struct exec_command_spec *spec, exec_command_done done,
-                                    void *arg, struct exec_command **ret_command,
-                                    struct af_error *err)
-{
-    return runner_command(runner, id, spec, done, arg, ret_command, err);
-}
-
 // exec_session_start in the box of a running sandbox. Errors as above.
 int runner_session(struct runner *runner, const char *id, const struct exec_session_spec *spec,
                    exec_session_ready ready, exec_session_closed closed, void *arg,
