@@ -1,7 +1,7 @@
 """Attacks on the `kernel` open policy: probing what is hidden, racing the rules, looking into others.
 
-The attacker runs on the host as the sandbox's uid, without the seccomp filter, and once more as root
-of a user namespace of its own: stronger than any command.
+The attacker runs on the host as the sandbox's uid, without the seccomp filter, and once more as
+root of a user namespace of its own: stronger than any command.
 """
 
 import fcntl

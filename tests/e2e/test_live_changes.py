@@ -74,6 +74,7 @@ def write(name, text="new"):
     finally: os.close(f)
 def hold(name, flags=os.O_RDONLY): fds[name] = os.open(name, flags)
 def reread(name): return os.pread(fds[name], 20, 0).decode()
+def middle(name): return os.pread(fds[name], 11, 40960 - 40960 % 12).decode()
 def rewrite(name): os.pwrite(fds[name], b"again", 0)
 def reopen(name, flags=os.O_RDONLY):
     f = os.open(f"/proc/self/fd/{fds[name]}", flags)
@@ -102,7 +103,7 @@ def ls(name="."): return sorted(os.listdir(name))
 def relist(name): return sorted(os.listdir(fds[name]))
 def mode(name): return oct(os.stat(name).st_mode & 0o7777)
 steps = {
-    "read": read, "write": write, "hold": hold, "reread": reread, "rewrite": rewrite,
+    "read": read, "write": write, "hold": hold, "reread": reread, "middle": middle, "rewrite": rewrite,
     "reopen": reopen, "map": map_it, "peek": peek, "store": store, "handle": handle, "at": at,
     "ls": ls, "relist": relist, "mode": mode, "chdir": os.chdir, "unlink": os.unlink,
     "mkdir": os.mkdir, "rename": os.rename, "link": os.link, "chmod": os.chmod,
@@ -236,6 +237,26 @@ def test_P7_an_open_private_file_is_revoked_at_once(client, make, enter):
     assert client.out(peer.sandbox, "cat f") == "read me\n"
     set_rules(client, peer.sandbox, FULL)
     assert peer("reread", "secret") == "secret words\n" and peer("reread", "f") == "read me\n"
+
+
+def test_P7_cached_pages_of_an_open_file_are_taken_back(client, make, enter):
+    peer = enter(make(FULL))
+    peer("hold", "big")
+    peer("map", "big")
+    assert peer("middle", "big") == "big content" and peer("peek", "big") == 0
+    set_rules(client, peer.sandbox, FULL + [("big", "view", 10)])
+    assert peer("peek", "big") != 0  # SIGBUS: asked first, nothing else has touched the file
+    assert peer("middle", "big") == "EACCES"
+    set_rules(client, peer.sandbox, FULL)
+    assert peer("middle", "big") == "big content" and peer("peek", "big") == 0
+
+
+def test_P7_a_listing_shows_what_was_never_looked_up(client, make, enter):
+    peer = enter(make(FULL + HIDE))
+    for _ in range(2):  # from the server, then from the kernel's cache
+        assert "secret" not in peer("ls") and peer("ls", "d/deep") == ["h"]
+    set_rules(client, peer.sandbox, FULL)
+    assert "secret" in peer("ls") and peer("ls", "d/deep") == ["h", "secret"]
 
 
 def test_P7_an_open_shared_file_stays_readable_but_not_for_new_opens(client, make, enter):
