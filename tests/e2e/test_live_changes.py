@@ -103,7 +103,8 @@ def ls(name="."): return sorted(os.listdir(name))
 def relist(name): return sorted(os.listdir(fds[name]))
 def mode(name): return oct(os.stat(name).st_mode & 0o7777)
 steps = {
-    "read": read, "write": write, "hold": hold, "reread": reread, "middle": middle, "rewrite": rewrite,
+    "read": read, "write": write, "hold": hold, "reread": reread, "rewrite": rewrite,
+    "middle": middle,
     "reopen": reopen, "map": map_it, "peek": peek, "store": store, "handle": handle, "at": at,
     "ls": ls, "relist": relist, "mode": mode, "chdir": os.chdir, "unlink": os.unlink,
     "mkdir": os.mkdir, "rename": os.rename, "link": os.link, "chmod": os.chmod,
