@@ -1,10 +1,12 @@
 // Finding and stopping the processes of a box.
 //
-// A list of processes is never taken at one moment, and they fork meanwhile. So passes are repeated
-// until two in a row found the same processes, all of them standing still: what stands still cannot
-// fork. A process with a pending SIGSTOP runs no code of its own any more, but a system call under
-// way may end first; that is waited for. Parents are stopped before and resumed after their
-// children, so that a shell does not notice. Errors: -errno. Read next: members.h, holders.c.
+// A list of processes is never taken at one moment: one that forks and exits all the time may be in
+// none. So they are not stopped by a list, but by kill(-1) from inside the box's pid namespace: the
+// kernel signals all of them at one moment in which none can fork, and a fork under way fails. That
+// is repeated, since a SIGCONT under way may undo it once. Then they are listed until nothing
+// moves: a process with a pending SIGSTOP runs no code of its own any more, but a system call under
+// way may end first. Parents are resumed after their children, so that a shell does not notice.
+// Errors: -errno. Read next: members.h, holders.c.
 #include "exec/members.h"
 
 #include "mux/base/cleanup.h"
@@ -12,20 +14,25 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #define STOP_TIMEOUT_NS (2LL * AF_NS_PER_SEC)
 #define PASS_PAUSE_NS   1000000L
 #define KILL_TIMEOUT_MS 2000
 #define ANCESTORS_MAX   1024
+#define QUIET_PASSES    3
 
 static bool read_stat_of(const char *path, pid_t pid, struct exec_member *ret)
 {
@@ -209,66 +216,82 @@ static bool waits_for_vfork(const struct exec_member *member)
     return known && (number == SYS_clone || number == SYS_clone3);
 }
 
-// By pidfd, and only if it is still the one that was looked at.
-static void stop(struct exec_member *member)
+// Sends SIGSTOP to everything in the init's pid namespace but the init. The process that does it is
+// root's, so nobody in there can touch it; it shares our memory, and we wait, until it has ended.
+static int stop_all(pid_t init)
 {
-    struct exec_member now;
-    if (member->pidfd < 0)
-        member->pidfd = pidfd_open(member->pid, 0);
-    if (member->pidfd < 0 || !read_stat(member->pid, &now) ||
-        now.start_ticks != member->start_ticks)
-        return;
-    if (pidfd_send_signal(member->pidfd, SIGSTOP, NULL, 0) == 0)
-        member->stopped_by_us = true;
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/ns/pid", (int)init);
+    AF_CLEANUP_FD int theirs = open(path, O_RDONLY | O_CLOEXEC);
+    AF_CLEANUP_FD int ours = open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC);
+    if (theirs < 0 || ours < 0)
+        return -errno;
+    if (setns(theirs, CLONE_NEWPID) < 0) // of this thread's children alone
+        return -errno;
+    pid_t child = vfork();
+    if (child == 0) {
+        kill(-1, SIGSTOP);
+        _exit(0);
+    }
+    int rc = child < 0 ? -errno : 0;
+    while (child > 0 && waitpid(child, NULL, 0) < 0 && errno == EINTR)
+        continue;
+    if (setns(ours, CLONE_NEWPID) < 0)
+        abort(); // or the daemon's next thread would fail, far from here
+    return rc;
 }
 
-// One pass: the new list takes over what the old one knows. Whether nothing was new or moving.
-static bool merge(struct exec_members *old, struct exec_members *now)
+// The new list takes over what the first one knows. Whether nothing in it moves.
+static bool settle(const struct exec_members *before, struct exec_members *now)
 {
     bool quiet = true;
     for (size_t i = 0; i < now->count; i++) {
         struct exec_member *member = &now->list[i];
-        struct exec_member *before = find(old, member);
-        if (before) {
-            member->pidfd = before->pidfd;
-            member->stopped_by_us = before->stopped_by_us;
-            before->pidfd = -1;
-        } else {
-            quiet = false;
-        }
-        if (exec_member_is_still(member))
-            continue;
-        if (member->stopped_by_us && waits_for_vfork(member)) {
+        const struct exec_member *known = find(before, member);
+        member->stopped_by_us = !known || (known->state != 'T' && known->state != 't');
+        if (!exec_member_is_still(member) && waits_for_vfork(member))
             member->state = 't';
-            continue;
-        }
-        stop(member);
-        quiet = false;
+        quiet &= exec_member_is_still(member);
     }
-    for (size_t i = 0; i < old->count; i++)
-        af_cleanup_fd(&old->list[i].pidfd);
-    free(old->list);
-    *old = *now;
     return quiet;
+}
+
+static int stop_and_list(pid_t init, uid_t uid, const struct exec_members *before,
+                         struct exec_members *ret, bool *ret_quiet)
+{
+    int rc = stop_all(init);
+    if (rc == 0)
+        rc = list_members(init, uid, ret);
+    if (rc == 0)
+        *ret_quiet = settle(before, ret);
+    return rc;
 }
 
 int exec_members_stop(pid_t init, uid_t uid, struct exec_members *ret)
 {
-    struct exec_members members = {0}, now;
+    struct exec_members before, members = {0}, now;
     int64_t until_ns = af_monotonic_ns() + STOP_TIMEOUT_NS;
     const struct timespec pause = {.tv_nsec = PASS_PAUSE_NS};
-    for (unsigned quiet = 0; quiet < 2;) {
-        int rc = list_members(init, uid, &now);
+    int rc = list_members(init, uid, &before); // who stands still without us
+    if (rc < 0)
+        return rc;
+    for (unsigned quiet = 0; quiet < QUIET_PASSES;) {
+        bool is_quiet = false;
+        rc = stop_and_list(init, uid, &before, &now, &is_quiet);
         if (rc < 0) {
             exec_members_resume(&members);
+            free(before.list);
             return rc;
         }
-        quiet = merge(&members, &now) ? quiet + 1 : 0;
+        free(members.list);
+        members = now;
+        quiet = is_quiet ? quiet + 1 : 0;
         if (af_monotonic_ns() > until_ns)
             break;
         if (quiet == 0)
             nanosleep(&pause, NULL);
     }
+    free(before.list);
     int moving = 0;
     for (size_t i = 0; i < members.count; i++)
         moving += !exec_member_is_still(&members.list[i]);
@@ -293,7 +316,9 @@ void exec_members_resume(struct exec_members *members)
 {
     for (size_t i = members->count; i-- > 0;) {
         struct exec_member *member = &members->list[i];
-        if (member->stopped_by_us)
+        if (member->pidfd < 0)
+            member->pidfd = pidfd_open(member->pid, 0);
+        if (member->stopped_by_us && member->pidfd >= 0)
             pidfd_send_signal(member->pidfd, SIGCONT, NULL, 0);
         af_cleanup_fd(&member->pidfd);
     }

@@ -17,7 +17,7 @@ struct exec_member {
     char state;           // as in /proc/PID/stat; of a task that moves, if there is one
     uint64_t start_ticks; // with the pid: who it is
     unsigned depth;       // below the init
-    int pidfd;            // -1 until it was signalled
+    int pidfd;            // -1 until it is signalled
     bool stopped_by_us;
 };
 

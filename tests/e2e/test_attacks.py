@@ -1,4 +1,4 @@
-"""Attacks on the `kernel` open policy: probing what is hidden, racing the rules, looking into others.
+"""Attacks on the `kernel` open policy: probing what is hidden, racing rules, looking into others.
 
 The attacker runs on the host as the sandbox's uid, without the seccomp filter, and once more as
 root of a user namespace of its own: stronger than any command.
