@@ -100,7 +100,7 @@ HOLDERS = {
     ),
     "relay": (
         "import os, socket\na, b = socket.socketpair()\nf = os.open('secret', os.O_RDONLY)\n"
-        "child = os.fork()\nmine = b if child == 0 else a\n"
+        "child = os.fork()\nmine, his = (b, a) if child == 0 else (a, b)\nhis.close()\n"
         "print('ready', flush=True)\n"
         "if child: socket.send_fds(mine, [b'x'], [f])\n"
         "os.close(f)\n"
