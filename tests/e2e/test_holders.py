@@ -152,9 +152,10 @@ def test_who_was_stopped_before_stays_stopped(client, make):
     inside.background(HOLD.format("pid = os.getpid()"), "sleeper")
     found = "for p in /proc/[0-9]*; do grep -qs sleeper.py $p/cmdline && echo ${p#/proc/}; done"
     pid = inside(found)
-    inside(f"kill -STOP {pid}")
+    pid = pid.strip()
+    inside(f"kill -STOP {pid}; until grep -q stopped /proc/{pid}/status; do :; done")
     assert end_holders(client, sandbox) == 0
-    assert "stopped" in inside(f"grep ^State /proc/{pid.strip()}/status")
+    assert "stopped" in inside(f"grep ^State /proc/{pid}/status")
 
 
 def test_end_holders_while_commands_come_and_go(client, make):
