@@ -18,9 +18,9 @@ FILES = {"f": CONTENT, "secret": "s", "d/secret": "s", "d/g": "g\n", "mine": "m"
 HIDING = FULL + [("**/secret*", "none", 100)]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def codebase(client):
-    """A small codebase."""
+    """A small codebase of the test's own: commands commit what they change."""
     return client.codebase(FILES)
 
 

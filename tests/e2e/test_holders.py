@@ -12,9 +12,9 @@ FILES = {"secret": "secret words\n" * 100, "f": "read me\n", "d/g": "g\n", "d/to
 HIDDEN = READ_ONLY + [("secret", "none", 100), ("/d/**", "none", 100)]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def codebase(client):
-    """A small codebase."""
+    """A small codebase of the test's own: commands commit what they change."""
     return client.codebase(FILES)
 
 

@@ -25,9 +25,9 @@ FILES = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def codebase(client):
-    """A small codebase."""
+    """A small codebase of the test's own: commands commit what they change."""
     return client.codebase(FILES)
 
 

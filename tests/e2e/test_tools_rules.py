@@ -5,12 +5,12 @@ import subprocess
 
 import pytest
 
-from harness import BIN, READ_ONLY, pb, sbpb
+from harness import BIN, READ_ONLY, eventually, pb, sbpb
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def codebase(client):
-    """A small codebase."""
+    """A small codebase of the test's own: commands commit what they change."""
     return client.codebase({"f": "content\n", "secret": "s\n", "d/g": "g\n"}, owner="ann")
 
 
@@ -93,8 +93,9 @@ def test_rules_can_end_who_holds_a_forbidden_file(client, tool, sandbox):
         pb.SessionExecRequest(session_id=session, command="exec 7< secret")
     )
     tool("agentfense-fsctl", "rules", sandbox, "set", "secret=none", "--end-holders")
-    got = client.sandboxes.GetSession(pb.GetSessionRequest(session_id=session))
-    assert got.status == pb.SESSION_STATUS_CLOSED
+    request = pb.GetSessionRequest(session_id=session)
+    get = client.sandboxes.GetSession
+    eventually(lambda: get(request).status == pb.SESSION_STATUS_CLOSED)
 
 
 def test_ls_filters_by_label(tool, sandbox):

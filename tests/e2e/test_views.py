@@ -21,9 +21,9 @@ def wanted(codebase, rules=FULL, start=False, options=None, **fields):
     return sbpb.CreateRequest(sandbox=sandbox, options=options, start=start)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def codebase(client):
-    """A small codebase."""
+    """A small codebase of the test's own: commands commit what they change."""
     return client.codebase({"f": "content\n", "d/g": "g\n", "run.sh": "#!/bin/sh\n"}, owner="ann")
 
 
