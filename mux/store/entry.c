@@ -114,7 +114,9 @@ struct store_dir_iter {
     struct store_txn *txn;
     uint64_t parent;
     size_t count;
-    struct source sources[];
+    struct source **heap; // those that have not ended, the next entry's at the root
+    size_t n_heap;
+    struct source sources[]; // top layer first
 };
 
 // Ends a source that has left the directory.
@@ -142,14 +144,46 @@ static int start_source(struct store_dir_iter *iter, struct source *source, uint
     return settle(iter, source, rc);
 }
 
+// Order of two keys of one directory: by what follows (layer, parent).
+static int compare(const struct source *a, const struct source *b)
+{
+    size_t skip = 2 * sizeof(uint64_t);
+    size_t a_len = a->key.mv_size - skip, b_len = b->key.mv_size - skip;
+    int order = memcmp((const char *)a->key.mv_data + skip, (const char *)b->key.mv_data + skip,
+                       a_len < b_len ? a_len : b_len);
+    return order != 0 ? order : (a_len > b_len) - (a_len < b_len);
+}
+
+// By key, then by layer: of several with one name the topmost comes first.
+static bool is_before(const struct source *a, const struct source *b)
+{
+    int order = compare(a, b);
+    return order < 0 || (order == 0 && a < b);
+}
+
+static void sift_down(struct store_dir_iter *iter, size_t at)
+{
+    struct source **heap = iter->heap, *moved = heap[at];
+    for (size_t child; (child = 2 * at + 1) < iter->n_heap; at = child) {
+        if (child + 1 < iter->n_heap && is_before(heap[child + 1], heap[child]))
+            child++;
+        if (!is_before(heap[child], moved))
+            break;
+        heap[at] = heap[child];
+    }
+    heap[at] = moved;
+}
+
 int store_dir_open(struct store_txn *txn, const uint64_t *layers, size_t count, uint64_t parent,
                    uint64_t after_cookie, struct store_dir_iter **ret)
 {
-    struct store_dir_iter *iter = calloc(1, sizeof *iter + count * sizeof iter->sources[0]);
+    size_t each = sizeof(struct source) + sizeof(struct source *);
+    struct store_dir_iter *iter = calloc(1, sizeof *iter + count * each);
     if (!iter)
         return -ENOMEM;
     iter->txn = txn;
     iter->parent = parent;
+    iter->heap = (struct source **)&iter->sources[count];
     for (size_t i = 0; i < count; i++) {
         struct source *source = &iter->sources[iter->count];
         *source = (struct source){.layer = layers[i], .cursor = source->cursor};
@@ -164,50 +198,38 @@ int store_dir_open(struct store_txn *txn, const uint64_t *layers, size_t count, 
     }
     if (iter->count < count && iter->sources[iter->count].cursor)
         mdb_cursor_close(iter->sources[iter->count].cursor);
+    for (size_t i = 0; i < iter->count; i++)
+        iter->heap[iter->n_heap++] = &iter->sources[i];
+    for (size_t i = iter->n_heap / 2; i-- > 0;)
+        sift_down(iter, i);
     *ret = iter;
     return 0;
 }
 
-// Order of two keys of one directory: by what follows (layer, parent).
-static int compare(const struct source *a, const struct source *b)
+// Moves the source at the root on.
+static int advance(struct store_dir_iter *iter)
 {
-    size_t skip = 2 * sizeof(uint64_t);
-    size_t a_len = a->key.mv_size - skip, b_len = b->key.mv_size - skip;
-    int order = memcmp((const char *)a->key.mv_data + skip, (const char *)b->key.mv_data + skip,
-                       a_len < b_len ? a_len : b_len);
-    return order != 0 ? order : (a_len > b_len) - (a_len < b_len);
-}
-
-static int advance(struct store_dir_iter *iter, struct source *source)
-{
+    struct source *source = iter->heap[0];
     int rc = mdb_cursor_get(source->cursor, &source->key, &source->value, MDB_NEXT);
-    return settle(iter, source, rc);
+    rc = settle(iter, source, rc);
+    if (rc < 0)
+        return rc;
+    if (source->ended)
+        iter->heap[0] = iter->heap[--iter->n_heap];
+    if (iter->n_heap > 1)
+        sift_down(iter, 0);
+    return 0;
 }
 
 int store_dir_next(struct store_dir_iter *iter, struct store_entry *ret, uint64_t *ret_layer)
 {
-    for (;;) {
-        struct source *top = NULL;
-        for (size_t i = 0; i < iter->count; i++) {
-            struct source *source = &iter->sources[i];
-            if (!source->ended && (!top || compare(source, top) < 0))
-                top = source;
-        }
-        if (!top)
-            return -ENOENT;
+    while (iter->n_heap > 0) {
+        struct source winner = *iter->heap[0];
         struct store_entry entry;
-        int rc = decode(top->key, top->value, &entry, NULL);
-        if (rc < 0)
-            return rc;
-        struct source winner = *top;
-        for (size_t i = 0; i < iter->count; i++) { // the same name in lower layers
-            struct source *source = &iter->sources[i];
-            if (!source->ended && source != top && compare(source, &winner) == 0)
-                rc = advance(iter, source);
-            if (rc < 0)
-                return rc;
-        }
-        rc = advance(iter, top);
+        int rc = decode(winner.key, winner.value, &entry, NULL);
+        do // past the same name in lower layers
+            rc = rc == 0 ? advance(iter) : rc;
+        while (rc == 0 && iter->n_heap > 0 && compare(iter->heap[0], &winner) == 0);
         if (rc < 0)
             return rc;
         if (entry.fid == 0)
@@ -217,6 +239,7 @@ int store_dir_next(struct store_dir_iter *iter, struct store_entry *ret, uint64_
             *ret_layer = winner.layer;
         return 0;
     }
+    return -ENOENT;
 }
 
 void store_dir_close(struct store_dir_iter *iter)
