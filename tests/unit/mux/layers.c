@@ -134,7 +134,7 @@ static int tell_node(void *arg, const struct mux_tree_node *node)
     fprintf(telling->out, "%s fid %lu version %lu mode %o names %u mtime %ld -> %s", node->path,
             (unsigned long)info.fid, (unsigned long)info.version, info.mode, info.nlink,
             (long)info.mtime_ns, info.symlink_target);
-    if (S_ISREG(info.mode))
+    if (S_ISREG(info.mode) && info.size <= 1u << 20)
         tell_content(telling, node->path);
     struct store_txn *txn;
     struct mux_sandbox_layers of = {0};

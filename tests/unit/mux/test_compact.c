@@ -116,6 +116,24 @@ static void assert_same(struct fixture *fixture, const struct old *old)
     free(now);
 }
 
+// As heavy as a thousand records, so that what is pushed is merged above it.
+static void put_heavy_base(struct fixture *fixture, struct af_id codebase)
+{
+    struct mux_import *import;
+    struct mux_import_totals totals;
+    struct af_error err;
+    assert_int_equal(mux_import_begin(fixture->mux, codebase.text, &import, &err), 0);
+    static const char *const names[] = {"a/heavy", "a/b", "b/c/d", "c/a", "d/b"};
+    for (size_t i = 0; i < AF_ARRAY_LEN(names); i++) {
+        assert_int_equal(
+            mux_import_entry(import, names[i], strlen(names[i]), S_IFREG | 0644, 1, NULL, 0, &err),
+            0);
+        if (i == 0)
+            assert_int_equal(mux_import_hole(import, 64 << 20, &err), 0);
+    }
+    assert_int_equal(mux_import_commit(import, &totals, &err), 0);
+}
+
 static void run_history(struct fixture *fixture, uint64_t seed)
 {
     struct prng prng = {seed};
@@ -123,7 +141,10 @@ static void run_history(struct fixture *fixture, uint64_t seed)
     struct old olds[OLD_MAX];
     struct af_error err;
     size_t n_olds = 0;
-    upload(fixture, codebase, "a/b", "base");
+    if (seed % 2 == 0)
+        put_heavy_base(fixture, codebase);
+    else
+        upload(fixture, codebase, "a/b", "base");
     for (int i = 0; i < PUSHES; i++) {
         if (n_olds < OLD_MAX && prng_below(&prng, 3) == 0) {
             olds[n_olds].sandbox = new_sandbox(fixture, codebase);
