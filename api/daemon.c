@@ -281,6 +281,7 @@ static int add_methods(struct net_server *server, bool reflection, struct af_err
         {session_methods, session_methods_count},   {health_methods, health_methods_count},
         {view_methods, view_methods_count},         {archive_methods, archive_methods_count},
         {commit_methods, commit_methods_count},     {process_methods, process_methods_count},
+        {file_methods, file_methods_count},
     };
     for (size_t i = 0; i < AF_ARRAY_LEN(tables); i++)
         if (net_server_add_methods(server, tables[i].methods, tables[i].count, err) < 0)

@@ -1,9 +1,8 @@
 // A tree into a codebase: names that go, one by one or all that were not sent.
 //
-// A directory of the base goes by one whiteout, whatever it holds: only names that need work of
-// their own (in our layer already, or of a file with several names) are taken out one by one,
-// deepest first; of the rest the counters alone are told. The base and our layer stand still
-// meanwhile, so it is planned in a read transaction and done in bounded write transactions.
+// Every name below goes by itself, deepest first, as with rm -r: a directory without a name never
+// holds names, which is what compaction, merges and fsck rely on. The base and our layer stand
+// still meanwhile, so it is planned in a read transaction and done in bounded write transactions.
 // Owns the plan for the time of one call. Errors: an af_error. Read next: tree_edit.h.
 #include "mux/import_priv.h"
 
@@ -27,8 +26,6 @@ struct plan {
     struct mux_import *import;
     struct mux_tree_edit edit; // to look into; its transaction reads
     struct paths paths;
-    int64_t files, bytes; // of what goes without work of its own
-    uint64_t removed;
     int rc;
 };
 
@@ -99,18 +96,7 @@ static int fail_plan(struct af_error *err, int rc)
 static enum mux_walk_next plan_node(void *arg, const struct mux_walk_node *node)
 {
     struct plan *plan = arg;
-    const struct store_inode *inode = node->inode;
-    struct store_inode own;
-    plan->removed++;
-    int rc = store_inode_get(plan->edit.txn, plan->edit.layers.ids[0], inode->fid, &own);
-    if (rc == 0 || (rc == -ENOENT && !S_ISDIR(inode->mode) && inode->nlink > 1)) {
-        plan->rc = paths_add(&plan->paths, node->path, node->path_len);
-    } else if (rc == -ENOENT && S_ISREG(inode->mode)) {
-        plan->files++;
-        plan->bytes += (int64_t)inode->size;
-    } else if (rc < 0 && rc != -ENOENT) {
-        plan->rc = rc;
-    }
+    plan->rc = paths_add(&plan->paths, node->path, node->path_len);
     return plan->rc < 0 ? MUX_WALK_STOP : MUX_WALK_ON;
 }
 
@@ -125,10 +111,8 @@ static int make_plan(struct mux_import *import, const char *path, size_t len, st
         return -1;
     int rc = mux_resolve_path(txn, plan->edit.layers, import->root_fid, path, len, &inode, NULL);
     bool absent = rc == -ENOENT || rc == -ENOTDIR;
-    if (rc == 0 && len > 0) {
+    if (rc == 0)
         rc = paths_add(&plan->paths, path, len);
-        plan->removed++;
-    }
     if (rc == 0 && S_ISDIR(inode.mode)) {
         rc = mux_walk(txn, plan->edit.layers, inode.fid, path, len, plan_node, plan);
         if (rc == 0)
@@ -172,10 +156,6 @@ static int apply(struct mux_import *import, const struct plan *plan, size_t firs
         const char *path = plan->paths.bytes + plan->paths.at[i - 1];
         rc = mux_tree_edit_drop(&edit, path, strlen(path));
     }
-    if (rc == 0 && first == 0) {
-        edit.files_delta -= plan->files;
-        edit.bytes_delta -= plan->bytes;
-    }
     if (rc == 0)
         rc = store_commit(txn);
     else
@@ -195,7 +175,7 @@ static int apply_all(struct mux_import *import, const struct plan *plan, struct 
             return -1;
         left = first;
     }
-    import->totals.removed += plan->removed;
+    import->totals.removed += plan->paths.count;
     return 0;
 }
 

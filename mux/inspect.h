@@ -44,8 +44,8 @@ int mux_inspect_tree(struct mux *mux, const char *sandbox_id, const void *path, 
 
 // The tree of a codebase's head, every entry at level write.
 int mux_codebase_tree(struct mux *mux, const char *codebase_id, const void *path, size_t path_len,
-                      int (*fn)(void *arg, const struct mux_tree_node *node), void *arg,
-                      struct af_error *err);
+                      uint32_t depth, int (*fn)(void *arg, const struct mux_tree_node *node),
+                      void *arg, struct af_error *err);
 
 struct mux_node_info {
     mode_t mode;

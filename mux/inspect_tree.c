@@ -171,13 +171,13 @@ int mux_inspect_tree(struct mux *mux, const char *sandbox_id, const void *path, 
 }
 
 int mux_codebase_tree(struct mux *mux, const char *codebase_id, const void *path, size_t path_len,
-                      int (*fn)(void *arg, const struct mux_tree_node *node), void *arg,
-                      struct af_error *err)
+                      uint32_t depth, int (*fn)(void *arg, const struct mux_tree_node *node),
+                      void *arg, struct af_error *err)
 {
     static const struct rules_input everything = {
         .pattern = "**/*", .pattern_len = 4, .type = RULES_GLOB, .level = RULES_WRITE};
     struct mux_path parsed;
-    AF_CLEANUP(tree_fini) struct tree tree = {.all = true};
+    AF_CLEANUP(tree_fini) struct tree tree = {.max_depth = depth, .all = true};
     AF_CLEANUP(mux_sandbox_layers_fini) struct mux_sandbox_layers of = {0};
     struct store_txn *txn;
     struct store_codebase codebase;

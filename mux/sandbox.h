@@ -83,6 +83,9 @@ int mux_view_attach_as(struct mux *mux, const char *id, uid_t uid, struct mux_at
 // was not attached. Its commands must have ended.
 void mux_view_detach(struct mux *mux, const char *id);
 
+// The host uid of an attached view. False: it is not attached.
+bool mux_view_uid(struct mux *mux, const char *id, uid_t *ret_uid);
+
 // Detaches, removes the record, hands the delta to the garbage collector.
 int mux_sandbox_destroy(struct mux *mux, const char *id, struct af_error *err);
 

@@ -445,6 +445,15 @@ bool mux_view_find(struct mux *mux, const char *sandbox_id, uint64_t *ret_root_n
     return entry != NULL;
 }
 
+bool mux_view_uid(struct mux *mux, const char *id, uid_t *ret_uid)
+{
+    uint64_t root_nodeid;
+    if (!mux_view_find(mux, id, &root_nodeid))
+        return false;
+    *ret_uid = mux->uid_base + mux_nodeid_slot(root_nodeid);
+    return true;
+}
+
 bool mux_view_next(struct mux *mux, uint32_t *slot, struct af_id *ret_id, uint64_t *ret_root_nodeid)
 {
     struct mux_view_table *table = mux->views;

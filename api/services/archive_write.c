@@ -107,7 +107,7 @@ static int gather(struct archive_writer *writer, const struct archive_source *so
 {
     int rc;
     if (source->codebase_id)
-        rc = mux_codebase_tree(writer->mux, source->codebase_id, source->path, source->path_len,
+        rc = mux_codebase_tree(writer->mux, source->codebase_id, source->path, source->path_len, 0,
                                add_node, writer, err);
     else if (source->delta)
         rc = mux_inspect_diff(writer->mux, source->sandbox_id, add_change, writer, err);

@@ -34,6 +34,8 @@ extern const struct grpc_method tree_methods[];
 extern const size_t tree_methods_count;
 extern const struct grpc_method archive_methods[];
 extern const size_t archive_methods_count;
+extern const struct grpc_method file_methods[];
+extern const size_t file_methods_count;
 extern const struct grpc_method health_methods[];
 extern const size_t health_methods_count;
 extern const struct grpc_method reflection_methods[];

@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import tarfile
+import threading
 
 import grpc
 import pytest
@@ -216,12 +217,16 @@ def test_a_cancelled_import_leaves_nothing(client):
     codebase = client.codebase({"kept": "x"})
     data = tar([(f"f{i}", "file", "x" * 1000) for i in range(500)])
 
+    started = threading.Event()
+
     def messages():
         yield filepb.ImportArchiveRequest(target=filepb.ImportTarget(codebase_id=codebase))
         yield filepb.ImportArchiveRequest(data=data[: len(data) // 2])
+        started.wait(30)
         call.cancel()
 
     call = client.archives.ImportArchive.future(messages())
+    started.set()
     with pytest.raises(grpc.FutureCancelledError):
         call.result(60)
     assert listing(client, codebase) == ["kept"]
