@@ -4,6 +4,7 @@
 #include "mux/base/cleanup.h"
 #include "mux/base/clock.h"
 #include "mux/base/limits.h"
+#include "tools/agentfense/help.h"
 #include "tools/common/memory.h"
 #include "tools/common/rpc.h"
 #include "tools/common/version.h"
@@ -36,7 +37,10 @@ enum {
     OPT_WORKDIR,
 };
 
-static const struct option long_options[] = {
+#define PLAIN_OPTIONS 23 // the table below
+#define OPTIONS_MAX   64
+
+static const struct option plain_options[PLAIN_OPTIONS] = {
     {"all", no_argument, NULL, OPT_ALL},
     {"apply", no_argument, NULL, OPT_APPLY},
     {"detach", no_argument, NULL, 'd'},
@@ -60,169 +64,7 @@ static const struct option long_options[] = {
     {"timeout", required_argument, NULL, OPT_TIMEOUT},
     {"version", no_argument, NULL, OPT_VERSION},
     {"workdir", required_argument, NULL, OPT_WORKDIR},
-    {0},
 };
-
-#define TAKES_RULES   1u
-#define TAKES_COMMAND 2u
-#define TAKES_RUN     4u
-#define TAKES_LABELS  8u
-#define TAKES_JSON    16u
-#define TAKES_SET     32u
-#define TAKES_STREAMS 64u  // -i, -t, -d
-#define TAKES_SHELL   128u // a command, or the root's shell
-#define TAKES_FOLLOW  256u
-#define TAKES_KILL    512u
-#define TAKES_COMMIT  1024u
-
-static const struct command_row {
-    const char *name, *arguments, *summary, *help;
-    int min_args, max_args;
-    unsigned takes;
-} commands[] = {
-    [COMMAND_RUN] =
-        {"run", "DIR -- CMD [ARG...]", "runs a command on a copy of DIR, and shows what it changed",
-         "DIR is imported, with modes, links and times, and CMD runs in a sandbox that sees it as\n"
-         "/workspace. DIR itself stays untouched unless --apply is given. Without a socket, a\n"
-         "private daemon is started for the run (as root) and removed afterwards.\n"
-         "\n"
-         "  --diff     show changed files as unified diffs, on stderr\n"
-         "  --apply    bring the changes into DIR, all or none: nothing is applied when DIR "
-         "changed\n"
-         "             meanwhile at a path that CMD changed. Also applied when CMD failed, but "
-         "not\n"
-         "             when it ran out of time or was interrupted\n"
-         "  --keep     keep the sandbox and its codebase (with --socket only); prints the id\n"
-         "\n"
-         "Exit code: that of CMD (128 + signal when a signal ended it); 124 out of time, 125 the\n"
-         "tool itself failed or the changes could not be applied, 2 wrong usage. Stdout has CMD's\n"
-         "stdout and nothing else, as it comes.\n",
-         1, 1, TAKES_RULES | TAKES_COMMAND | TAKES_RUN},
-    [COMMAND_CREATE] = {"create", "DIR", "makes a sandbox of DIR, starts it, and prints its id",
-                        "Imports DIR into a new codebase. rm removes both.\n", 1, 1, TAKES_RULES},
-    [COMMAND_LS] = {"ls", "", "lists sandboxes", "agentfense-fsctl views tells more.\n", 0, 0,
-                    TAKES_LABELS | TAKES_JSON},
-    [COMMAND_RULES] =
-        {"rules", "SANDBOX [set RULE...]", "shows a sandbox's rules, or changes them while it runs",
-         "SANDBOX is an id or the beginning of one; a RULE is PATTERN=LEVEL[@PRIORITY], where no\n"
-         "priority means 20. set adds it, or puts it in the place of one with the same pattern "
-         "and\n"
-         "priority. The new rules hold when it returns.\n",
-         1, 1025, TAKES_SET | TAKES_JSON},
-    [COMMAND_EXEC] = {"exec", "SANDBOX -- CMD [ARG...]", "runs a command in a sandbox",
-                      "SANDBOX is an id or the beginning of one. Exit code as for run. With -d CMD "
-                      "goes on in the\n"
-                      "background, and its id is printed: see ps, logs, attach, kill and wait.\n"
-                      "\n"
-                      "  -i, --interactive  pass stdin on also when it is a terminal; with -d, "
-                      "keep CMD's stdin\n"
-                      "                     open for attach\n"
-                      "  -t, --terminal     CMD gets a terminal, of the size of yours; with -i "
-                      "your keys go to it\n"
-                      "  -d, --detach       run in the background\n",
-                      1, 1, TAKES_COMMAND | TAKES_STREAMS},
-    [COMMAND_SHELL] = {"shell", "SANDBOX [-- CMD [ARG...]]",
-                       "opens a shell in a sandbox, in your terminal",
-                       "The same as exec -it, of the sandbox's shell unless there is a CMD. Exit "
-                       "code: the shell's.\n",
-                       1, 1, TAKES_COMMAND | TAKES_SHELL},
-    [COMMAND_PS] = {"ps", "[SANDBOX]",
-                    "lists processes, also those in the background that have ended",
-                    "SANDBOX is an id or the beginning of one.\n", 0, 1, TAKES_JSON},
-    [COMMAND_LOGS] =
-        {"logs", "PROCESS", "prints what a background process has printed",
-         "PROCESS is an id or the beginning of one. The last 256 KiB of stdout and of\n"
-         "stderr are kept, also after its end.\n"
-         "\n"
-         "  -f, --follow  go on until the process ends; exit code as for wait\n",
-         1, 1, TAKES_FOLLOW},
-    [COMMAND_ATTACH] = {"attach", "PROCESS",
-                        "shows a background process, and passes stdin on to it",
-                        "PROCESS is an id or the beginning of one. stdin is passed on when the "
-                        "process was started\n"
-                        "with -i; in a terminal Ctrl-P Ctrl-Q leaves it running, as an interrupt "
-                        "does. Exit code: the\n"
-                        "process's.\n",
-                        1, 1, 0},
-    [COMMAND_KILL] = {"kill", "PROCESS...", "sends a signal to processes",
-                      "PROCESS is an id or the beginning of one.\n"
-                      "\n"
-                      "  -s, --signal SIG  a name or a number; default TERM\n"
-                      "  --all             to everything that the process has started, too\n",
-                      1, 1000, TAKES_KILL},
-    [COMMAND_WAIT] =
-        {"wait", "PROCESS...", "waits for the end of background processes",
-         "PROCESS is an id or the beginning of one. Exit code: that of the last one; 124\n"
-         "when it ran out of time, 125 when it has none.\n",
-         1, 1000, 0},
-    [COMMAND_COMMIT] =
-        {"commit", "SANDBOX", "brings a sandbox's changes into its codebase",
-         "SANDBOX is an id or the beginning of one. What others have changed\n"
-         "meanwhile is merged, file by file; where both changed a file, the sandbox\n"
-         "wins.\n"
-         "\n"
-         "  --refuse   change nothing when others changed what the sandbox changed\n",
-         1, 1, TAKES_COMMIT},
-    [COMMAND_ROLLBACK] =
-        {"rollback", "SANDBOX", "drops a sandbox's changes",
-         "SANDBOX is an id or the beginning of one. Its commands must have ended.\n", 1, 1, 0},
-    [COMMAND_RM] = {"rm", "SANDBOX...", "destroys sandboxes, and the codebases made for them",
-                    "SANDBOX is an id or the beginning of one.\n", 1, 1000, 0},
-};
-
-static void print_options(unsigned takes, FILE *out)
-{
-    fputs("Options:\n", out);
-    if (takes & TAKES_RULES) {
-        fputs("  --preset NAME  the rules to begin with; default " PRESET_DEFAULT "\n", out);
-        for (const struct preset_rules *preset = presets_all; preset->name; preset++)
-            fprintf(out, "                   %-12s %s\n", preset->name, preset->summary);
-        fputs(
-            "  --permission 'PATTERN=LEVEL[@PRIORITY]'\n"
-            "                 one more rule, may be repeated. LEVEL is none, view, read or write.\n"
-            "                 The highest priority that matches a path decides; without one it is\n"
-            "                 20: above a preset's general rules (0 and 10), below what a preset\n"
-            "                 protects (.git 50; .env, secrets and keys 100)\n",
-            out);
-    }
-    if (takes & TAKES_COMMAND)
-        fputs("  --env K=V      a variable for the command, may be repeated\n"
-              "  --workdir DIR  where the command starts; default /workspace\n"
-              "  --timeout S    end the command after S seconds; default: as long as the server "
-              "allows\n"
-              "  -n, --no-stdin do not pass stdin on. It is passed when it is not a terminal\n",
-              out);
-    if (takes & TAKES_LABELS)
-        fputs("  --label K=V    only those with this label, may be repeated\n", out);
-    if (takes & TAKES_SET)
-        fputs("  --file FILE    the rules in FILE, one a line, in the place of all\n"
-              "  --end-holders  end processes that hold a file open which is forbidden now\n",
-              out);
-    if (takes & TAKES_JSON)
-        fputs("  --json         JSON, for programs\n", out);
-    fputs("  --socket PATH  the daemon's socket; default $" AF_SOCKET_ENV, out);
-    fputs(takes & TAKES_RUN ? ", else a private daemon\n" : ", else " AF_SOCKET_DEFAULT "\n", out);
-    fputs("  --help         this text, or a command's\n  --version      the version\n", out);
-}
-
-static void print_usage(FILE *out)
-{
-    fputs("Usage: agentfense [OPTION...] COMMAND [ARGUMENT...]\n"
-          "Runs commands in sandboxes that see a directory by rules and change only a copy.\n"
-          "\nCommands:\n",
-          out);
-    for (size_t i = 0; i < AF_ARRAY_LEN(commands); i++)
-        fprintf(out, "  %s %s\n      %s\n", commands[i].name, commands[i].arguments,
-                commands[i].summary);
-    fputs("\n'agentfense COMMAND --help' tells more. agentfense-fsctl looks into views.\n", out);
-}
-
-static void print_help(const struct command_row *row, FILE *out)
-{
-    fprintf(out, "Usage: agentfense [OPTION...] %s %s\nThis %s.\n\n%s\n", row->name, row->arguments,
-            row->summary, row->help);
-    print_options(row->takes, out);
-}
 
 static int usage_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 static int usage_error(const char *fmt, ...)
@@ -286,10 +128,22 @@ struct parse {
     bool help;
 };
 
-// An option of the commands about processes.
+// An option of what is made.
+static int take_creation_option(struct parse *parse, size_t index)
+{
+    struct af_error err;
+    parse->used |= creation_options[index].takes;
+    if (creation_take(&parse->options->creation, index, optarg, &err) == 0)
+        return -1;
+    return usage_error("%s", err.text);
+}
+
+// An option of the commands about processes, or of what is made.
 static int take_process_option(struct parse *parse, int option, const char *name)
 {
     struct options *options = parse->options;
+    if (option >= CREATION_OPTION_FIRST)
+        return take_creation_option(parse, (size_t)(option - CREATION_OPTION_FIRST));
     switch (option) {
     case 'i':
     case 't':
@@ -314,6 +168,18 @@ static int take_process_option(struct parse *parse, int option, const char *name
     default:
         return usage_error(option == ':' ? "%s needs a value" : "there is no option %s", name);
     }
+}
+
+// All options: those above, and those of the table in creation.c.
+static void list_options(struct option out[OPTIONS_MAX])
+{
+    size_t count = 0;
+    for (; count < PLAIN_OPTIONS; count++)
+        out[count] = plain_options[count];
+    for (size_t i = 0; i < creation_option_count && count < OPTIONS_MAX - 1; i++)
+        out[count++] = (struct option){creation_options[i].name, required_argument, NULL,
+                                       CREATION_OPTION_FIRST + (int)i};
+    out[count] = (struct option){0};
 }
 
 // One option; -1 to go on, else the exit code.
@@ -360,9 +226,9 @@ static int take_option(struct parse *parse, int option, const char *name)
         return -1;
     case OPT_TIMEOUT:
         parse->used |= TAKES_COMMAND;
-        if (parse_timeout(optarg, &options->timeout_ns))
-            return -1;
-        return usage_error("--timeout takes seconds, up to 86400, not '%s'", optarg);
+        return parse_timeout(optarg, &options->timeout_ns)
+                   ? -1
+                   : usage_error("--timeout takes seconds, up to 86400, not '%s'", optarg);
     case OPT_LABEL:
         parse->used |= TAKES_LABELS;
         return add_label(options, optarg);
@@ -390,9 +256,9 @@ static int take_option(struct parse *parse, int option, const char *name)
 
 static const struct command_row *find_row(const char *name)
 {
-    for (size_t i = 0; i < AF_ARRAY_LEN(commands); i++) {
-        if (strcmp(commands[i].name, name) == 0)
-            return &commands[i];
+    for (size_t i = 0; i < command_row_count; i++) {
+        if (strcmp(command_rows[i].name, name) == 0)
+            return &command_rows[i];
     }
     return NULL;
 }
@@ -408,6 +274,8 @@ static int check(const struct parse *parse, const struct command_row *row, bool 
         {TAKES_COMMAND, "--env, --workdir, --timeout or --no-stdin"},
         {TAKES_LABELS, "--label"},
         {TAKES_JSON, "--json"},
+        {TAKES_CREATION, "limits, quotas, a runtime or a network"},
+        {TAKES_POLICY, "--commit-policy, --conflicts, --expires-in or --owner"},
         {TAKES_SET, "--file or --end-holders"},
         {TAKES_COMMIT, "--refuse"},
         {TAKES_STREAMS, "-i, -t or -d"},
@@ -433,6 +301,7 @@ static int check(const struct parse *parse, const struct command_row *row, bool 
 int options_parse(int argc, char **argv, struct options *ret)
 {
     struct parse parse = {.options = ret};
+    struct option long_options[OPTIONS_MAX];
     int before = 1;
     memset(ret, 0, sizeof *ret);
     ret->preset = preset_find(PRESET_DEFAULT);
@@ -443,6 +312,7 @@ int options_parse(int argc, char **argv, struct options *ret)
     ret->argc = argc - before - has_separator;
     argv[before] = NULL; // getopt_long works on what is before
     opterr = 0;
+    list_options(long_options);
     for (int option; (option = getopt_long(before, argv, ":hnitdfs:", long_options, NULL)) != -1;) {
         int code = take_option(&parse, option, argv[optind - 1]);
         if (code >= 0)
@@ -454,14 +324,14 @@ int options_parse(int argc, char **argv, struct options *ret)
         return usage_error("there is no command '%s'", name);
     if (parse.help) {
         if (row)
-            print_help(row, stdout);
+            help_print_command(row, stdout);
         else
-            print_usage(stdout);
+            help_print_usage(stdout);
         return 0;
     }
     if (!row)
         return usage_error("a command is missing");
-    ret->command = (enum command)(row - commands);
+    ret->command = (enum command)(row - command_rows);
     ret->args = argv + optind + 1;
     ret->n_args = before - optind - 1;
     ret->socket = rpc_socket_given(ret->socket);

@@ -6,6 +6,7 @@
 #ifndef AF_TOOLS_AGENTFENSE_OPTIONS_H
 #define AF_TOOLS_AGENTFENSE_OPTIONS_H
 
+#include "tools/agentfense/creation.h"
 #include "tools/common/permissions.h"
 
 #include <stdbool.h>
@@ -15,6 +16,8 @@ enum command {
     COMMAND_RUN,
     COMMAND_CREATE,
     COMMAND_LS,
+    COMMAND_START,
+    COMMAND_STOP,
     COMMAND_EXEC,
     COMMAND_SHELL,
     COMMAND_PS,
@@ -22,6 +25,7 @@ enum command {
     COMMAND_ATTACH,
     COMMAND_KILL,
     COMMAND_WAIT,
+    COMMAND_DIFF,
     COMMAND_RULES,
     COMMAND_COMMIT,
     COMMAND_ROLLBACK,
@@ -33,12 +37,13 @@ struct options {
     const char *socket; // --socket or the environment, or NULL
     const struct preset_rules *preset;
     struct permissions permissions;
+    struct creation creation;
     const char **env; // NAME=VALUE
     size_t n_env, max_env;
     const char *workdir;
     int64_t timeout_ns; // 0: not given
     bool diff, apply, keep, no_stdin;
-    const char **labels; // of ls: KEY=VALUE
+    const char **labels; // KEY=VALUE
     size_t n_labels, max_labels;
     bool interactive, terminal, detach; // -i, -t, -d
     bool json, end_holders, follow, all;

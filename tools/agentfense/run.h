@@ -9,6 +9,10 @@
 
 // run.c
 int command_run(const struct options *options);
+// lifecycle.c
+int command_start(const struct options *options);
+int command_stop(const struct options *options);
+int command_diff(const struct options *options);
 // commits.c
 int command_commit(const struct options *options);
 int command_rollback(const struct options *options);

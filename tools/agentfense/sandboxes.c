@@ -23,6 +23,21 @@ int complain(const struct af_error *err, int code)
     return interrupt_signal() ? 128 + interrupt_signal() : code;
 }
 
+static void print_created(const struct session *session, bool as_json)
+{
+    struct json json;
+    if (!as_json) {
+        printf("%s\n", session->sandbox_id.text);
+        return;
+    }
+    json_init(&json, stdout);
+    json_begin_object(&json, NULL);
+    json_text(&json, "sandbox_id", session->sandbox_id.text);
+    json_text(&json, "codebase_id", session->codebase_id.text);
+    json_end(&json);
+    json_finish(&json);
+}
+
 int command_create(const struct options *options)
 {
     struct session session = {.fd = -1};
@@ -31,15 +46,23 @@ int command_create(const struct options *options)
     char absolute[4096];
     const char *dir = options->args[0];
     const char *name = realpath(dir, absolute) ? absolute : dir;
-    AF_CLEANUP_FD int root = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int rc = root < 0 ? af_error_errno(&err, errno, "cannot open the directory '%s'", dir) : 0;
+    struct af_id codebase;
+    bool is_codebase = af_id_parse("cb", dir, strlen(dir), &codebase);
+    AF_CLEANUP_FD int root = is_codebase ? -1 : open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int rc = root < 0 && !is_codebase
+                 ? af_error_errno(&err, errno, "cannot open the directory '%s'", dir)
+                 : 0;
     if (rc == 0)
         rc = session_open(&session, options_socket(options), &err);
+    if (rc == 0 && is_codebase) {
+        session.codebase_id = codebase;
+        session.codebase_is_given = true;
+    }
     if (rc == 0)
         rc = session_create(&session, root, name, options, &manifest, &err);
     if (rc == 0) {
         session.keep = true;
-        printf("%s\n", session.sandbox_id.text);
+        print_created(&session, options->json);
     }
     int code = rc < 0 ? complain(&err, 1) : 0;
     if (!session_close(&session) && code == 0)

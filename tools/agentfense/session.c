@@ -61,14 +61,16 @@ static int take_id(const char *prefix, ProtobufCBinaryData id, struct af_id *ret
     return af_error_set(err, AF_INTERNAL, "the daemon sent a malformed id");
 }
 
-static int create_codebase(struct session *session, const char *dir, struct af_error *err)
+static int create_codebase(struct session *session, const char *dir, const struct options *options,
+                           struct af_error *err)
 {
     Sandbox__V1__CreateCodebaseRequest request = SANDBOX__V1__CREATE_CODEBASE_REQUEST__INIT;
     AF_CLEANUP(rpc_cleanup) Sandbox__V1__Codebase *reply = NULL;
     AF_CLEANUP_FREE char *name = tool_copy(dir, strnlen(dir, AF_NAME_TEXT_MAX));
     af_text_make_printable(name);
     request.name = af_client_text(name);
-    request.owner_id = af_client_text("agentfense");
+    request.owner_id =
+        af_client_text(options->creation.owner ? options->creation.owner : "agentfense");
     if (rpc_unary(session->client, "/sandbox.v1.CodebaseService/CreateCodebase", &request.base,
                   &sandbox__v1__codebase__descriptor, &reply, err) < 0)
         return -1;
@@ -84,7 +86,74 @@ static void set_rule(Sandbox__V1__PermissionRule *rule, const struct permission 
     rule->priority = from->priority;
 }
 
-static int create_sandbox(struct session *session, const struct options *options,
+struct label {
+    Sandbox__V1__CreateSandboxRequest__LabelsEntry entry;
+};
+
+static void set_label(struct label *label, const char *key, size_t key_len, const char *value)
+{
+    sandbox__v1__create_sandbox_request__labels_entry__init(&label->entry);
+    label->entry.key = af_client_text(key);
+    label->entry.key.len = key_len;
+    label->entry.value = af_client_text(value);
+}
+
+// Returns how many there are.
+static size_t set_labels(const struct options *options, bool is_owned, struct label *labels,
+                         struct label **pointers)
+{
+    size_t count = 0;
+    for (; count < options->n_labels; count++) {
+        const char *text = options->labels[count];
+        size_t key_len = strcspn(text, "=");
+        set_label(&labels[count], text, key_len, text + key_len + 1);
+    }
+    if (is_owned)
+        set_label(&labels[count++], OWNED_LABEL, strlen(OWNED_LABEL), OWNED_VALUE);
+    for (size_t i = 0; i < count; i++)
+        pointers[i] = &labels[i];
+    return count;
+}
+
+// The messages that carry a creation's options; the request points into them.
+struct wishes {
+    Agentfense__V1__SandboxOptions options;
+    Agentfense__V1__Quota quota;
+    Sandbox__V1__ResourceLimits limits;
+    Google__Protobuf__Duration expires_in;
+};
+
+static void set_wishes(const struct creation *from, Sandbox__V1__CreateSandboxRequest *request,
+                       struct wishes *ret)
+{
+    agentfense__v1__sandbox_options__init(&ret->options);
+    agentfense__v1__quota__init(&ret->quota);
+    sandbox__v1__resource_limits__init(&ret->limits);
+    google__protobuf__duration__init(&ret->expires_in);
+    // Its changes stay its own unless asked otherwise: to be looked at, applied to the directory,
+    // committed when told to.
+    ret->options.commit_policy = from->commit_policy
+                                     ? from->commit_policy
+                                     : AGENTFENSE__V1__COMMIT_POLICY__COMMIT_POLICY_MANUAL;
+    ret->options.conflict_policy = from->conflicts;
+    ret->options.network = from->network;
+    ret->quota.bytes = from->quota_bytes;
+    ret->quota.inodes = from->quota_inodes;
+    ret->options.quota = &ret->quota;
+    ret->limits.memory_bytes = from->memory_bytes;
+    ret->limits.cpu_quota = from->cpu_quota_us;
+    ret->limits.cpu_shares = from->cpu_shares;
+    ret->limits.pids_limit = from->pids;
+    ret->expires_in.seconds = from->expires_in_ns / AF_NS_PER_SEC;
+    ret->expires_in.nanos = (int32_t)(from->expires_in_ns % AF_NS_PER_SEC);
+    request->resources = &ret->limits;
+    request->runtime = from->runtime;
+    request->image = af_client_text(from->image);
+    if (from->expires_in_ns > 0)
+        request->expires_in = &ret->expires_in;
+}
+
+static int create_sandbox(struct session *session, const struct options *options, bool is_owned,
                           struct af_error *err)
 {
     size_t count = options->preset->count + options->permissions.count;
@@ -96,23 +165,20 @@ static int create_sandbox(struct session *session, const struct options *options
                                       : &options->permissions.list[i - options->preset->count]);
         pointers[i] = &rules[i];
     }
-    Sandbox__V1__CreateSandboxRequest__LabelsEntry entry =
-        SANDBOX__V1__CREATE_SANDBOX_REQUEST__LABELS_ENTRY__INIT;
-    Sandbox__V1__CreateSandboxRequest__LabelsEntry *entries[] = {&entry};
-    entry.key = af_client_text(OWNED_LABEL);
-    entry.value = af_client_text(OWNED_VALUE);
+    AF_CLEANUP_FREE struct label *labels = tool_alloc((options->n_labels + 1) * sizeof *labels);
+    AF_CLEANUP_FREE struct label **label_pointers =
+        tool_alloc((options->n_labels + 1) * sizeof(void *));
     Sandbox__V1__CreateSandboxRequest request = SANDBOX__V1__CREATE_SANDBOX_REQUEST__INIT;
     request.codebase_id = af_client_text(session->codebase_id.text);
     request.n_permissions = count;
     request.permissions = pointers;
-    request.n_labels = 1;
-    request.labels = entries;
-    // Its changes stay its own: to be looked at, applied to the directory, committed when told to.
-    Agentfense__V1__SandboxOptions choices = AGENTFENSE__V1__SANDBOX_OPTIONS__INIT;
-    choices.commit_policy = AGENTFENSE__V1__COMMIT_POLICY__COMMIT_POLICY_MANUAL;
+    request.n_labels = set_labels(options, is_owned, labels, label_pointers);
+    request.labels = (void *)label_pointers;
+    struct wishes wishes;
+    set_wishes(&options->creation, &request, &wishes);
     Agentfense__V1__CreateRequest create = AGENTFENSE__V1__CREATE_REQUEST__INIT;
     create.sandbox = &request;
-    create.options = &choices;
+    create.options = &wishes.options;
     AF_CLEANUP(rpc_cleanup) Agentfense__V1__SandboxInfo *reply = NULL;
     if (rpc_unary(session->client, "/agentfense.v1.SandboxService/Create", &create.base,
                   &agentfense__v1__sandbox_info__descriptor, &reply, err) < 0)
@@ -122,7 +188,7 @@ static int create_sandbox(struct session *session, const struct options *options
     return take_id("sb", reply->sandbox->id, &session->sandbox_id, err);
 }
 
-static int start_sandbox(struct session *session, struct af_error *err)
+int session_start(struct session *session, struct af_error *err)
 {
     Sandbox__V1__StartSandboxRequest request = SANDBOX__V1__START_SANDBOX_REQUEST__INIT;
     AF_CLEANUP(rpc_cleanup) Sandbox__V1__Sandbox *reply = NULL;
@@ -136,12 +202,14 @@ int session_create(struct session *session, int root, const char *dir,
 {
     struct stat st;
     bool has_own_dir = session->keeper.pid != 0 && stat(session->keeper.dir, &st) == 0;
-    if (create_codebase(session, dir, err) < 0 ||
-        import_directory(session->client, session->codebase_id.text, root, has_own_dir ? &st : NULL,
-                         manifest, err) < 0 ||
-        create_sandbox(session, options, err) < 0)
+    if (!session->codebase_is_given &&
+        (create_codebase(session, dir, options, err) < 0 ||
+         import_directory(session->client, session->codebase_id.text, root,
+                          has_own_dir ? &st : NULL, manifest, err) < 0))
         return -1;
-    return start_sandbox(session, err);
+    if (create_sandbox(session, options, !session->codebase_is_given, err) < 0)
+        return -1;
+    return session_start(session, err);
 }
 
 // ---- the end
@@ -198,7 +266,9 @@ static bool remove_made(struct session *session)
 {
     struct af_error err;
     int rc = 0;
-    if (session->keep || !*session->codebase_id.text)
+    bool is_nothing =
+        session->codebase_is_given ? !*session->sandbox_id.text : !*session->codebase_id.text;
+    if (session->keep || is_nothing)
         return true;
     // An interrupt has broken the connection: removing takes a new one, that no signal breaks.
     disconnect(session);

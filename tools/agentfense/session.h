@@ -18,15 +18,20 @@ struct session {
     struct af_client *client;
     int fd;                               // the connection's second descriptor, for interrupts
     struct af_id codebase_id, sandbox_id; // "" until made
+    bool codebase_is_given;               // it was there before and stays
     bool keep;
 };
 
 // Connects to `socket`, or starts a private daemon when it is NULL.
 int session_open(struct session *session, const char *socket, struct af_error *err);
 
-// Imports the directory and makes a running sandbox on it. `dir` is for names and messages.
+// Imports the directory and makes a running sandbox on it. `dir` is for names and messages. With a
+// codebase in session->codebase_id already it is used, and root and manifest are not.
 int session_create(struct session *session, int root, const char *dir,
                    const struct options *options, struct manifest *manifest, struct af_error *err);
+
+// Starts the sandbox session->sandbox_id.
+int session_start(struct session *session, struct af_error *err);
 
 // Ends whatever still runs in the sandbox, so that its files stand still.
 int session_stop(struct session *session, struct af_error *err);

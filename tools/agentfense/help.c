@@ -1,0 +1,170 @@
+// The table of commands and the texts of --help: see help.h.
+#include "tools/agentfense/help.h"
+
+#include "mux/base/cleanup.h"
+#include "tools/agentfense/creation.h"
+#include "tools/agentfense/options.h"
+#include "tools/common/rpc.h"
+
+const struct command_row command_rows[] = {
+    [COMMAND_RUN] =
+        {"run", "DIR -- CMD [ARG...]", "runs a command on a copy of DIR, and shows what it changed",
+         "DIR is imported, with modes, links and times, and CMD runs in a sandbox that sees it as\n"
+         "/workspace. DIR itself stays untouched unless --apply is given. Without a socket, a\n"
+         "private daemon is started for the run (as root) and removed afterwards.\n"
+         "\n"
+         "  --diff     show changed files as unified diffs, on stderr\n"
+         "  --apply    bring the changes into DIR, all or none: nothing is applied when DIR "
+         "changed\n"
+         "             meanwhile at a path that CMD changed. Also applied when CMD failed, but "
+         "not\n"
+         "             when it ran out of time or was interrupted\n"
+         "  --keep     keep the sandbox and its codebase (with --socket only); prints the id\n"
+         "\n"
+         "Exit code: that of CMD (128 + signal when a signal ended it); 124 out of time, 125 the\n"
+         "tool itself failed or the changes could not be applied, 2 wrong usage. Stdout has CMD's\n"
+         "stdout and nothing else, as it comes.\n",
+         1, 1, TAKES_RULES | TAKES_COMMAND | TAKES_RUN | TAKES_CREATION},
+    [COMMAND_CREATE] =
+        {"create", "DIR|CODEBASE",
+         "makes a sandbox of DIR or a codebase, starts it, and prints its id",
+         "DIR is imported into a new codebase, which rm removes with the sandbox; a codebase's id\n"
+         "(cb_...) is used as it is, and stays. With --json an object with both ids is printed.\n",
+         1, 1, TAKES_RULES | TAKES_CREATION | TAKES_POLICY | TAKES_LABELS | TAKES_JSON},
+    [COMMAND_LS] = {"ls", "", "lists sandboxes", "agentfense-fsctl views tells more.\n", 0, 0,
+                    TAKES_LABELS | TAKES_JSON},
+    [COMMAND_DIFF] = {"diff", "SANDBOX", "lists what a sandbox changed",
+                      "SANDBOX is an id or the beginning of one. A added, M modified, D deleted, "
+                      "R renamed.\n",
+                      1, 1, TAKES_JSON},
+    [COMMAND_RULES] =
+        {"rules", "SANDBOX [set RULE...]", "shows a sandbox's rules, or changes them while it runs",
+         "SANDBOX is an id or the beginning of one; a RULE is PATTERN=LEVEL[@PRIORITY], where no\n"
+         "priority means 20. set adds it, or puts it in the place of one with the same pattern "
+         "and\n"
+         "priority. The new rules hold when it returns.\n",
+         1, 1025, TAKES_SET | TAKES_JSON},
+    [COMMAND_START] = {"start", "SANDBOX...", "starts sandboxes that are stopped",
+                       "SANDBOX is an id or the beginning of one.\n", 1, 1000, 0},
+    [COMMAND_STOP] = {"stop", "SANDBOX...", "ends what runs in sandboxes; their changes stay",
+                      "SANDBOX is an id or the beginning of one.\n", 1, 1000, 0},
+    [COMMAND_EXEC] = {"exec", "SANDBOX -- CMD [ARG...]", "runs a command in a sandbox",
+                      "SANDBOX is an id or the beginning of one. Exit code as for run. With -d CMD "
+                      "goes on in the\n"
+                      "background, and its id is printed: see ps, logs, attach, kill and wait.\n"
+                      "\n"
+                      "  -i, --interactive  pass stdin on also when it is a terminal; with -d, "
+                      "keep CMD's stdin\n"
+                      "                     open for attach\n"
+                      "  -t, --terminal     CMD gets a terminal, of the size of yours; with -i "
+                      "your keys go to it\n"
+                      "  -d, --detach       run in the background\n",
+                      1, 1, TAKES_COMMAND | TAKES_STREAMS},
+    [COMMAND_SHELL] = {"shell", "SANDBOX [-- CMD [ARG...]]",
+                       "opens a shell in a sandbox, in your terminal",
+                       "The same as exec -it, of the sandbox's shell unless there is a CMD. Exit "
+                       "code: the shell's.\n",
+                       1, 1, TAKES_COMMAND | TAKES_SHELL},
+    [COMMAND_PS] = {"ps", "[SANDBOX]",
+                    "lists processes, also those in the background that have ended",
+                    "SANDBOX is an id or the beginning of one.\n", 0, 1, TAKES_JSON},
+    [COMMAND_LOGS] =
+        {"logs", "PROCESS", "prints what a background process has printed",
+         "PROCESS is an id or the beginning of one. The last 256 KiB of stdout and of\n"
+         "stderr are kept, also after its end.\n"
+         "\n"
+         "  -f, --follow  go on until the process ends; exit code as for wait\n",
+         1, 1, TAKES_FOLLOW},
+    [COMMAND_ATTACH] = {"attach", "PROCESS",
+                        "shows a background process, and passes stdin on to it",
+                        "PROCESS is an id or the beginning of one. stdin is passed on when the "
+                        "process was started\n"
+                        "with -i; in a terminal Ctrl-P Ctrl-Q leaves it running, as an interrupt "
+                        "does. Exit code: the\n"
+                        "process's.\n",
+                        1, 1, 0},
+    [COMMAND_KILL] = {"kill", "PROCESS...", "sends a signal to processes",
+                      "PROCESS is an id or the beginning of one.\n"
+                      "\n"
+                      "  -s, --signal SIG  a name or a number; default TERM\n"
+                      "  --all             to everything that the process has started, too\n",
+                      1, 1000, TAKES_KILL},
+    [COMMAND_WAIT] =
+        {"wait", "PROCESS...", "waits for the end of background processes",
+         "PROCESS is an id or the beginning of one. Exit code: that of the last one; 124\n"
+         "when it ran out of time, 125 when it has none.\n",
+         1, 1000, 0},
+    [COMMAND_COMMIT] =
+        {"commit", "SANDBOX", "brings a sandbox's changes into its codebase",
+         "SANDBOX is an id or the beginning of one. What others have changed\n"
+         "meanwhile is merged, file by file; where both changed a file, the sandbox\n"
+         "wins.\n"
+         "\n"
+         "  --refuse   change nothing when others changed what the sandbox changed\n",
+         1, 1, TAKES_COMMIT},
+    [COMMAND_ROLLBACK] =
+        {"rollback", "SANDBOX", "drops a sandbox's changes",
+         "SANDBOX is an id or the beginning of one. Its commands must have ended.\n", 1, 1, 0},
+    [COMMAND_RM] = {"rm", "SANDBOX...", "destroys sandboxes, and the codebases made for them",
+                    "SANDBOX is an id or the beginning of one.\n", 1, 1000, 0},
+};
+
+const size_t command_row_count = AF_ARRAY_LEN(command_rows);
+
+static void print_options(unsigned takes, FILE *out)
+{
+    fputs("Options:\n", out);
+    if (takes & TAKES_RULES) {
+        fputs("  --preset NAME  the rules to begin with; default " PRESET_DEFAULT "\n", out);
+        for (const struct preset_rules *preset = presets_all; preset->name; preset++)
+            fprintf(out, "                   %-12s %s\n", preset->name, preset->summary);
+        fputs(
+            "  --permission 'PATTERN=LEVEL[@PRIORITY]'\n"
+            "                 one more rule, may be repeated. LEVEL is none, view, read or write.\n"
+            "                 The highest priority that matches a path decides; without one it is\n"
+            "                 20: above a preset's general rules (0 and 10), below what a preset\n"
+            "                 protects (.git 50; .env, secrets and keys 100)\n",
+            out);
+    }
+    creation_print_help(takes, out);
+    if (takes & TAKES_COMMAND)
+        fputs("  --env K=V      a variable for the command, may be repeated\n"
+              "  --workdir DIR  where the command starts; default /workspace\n"
+              "  --timeout S    end the command after S seconds; default: as long as the server "
+              "allows\n"
+              "  -n, --no-stdin do not pass stdin on. It is passed when it is not a terminal\n",
+              out);
+    if (takes & TAKES_LABELS)
+        fputs("  --label K=V    of what is made: gets this label; of what is listed: must have it. "
+              "May be\n"
+              "                 repeated\n",
+              out);
+    if (takes & TAKES_SET)
+        fputs("  --file FILE    the rules in FILE, one a line, in the place of all\n"
+              "  --end-holders  end processes that hold a file open which is forbidden now\n",
+              out);
+    if (takes & TAKES_JSON)
+        fputs("  --json         JSON, for programs\n", out);
+    fputs("  --socket PATH  the daemon's socket; default $" AF_SOCKET_ENV, out);
+    fputs(takes & TAKES_RUN ? ", else a private daemon\n" : ", else " AF_SOCKET_DEFAULT "\n", out);
+    fputs("  --help         this text, or a command's\n  --version      the version\n", out);
+}
+
+void help_print_usage(FILE *out)
+{
+    fputs("Usage: agentfense [OPTION...] COMMAND [ARGUMENT...]\n"
+          "Runs commands in sandboxes that see a directory by rules and change only a copy.\n"
+          "\nCommands:\n",
+          out);
+    for (size_t i = 0; i < AF_ARRAY_LEN(command_rows); i++)
+        fprintf(out, "  %s %s\n      %s\n", command_rows[i].name, command_rows[i].arguments,
+                command_rows[i].summary);
+    fputs("\n'agentfense COMMAND --help' tells more. agentfense-fsctl looks into views.\n", out);
+}
+
+void help_print_command(const struct command_row *row, FILE *out)
+{
+    fprintf(out, "Usage: agentfense [OPTION...] %s %s\nThis %s.\n\n%s\n", row->name, row->arguments,
+            row->summary, row->help);
+    print_options(row->takes, out);
+}
