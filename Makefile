@@ -21,7 +21,7 @@ B := $(BUILD)/$(VARIANT)$(if $(filter system,$(FUSE)),-sysfuse)
 
 # ---- goals that build nothing here ------------------------------------------------------
 .PHONY: help deps check check-full run clean distclean all bins lib-check objs unit units \
-        format tidy style gen fuzz fuzzers bench-exec python
+        format tidy style gen fuzz fuzzers bench bench-quick bench-exec python
 help:
 	@echo 'make              build the daemon and tools (VARIANT=release|asan|tsan, FUSE=system)'
 	@echo 'make run          install what is needed, build, and show the demo'
@@ -33,6 +33,7 @@ help:
 	@echo 'make units        build every unit test of the variant'
 	@echo 'make python       the Python package: its messages made in place, a wheel in build/python'
 	@echo 'make fuzz         a short run of every fuzzer'
+	@echo 'make bench        this system beside its peers, with plots (bench-quick: within a minute)'
 	@echo 'make bench-exec   start, exec and destroy beside a bare bubblewrap'
 	@echo 'make style | format | tidy | clean | distclean'
 
@@ -65,8 +66,14 @@ python: deps
 	@$(PYTHON) -m pip wheel -q --no-deps -w $(BUILD)/python api/python && ls $(BUILD)/python/*.whl
 
 bench-exec: deps
-	@$(MAKE) --no-print-directory VARIANT=release all build/release/bench/exec_load
+	@$(MAKE) --no-print-directory VARIANT=release all
 	@$(PYTHON) bench/exec.py
+
+# A peer that cannot be installed is left out, with a line that says so.
+bench bench-quick: deps
+	-@tools/build/deps.sh bench
+	@$(MAKE) --no-print-directory VARIANT=release all
+	@$(PYTHON) bench/run.py $(if $(filter bench-quick,$@),--quick)
 
 fuzz: deps
 	@$(PYTHON) tests/run full --only fuzz-long
@@ -115,8 +122,8 @@ endif
 PRIVATE_FUSE := $(if $(filter system,$(FUSE)),,$(wildcard $(FUSE_DIR)/lib/libfuse3.a))
 PKGS := liburing lmdb libseccomp libprotobuf-c libnghttp2 libssl libcrypto libcurl jansson \
         libcyaml yaml-0.1 libfyaml liburcu libsystemd libcap libarchive
-BUILD_GOALS := $(filter-out help deps check check-full run clean distclean style format fuzz bench-exec \
-                 python, \
+BUILD_GOALS := $(filter-out help deps check check-full run clean distclean style format fuzz bench \
+                 bench-quick bench-exec python, \
                  $(or $(MAKECMDGOALS),all))
 ifneq ($(BUILD_GOALS),)
 PKGS_HERE   := $(shell for p in $(PKGS); do pkg-config --exists $$p 2>/dev/null && echo $$p; done)
@@ -236,7 +243,8 @@ BIN := $(B)/bin
 BINS := $(if $(filter api/main.c,$(SRC_api)),$(BIN)/agentfensed) \
         $(if $(SRC_init),$(BIN)/agentfense-init) \
         $(if $(filter %/main.c,$(SRC_fsctl)),$(BIN)/agentfense-fsctl) \
-        $(if $(filter %/main.c,$(SRC_cli)),$(BIN)/agentfense)
+        $(if $(filter %/main.c,$(SRC_cli)),$(BIN)/agentfense) \
+        $(SRC_bench:%.c=$(B)/%)
 link = @mkdir -p $(@D); echo '  LD      $@'; \
        $(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(call group,$(filter %.a,$^)) $(LIBS_ALL)
 

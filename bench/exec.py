@@ -22,9 +22,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests/e2e"))
 
 from dockerd import IMAGE, Dockerd, missing  # noqa: E402
-from harness import Daemon, eventually  # noqa: E402
+from harness import BIN, Daemon, eventually  # noqa: E402
 
-LOAD = ROOT / "build/release/bench/exec_load"
+LOAD = BIN.parent / "bench/exec_load"
 BARE = "bare bwrap"
 # Of the reference implementation, on a 2-core machine.
 REFERENCE_EXEC_RATE = 56

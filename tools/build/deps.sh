@@ -3,7 +3,8 @@
 #
 # Idempotent: when everything is installed it asks dpkg once and touches nothing else.
 # Needs root, or sudo. A broken apt source that has nothing to do with us does not stop it:
-# what counts is whether the packages install. Next: libfuse.sh for the newer libfuse.
+# what counts is whether the packages install. "deps.sh bench" adds what only `make bench` compares
+# with. Next: libfuse.sh for the newer libfuse.
 set -eu
 
 # build: compiler, make's helpers, the checkers of `make style`, `make tidy`, `make fuzz`
@@ -27,11 +28,15 @@ tests='libcmocka-dev protobuf-compiler protobuf-compiler-grpc python3-grpcio pyt
        python3-pip python3-venv git openssl iproute2 docker.io busybox-static zstd'
 # tests of full disks and shared extents: file systems in images
 images='e2fsprogs xfsprogs'
+bench='fuse-overlayfs'
 
 say() { printf 'deps: %s\n' "$*"; }
 die() { printf 'deps: %s\n' "$*" >&2; exit 1; }
 
 packages=$(echo $build $fuse_build $core $exec $api $run $tests $images)
+if [ "${1:-}" = bench ]; then
+    packages=$(echo $packages $bench)
+fi
 
 if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
     # Words of the other distributions differ too much to guess: name what is needed.

@@ -1,0 +1,96 @@
+#!/usr/bin/python3
+"""The benchmark suite: this system and its peers on the same work, in one run, in turn.
+
+  make bench          everything, minutes        make bench-quick    the same pieces, smaller
+  bench/run.py [--quick | --tiny] [--only PIECE,...] [--out FOLDER]
+
+Prints a table as it goes and ends with one line of JSON a figure: {name, value, unit, peer,
+peer_value, ratio}, and where there is a target {aim, met}. FOLDER/figures.jsonl (build/bench) gets
+the same lines. The targets are those of issue 7. The machine's load stands beside each figure: on a
+busy machine only ratios mean something. Needs root. Pieces that need what is not installed are
+left out with a line that says so.
+"""
+
+import argparse
+import os
+import pathlib
+import platform
+import shutil
+
+import exec as commands
+import ops
+import work
+from common import ROOT, Aim, Table
+
+SIZES = ("full", "quick", "tiny")
+
+
+class ExecTable:
+    """The table of bench/exec.py, into ours."""
+
+    as_json = True
+
+    def __init__(self, table):
+        self.table = table
+
+    def row(self, name, figure, unit, peer, peer_value, aim):
+        """Its aims are of the ratio, as text."""
+        sense, bound = aim.split() if aim else (None, 0)
+        wanted = Aim(float(bound), sense == ">=") if aim else None
+        self.table.row(name, figure[0], unit, peer, peer_value, wanted, p99=figure[1])
+
+
+def run_commands(table, size):
+    """Commands and the life of sandboxes."""
+    rounds, sandboxes = {"full": (200, 400), "quick": (30, 40), "tiny": (3, 4)}[size]
+    table.title(f"Commands, {rounds} rounds")
+    inner = ExecTable(table)
+    commands.bwrap_figures(inner, rounds)
+    commands.mass_figures(inner, sandboxes)
+    if size == "full" and not commands.missing():
+        commands.docker_figures(inner, 13)
+
+
+def run_work(table, size):
+    """On a tmpfs, and in a full run on the disk as well."""
+    work.run(table, size)
+    if size == "full":
+        work.run(table, size, on_disk=True)
+
+
+PIECES = {"ops": ops.run, "work": run_work, "exec": run_commands}
+
+
+def machine():
+    """One line about where this ran."""
+    words = dict(line.split(":", 1) for line in open("/proc/cpuinfo", encoding="utf-8")
+                 if line.strip())
+    model = next((v.strip() for k, v in words.items() if k.startswith("model name")), "unknown CPU")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return (f"{os.cpu_count()} CPUs ({model}), {memory:.0f} GB, Linux {platform.release()}, "
+            f"load {os.getloadavg()[0]:.1f}")
+
+
+def main():
+    """Runs the pieces."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for size in SIZES[1:]:
+        parser.add_argument(f"--{size}", dest="size", action="store_const", const=size)
+    parser.add_argument("--only", default=",".join(PIECES), help="pieces: %(default)s")
+    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "build/bench")
+    given = parser.parse_args()
+    size = given.size or "full"
+    table = Table()
+    table.note(f"{machine()}; size {size}")
+    if not shutil.which("fuse-overlayfs"):
+        table.note("fuse-overlayfs is not installed: left out")
+    for name in given.only.split(","):
+        PIECES[name](table, size)
+    print()
+    print(table.lines(), end="")
+    given.out.mkdir(parents=True, exist_ok=True)
+    (given.out / "figures.jsonl").write_text(table.lines())
+
+
+if __name__ == "__main__":
+    main()
