@@ -40,6 +40,7 @@ help:
 deps:
 	@tools/build/deps.sh
 	@if [ '$(FUSE)' != system ]; then tools/build/libfuse.sh '$(FUSE_DIR)' '$(FUSE_MIN)'; fi
+	@tools/build/promtool.sh build/deps/promtool
 
 check: deps
 	@$(PYTHON) tests/run check

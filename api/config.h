@@ -31,9 +31,11 @@ struct af_config {
     char *listen;     // "ADDR:PORT", or NULL: no TCP
     char *listen_tls; // "ADDR:PORT", or NULL: no TLS; then the next three are set
     char *tls_cert, *tls_key, *token_file;
-    char *config_file; // the file that was read, or NULL
-    char *group;       // name or number of the group that may call, or NULL: root only
-    gid_t group_id;    // of `group`; meaningful when `group` is set
+    char *metrics;       // "ADDR:PORT" or "unix:PATH" of the Prometheus endpoint, or NULL: none
+    bool metrics_public; // it may be on another address than a loopback one
+    char *config_file;   // the file that was read, or NULL
+    char *group;         // name or number of the group that may call, or NULL: root only
+    gid_t group_id;      // of `group`; meaningful when `group` is set
 
     // File system.
     enum af_transport transport;

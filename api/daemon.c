@@ -5,6 +5,7 @@
 // sentence. Read next: daemon.h, then services/common.h.
 #include "api/daemon.h"
 
+#include "api/metrics_http.h"
 #include "api/services/archive_service.h"
 #include "api/services/common.h"
 #include "api/services/health_service.h"
@@ -281,7 +282,7 @@ static int add_methods(struct net_server *server, bool reflection, struct af_err
         {session_methods, session_methods_count},   {health_methods, health_methods_count},
         {view_methods, view_methods_count},         {archive_methods, archive_methods_count},
         {commit_methods, commit_methods_count},     {process_methods, process_methods_count},
-        {file_methods, file_methods_count},
+        {file_methods, file_methods_count},         {monitor_methods, monitor_methods_count},
     };
     for (size_t i = 0; i < AF_ARRAY_LEN(tables); i++)
         if (net_server_add_methods(server, tables[i].methods, tables[i].count, err) < 0)
@@ -318,7 +319,13 @@ static int start_server(struct daemon *daemon, struct af_error *err)
         (config->listen_tls &&
          net_server_listen_tls(daemon->server, config->listen_tls, NULL, err) < 0))
         return -1;
-    return net_server_start(daemon->server, err);
+    if (net_server_start(daemon->server, err) < 0)
+        return -1;
+    if (!config->metrics)
+        return 0;
+    if (strncmp(config->metrics, "unix:", 5) == 0 && make_socket_dir(config->metrics + 5, err) < 0)
+        return -1;
+    return metrics_http_start(daemon, &daemon->metrics, err);
 }
 
 int daemon_start(struct af_config *config, struct daemon **ret, struct af_error *err)
@@ -355,6 +362,7 @@ void daemon_stop(struct daemon *daemon)
     if (daemon->runner)
         runner_close(daemon->runner);
     health_stop(daemon->health);
+    metrics_http_stop(daemon->metrics);
     if (daemon->server)
         net_server_stop(daemon->server, daemon->config.stop_grace_ns);
     jobs_free(daemon->jobs); // while the mount is served: they wait for the kernel

@@ -32,9 +32,10 @@ struct daemon {
     struct archives *archives;
     struct processes *processes;
     struct net_server *server;
-    int mount_lock;     // see fs_lock_mountpoint
-    char *run_dir;      // STATE/run: exec's lock and generated files
-    int64_t started_ns; // wall clock
+    struct metrics_http *metrics; // NULL: no endpoint
+    int mount_lock;               // see fs_lock_mountpoint
+    char *run_dir;                // STATE/run: exec's lock and generated files
+    int64_t started_ns;           // wall clock
 };
 
 // Brings everything up in order; when it returns 0 the daemon serves. On failure everything that

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "exec/command_spec.h"
+#include "exec/count.h"
 #include "exec/stream.h"
 #include "exec/input.h"
 #include "exec/pty.h"
@@ -100,6 +101,8 @@ static void finish(struct exec_command *command)
     struct exec_result result;
     fill_result(command, &result, with_code);
     bool failed = command->error.status != AF_OK;
+    if (!command->endless)
+        exec_count_end(failed ? &command->error : NULL, &result);
     command->done(command->arg, failed ? &command->error : NULL, &result);
     exec_engine_bury(command->engine, &command->grave, command_exhume);
 }
@@ -509,6 +512,7 @@ int exec_command_start(struct exec_box *box, const struct exec_command_spec *spe
     atomic_store(&command->refs, ret_command ? 2 : 1);
     if (ret_command)
         *ret_command = command;
+    exec_count_begin();
     exec_command_post(command);
     return 0;
 }

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "exec/count.h"
 #include "exec/stream.h"
 #include "mux/base/cleanup.h"
 #include "mux/base/clock.h"
@@ -43,6 +44,7 @@ void exec_turn_finish(struct exec_turn *turn, const struct af_error *err,
         .timed_out = turn->timed_out,
     };
     turn->over = true;
+    exec_count_end(err, &result);
     turn->done(turn->arg, err, &result);
     turn_unref(turn);
 }
@@ -201,6 +203,7 @@ int exec_session_run(struct exec_session *session, const struct exec_turn_spec *
     atomic_init(&turn->refs, (ret_turn ? 2 : 1) + (spec->held ? 1 : 0));
     if (ret_turn)
         *ret_turn = turn;
+    exec_count_begin();
     if (!spec->held)
         exec_post(session->engine, &turn->start_post, on_start);
     return 0;

@@ -24,6 +24,7 @@
 #define AF_FS_H
 
 #include "mux/base/error.h"
+#include "mux/base/metrics.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -165,6 +166,9 @@ struct fs_counters {
 
 // Sums since the start; consistent per number, not between numbers. Any thread.
 void fs_session_counters(struct fs_session *session, struct fs_counters *ret);
+
+// The answers to one operation by the time they took, over all views. *ret is overwritten.
+void fs_session_latency(struct fs_session *session, enum fs_op op, struct af_histogram_values *ret);
 
 // The lower-case name of an operation ("lookup").
 const char *fs_op_name(enum fs_op op);

@@ -5,6 +5,7 @@
 #include "mux/sandbox.h"
 
 #include "mux/base/clock.h"
+#include "mux/base/metrics.h"
 #include "mux/host_call.h"
 #include "mux/sandbox_priv.h"
 
@@ -229,6 +230,7 @@ int mux_sandbox_destroy(struct mux *mux, const char *id, struct af_error *err)
         store_abort(txn);
     if (rc < 0)
         return mux_fail_sandbox(err, rc, id);
+    af_metric_add(AF_METRIC_SANDBOXES_DESTROYED, 1);
     // Somebody may have attached it in between; without a record nobody can any more.
     mux_view_detach(mux, id);
     return 0;

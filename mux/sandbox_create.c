@@ -6,6 +6,7 @@
 // item, so that one item's failure leaves nothing of it; what the store refuses fails all.
 // Errors: an af_error. Read next: sandbox.h, codebase.c (freezing a head), docs/CODEBASES.md.
 #include "mux/base/clock.h"
+#include "mux/base/metrics.h"
 #include "mux/codebase_priv.h"
 #include "mux/compact.h"
 #include "mux/host_call.h"
@@ -203,7 +204,12 @@ int mux_sandbox_create_many(struct mux *mux, const struct mux_sandbox_spec *cons
         if (rc < 0)
             return mux_fail(err, rc, "merging the layers of a codebase");
     }
-    return rc;
+    if (rc < 0)
+        return rc;
+    for (size_t i = 0; i < count; i++)
+        if (made[i].ok)
+            af_metric_add(AF_METRIC_SANDBOXES_CREATED, 1);
+    return 0;
 }
 
 int mux_sandbox_create(struct mux *mux, const struct mux_sandbox_spec *spec, struct af_id *ret_id,

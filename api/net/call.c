@@ -356,7 +356,9 @@ void grpc_call_closed(struct grpc_call *call)
         dropped = call->inbox;
         call->inbox = call->inbox_tail = NULL;
     }
+    enum af_status status = call->end.status;
     pthread_mutex_unlock(&call->lock);
+    net_call_count_end(call, status);
     frames_free(server, dropped);
     grpc_call_unref(call);
 }

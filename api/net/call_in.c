@@ -74,7 +74,9 @@ void grpc_call_begin(struct grpc_call *call)
         return;
     }
     bool known = call->request.path_len < sizeof call->request.path;
-    call->method = known ? net_server_method(server, call->request.path) : NULL;
+    size_t index = server->method_count; // unknown
+    call->method = known ? net_server_method(server, call->request.path, &index) : NULL;
+    net_call_count_begin(call, index);
     if (!call->method) {
         grpc_call_abort(call, AF_UNIMPLEMENTED, "this server has no method %.100s",
                         known ? call->request.path : "of so long a name");

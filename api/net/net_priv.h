@@ -90,6 +90,8 @@ struct grpc_call {
     // Set before the call is shared, then constant.
     struct net_server *server;
     const struct grpc_method *method; // NULL: an unknown one
+    struct net_method_count *count;   // where it is counted, or NULL
+    int64_t counted_ns;               // since when
     struct grpc_peer peer;
     int64_t deadline_ns;
     void *data; // the handler's
@@ -233,12 +235,18 @@ struct net_listener {
 
 enum net_phase { NET_NEW, NET_RUNNING, NET_STOPPED };
 
+struct net_method_count {
+    _Atomic uint64_t by_status[AF_UNAUTHENTICATED + 1];
+    struct af_histogram latency;
+};
+
 struct net_server {
     uint32_t magic;
     struct net_server_options options;
     struct net_limits limits;           // complete
     const struct grpc_method **methods; // sorted by path
     size_t method_count;
+    struct net_method_count *counts; // one per method and one for unknown ones, from the start on
     struct net_listener listeners[NET_LISTENERS_MAX];
     unsigned listener_count;
     enum net_phase phase;
@@ -283,7 +291,13 @@ void net_loop_wake(struct net_server *server);
 void net_listeners_close(struct net_server *server);
 
 // server.c
-const struct grpc_method *net_server_method(const struct net_server *server, const char *path);
+// *ret_index (may be NULL): which of the server's methods it is.
+const struct grpc_method *net_server_method(const struct net_server *server, const char *path,
+                                            size_t *ret_index);
+
+// call_count.c: calls by method and status. Begins with the headers; ends once, with the stream.
+void net_call_count_begin(struct grpc_call *call, size_t method);
+void net_call_count_end(struct grpc_call *call, enum af_status status);
 
 // peer.c: who is at the other end of an accepted socket, and may they call? Fills the connection's
 // peer, permitted, token_admits and denied.

@@ -116,19 +116,22 @@ static int compare_path(const void *path, const void *method)
     return strcmp(path, (*(const struct grpc_method *const *)method)->path);
 }
 
-const struct grpc_method *net_server_method(const struct net_server *server, const char *path)
+const struct grpc_method *net_server_method(const struct net_server *server, const char *path,
+                                            size_t *ret_index)
 {
     const struct grpc_method *const *found = NULL;
     if (server->method_count > 0)
         found = bsearch(path, server->methods, server->method_count, sizeof(struct grpc_method *),
                         compare_path);
+    if (found && ret_index)
+        *ret_index = (size_t)(found - server->methods);
     return found ? *found : NULL;
 }
 
 bool net_server_has_method(const struct net_server *server, const char *path)
 {
     AF_CHECK_MAGIC(server, NET_SERVER_MAGIC);
-    return net_server_method(server, path) != NULL;
+    return net_server_method(server, path, NULL) != NULL;
 }
 
 int net_server_add_methods(struct net_server *server, const struct grpc_method *methods,
@@ -162,6 +165,9 @@ static unsigned worker_count(const struct net_server *server)
 int net_server_start(struct net_server *server, struct af_error *err)
 {
     AF_CHECK_MAGIC(server, NET_SERVER_MAGIC);
+    server->counts = calloc(server->method_count + 1, sizeof *server->counts);
+    if (!server->counts)
+        return af_error_errno(err, ENOMEM, "cannot count calls");
     int error = -net_pool_start(&server->pool, worker_count(server));
     if (error)
         return af_error_errno(err, error, "cannot start worker threads");
@@ -218,6 +224,7 @@ void net_server_free(struct net_server *server)
     if (server->event_fd >= 0)
         close(server->event_fd);
     free(server->read_buffer);
+    free(server->counts);
     free(server->methods);
     server->magic = 0;
     free(server);

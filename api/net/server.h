@@ -18,6 +18,7 @@
 #define AF_API_NET_SERVER_H
 
 #include "api/net/grpc.h"
+#include "mux/base/metrics.h"
 
 struct net_server;
 
@@ -104,5 +105,14 @@ struct net_stats {
 
 // A snapshot; any thread.
 void net_server_stats(struct net_server *server, struct net_stats *ret);
+
+// One method's calls that have ended. False when `index` is beyond the last entry, which stands for
+// all calls of methods that do not exist. Any thread; false before the start.
+struct net_method_stats {
+    const char *path; // "/package.Service/Method"; "unknown" for the last one
+    uint64_t by_status[AF_UNAUTHENTICATED + 1];
+    struct af_histogram_values latency;
+};
+bool net_server_method_stats(struct net_server *server, size_t index, struct net_method_stats *ret);
 
 #endif

@@ -1,0 +1,223 @@
+"""Figures: GetStats, the Prometheus endpoint, and the dashboard that is made of them."""
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+import time
+
+import grpc
+import pytest
+
+from harness import ROOT, monpb, pb
+
+PROMTOOL = shutil.which("promtool") or shutil.which(
+    "promtool", path=str(ROOT / "build/deps/promtool")
+)
+DASHBOARD = ROOT / "packaging/grafana/agentfense.json"
+# One for each line of the user's page, "Monitoring".
+USERS_PAGE = {
+    "agentfense_sandboxes_active",
+    "agentfense_fuse_mounts",
+    "process_resident_memory_bytes",
+    "process_cpu_seconds_total",
+    "agentfense_disk_read_bytes_total",
+    "agentfense_disk_written_bytes_total",
+    "agentfense_sandboxes_created_total",
+    "agentfense_command_seconds",
+    "agentfense_fuse_request_seconds",
+    "agentfense_api_errors_total",
+}
+
+
+@pytest.fixture(scope="module")
+def metrics_socket(tmp_path_factory):
+    return tmp_path_factory.mktemp("metrics") / "metrics.sock"
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory, metrics_socket):
+    from harness import Daemon
+
+    made = Daemon(tmp_path_factory.mktemp("af"), "--metrics", f"unix:{metrics_socket}").start()
+    yield made
+    made.cleanup()
+
+
+@pytest.fixture(scope="module")
+def sandbox(client):
+    """A sandbox that has made some of everything: commands, changes, refusals, API errors."""
+    base = client.codebase({"a.txt": "one\n", ".env": "SECRET=1"}, name="topsecretname")
+    rules = [("**/*", "write", 0), ("**/.env*", "none", 100)]
+    made = client.sandbox(base, rules=rules, manual=True)
+    script = "cat a.txt; echo two > b.txt; mkdir d; mv b.txt d; rm d/b.txt; ls; cat .env; exit 3"
+    assert client.exec(made, script).exit_code == 3
+    assert client.exec(made, "true").exit_code == 0
+    with pytest.raises(grpc.RpcError):
+        client.sandboxes.GetSandbox(pb.GetSandboxRequest(sandbox_id="sb_" + "0" * 26))
+    return made
+
+
+def talk(path, request, half_close=False):
+    """Sends bytes to the endpoint and returns everything that comes back."""
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.settimeout(30)
+        peer.connect(str(path))
+        peer.sendall(request)
+        if half_close:
+            peer.shutdown(socket.SHUT_WR)
+        answer = b""
+        while chunk := peer.recv(65536):
+            answer += chunk
+    return answer
+
+
+def scrape(path):
+    head, _, body = talk(path, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n"), head
+    assert f"Content-Length: {len(body)}".encode() in head
+    return body.decode()
+
+
+def value(text, series):
+    found = re.search(rf"^{re.escape(series)} (\S+)$", text, re.M)
+    return float(found[1]) if found else 0.0
+
+
+def get_stats(client, **fields):
+    reply = client.monitor.GetStats(monpb.GetStatsRequest(**fields))
+    return {(m.name, *sorted(m.labels.values())): m for m in reply.metrics}
+
+
+def test_every_metric_of_the_users_page_is_served(client, sandbox, metrics_socket):
+    text = scrape(metrics_socket)
+    assert USERS_PAGE <= set(re.findall(r"^# TYPE (\S+) ", text, re.M))
+    assert value(text, "agentfense_sandboxes_active") == 1
+    assert value(text, "agentfense_fuse_mounts") == 1
+    assert value(text, "agentfense_sandboxes_created_total") >= 1
+    assert value(text, "process_resident_memory_bytes") > 1 << 20
+    assert value(text, "process_cpu_seconds_total") > 0
+    assert value(text, 'agentfense_commands_total{result="failure"}') >= 1
+    assert value(text, 'agentfense_commands_total{result="success"}') >= 1
+    assert value(text, "agentfense_commands_running") == 0
+    assert value(text, "agentfense_command_seconds_count") >= 2
+    assert value(text, 'agentfense_fuse_requests_total{operation="create"}') >= 1
+    assert value(text, 'agentfense_fuse_request_seconds_count{operation="create"}') >= 1
+    assert value(text, "agentfense_lookups_hidden_total") >= 1
+    method = 'method="sandbox.v1.SandboxService/GetSandbox",status="NOT_FOUND"'
+    assert value(text, "agentfense_api_calls_total{%s}" % method) == 1
+    assert value(text, "agentfense_api_errors_total") >= 1
+
+
+def test_histograms_grow_to_their_count(sandbox, metrics_socket):
+    text = scrape(metrics_socket)
+    name = "agentfense_command_seconds"
+    buckets = [float(n) for n in re.findall(rf'^{name}_bucket{{le="[^"]+"}} (\S+)$', text, re.M)]
+    assert buckets == sorted(buckets)
+    assert buckets[-1] == value(text, f"{name}_count") > 0
+
+
+@pytest.mark.skipif(not PROMTOOL, reason="promtool is not here: make deps fetches it")
+def test_promtool_accepts_the_endpoint(sandbox, metrics_socket):
+    text = scrape(metrics_socket)
+    done = subprocess.run(
+        [PROMTOOL, "check", "metrics"], input=text, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_label_holds_an_id_a_name_or_a_path(client, sandbox, metrics_socket):
+    with pytest.raises(grpc.RpcError):  # a method that a client has made up
+        client.channel.unary_unary("/evil.Service/topsecretname")(b"")
+    text = scrape(metrics_socket)
+    for secret in (sandbox, "sb_", "cb_", "topsecretname", "tester", "a.txt", "evil"):
+        assert secret not in text
+    assert value(text, 'agentfense_api_calls_total{method="unknown",status="UNIMPLEMENTED"}') >= 1
+
+
+def test_the_dashboard_asks_for_metrics_that_exist(client, sandbox, metrics_socket):
+    text = scrape(metrics_socket)
+    known = set(re.findall(r"^# TYPE (\S+) ", text, re.M))
+    known |= {name + "_bucket" for name in re.findall(r"^# TYPE (\S+) histogram", text, re.M)}
+    asked = set()
+    for panel in json.loads(DASHBOARD.read_text())["panels"]:
+        for target in panel["targets"]:
+            asked |= set(re.findall(r"\b(?:agentfense|process)_\w+", target["expr"]))
+    assert asked and asked <= known, asked - known
+    assert {n for n in USERS_PAGE} <= {re.sub("_bucket$", "", n) for n in asked}
+
+
+def test_get_stats_has_the_endpoints_names(client, sandbox, metrics_socket):
+    names = {key[0] for key in get_stats(client)}
+    assert names == set(re.findall(r"^# TYPE (\S+) ", scrape(metrics_socket), re.M))
+    times = get_stats(client)["agentfense_command_seconds",].histogram
+    assert len(times.counts) == len(times.bounds) + 1
+    assert sum(times.counts) >= 2 and times.sum > 0
+    assert list(times.bounds) == sorted(times.bounds)
+
+
+def test_get_stats_of_one_sandbox(client, sandbox):
+    stats = get_stats(client, sandbox_id=sandbox)
+    assert stats["agentfense_view_delta_inodes",].value >= 1
+    with pytest.raises(grpc.RpcError) as error:
+        get_stats(client, sandbox_id="sb_" + "0" * 26)
+    assert error.value.code() == grpc.StatusCode.NOT_FOUND
+    with pytest.raises(grpc.RpcError) as error:
+        get_stats(client, sandbox_id="../x")
+    assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize(
+    "request_bytes, status",
+    [
+        (b"POST /metrics HTTP/1.1\r\n\r\n", b"405"),
+        (b"GET / HTTP/1.1\r\n\r\n", b"404"),
+        (b"GET /metrics/../../etc/passwd HTTP/1.1\r\n\r\n", b"404"),
+        (b"GET /metrics\r\n\r\n", b"400"),
+        (b"GET /metrics HTTP/2.0\r\n\r\n", b"400"),
+        (b"\x00\xff\r\n\r\n", b"400"),
+        (b"\r\n\r\n", b"400"),
+        (b"GET /metrics HTTP/1.1\r\nX: " + b"y" * 5000, b"431"),
+    ],
+)
+def test_bad_requests_get_an_answer_and_no_more(sandbox, metrics_socket, request_bytes, status):
+    assert talk(metrics_socket, request_bytes).startswith(b"HTTP/1.1 " + status)
+    scrape(metrics_socket)
+
+
+def test_clients_that_say_nothing_do_not_keep_others_out(sandbox, metrics_socket):
+    silent = []
+    for _ in range(15):
+        peer = socket.socket(socket.AF_UNIX)
+        peer.connect(str(metrics_socket))
+        peer.sendall(b"GET /met")
+        silent.append(peer)
+    scrape(metrics_socket)  # the sixteenth place
+    more = socket.socket(socket.AF_UNIX)
+    more.connect(str(metrics_socket))
+    silent.append(more)
+    began = time.monotonic()
+    scrape(metrics_socket)  # all places are taken: as soon as the silent ones are closed
+    assert time.monotonic() - began < 25
+    for peer in silent:
+        peer.close()
+
+
+def test_a_request_cut_short_is_forgotten(sandbox, metrics_socket):
+    assert talk(metrics_socket, b"GET /metrics HTT", half_close=True) == b""
+    scrape(metrics_socket)
+
+
+def test_an_address_beyond_the_machine_is_refused_unless_configured(new_daemon):
+    daemon = new_daemon("--metrics", "0.0.0.0:0")
+    with pytest.raises(RuntimeError, match="no loopback address"):
+        daemon.start()
+
+
+def test_the_endpoint_on_a_loopback_port(new_daemon):
+    daemon = new_daemon("--metrics", "127.0.0.1:0").start()
+    port = int(re.search(r"metrics are served.* port=(\d+)", daemon.log_text())[1])
+    with socket.create_connection(("127.0.0.1", port), 30) as peer:
+        peer.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert peer.recv(12) == b"HTTP/1.1 200"
