@@ -33,6 +33,25 @@ int archive_read(struct feed *feed, const struct archive_target *target, struct 
 int archive_path(const struct archive_target *target, const char *name, char **ret,
                  struct af_error *err);
 
+// ---- a directory of the host
+
+struct ignore_list; // ignore.h
+
+struct archive_directory {
+    const char *path; // absolute
+    uid_t uid;        // whose rights count; their groups are those of the user database
+    gid_t gid;
+    dev_t refused_dev;                 // of the daemon's own mount: it must never read itself (B1)
+    const struct ignore_list *exclude; // or NULL
+    bool honour_ignore_files;
+    bool (*cancelled)(void *arg);
+    void *arg;
+};
+// On a thread of its own, whose supplementary groups it changes. INVALID_ARGUMENT for what is no
+// directory or lies in the daemon's mount, PERMISSION_DENIED for what the caller may not read.
+int archive_read_directory(const struct archive_directory *directory, struct mux_import *import,
+                           struct af_error *err);
+
 // ---- out
 
 struct archive_writer;

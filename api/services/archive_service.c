@@ -7,16 +7,21 @@
 #include "api/services/archive_service.h"
 
 #include "api/services/archive.h"
+#include "api/services/ignore.h"
 #include "api/services/common.h"
 #include "mux/base/cleanup.h"
 #include "mux/base/limits.h"
 #include "proto/agentfense_file.pb-c.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 struct archives {
     pthread_mutex_t lock;
@@ -222,6 +227,104 @@ static void import_free(struct grpc_call *call)
     free(import);
 }
 
+// ---- ImportDirectory
+
+struct directory_import {
+    struct mux_import *import;
+    char *path;
+    struct ignore_list *exclude;
+    bool honour_ignore_files;
+};
+
+static bool is_cancelled(void *call)
+{
+    return grpc_call_is_over(call);
+}
+
+static void *run_directory(void *arg)
+{
+    struct grpc_call *call = arg;
+    struct directory_import *import = grpc_call_data(call);
+    const struct grpc_peer *peer = grpc_call_peer(call);
+    struct mux_import_totals totals;
+    struct af_error err;
+    struct statx mount;
+    struct archive_directory directory = {.path = import->path,
+                                          .uid = peer->uid,
+                                          .gid = peer->gid,
+                                          .exclude = import->exclude,
+                                          .honour_ignore_files = import->honour_ignore_files,
+                                          .cancelled = is_cancelled,
+                                          .arg = call};
+    int rc = 0;
+    if (statx(AT_FDCWD, daemon_of(call)->config.mount, AT_STATX_DONT_SYNC, STATX_INO, &mount) < 0)
+        rc = af_error_errno(&err, errno, "cannot tell the directory from the daemon's own mount");
+    directory.refused_dev = makedev(mount.stx_dev_major, mount.stx_dev_minor);
+    if (rc == 0)
+        rc = archive_read_directory(&directory, import->import, &err);
+    if (rc == 0)
+        rc = mux_import_commit(AF_TAKE_PTR(import->import), &totals, &err);
+    if (rc < 0)
+        grpc_call_finish_error(call, &err);
+    else
+        send_totals(call, &totals);
+    end_thread(call);
+    return NULL;
+}
+
+static int directory_set_up(struct grpc_call *call,
+                            const Agentfense__V1__ImportDirectoryRequest *request,
+                            struct directory_import *import, struct af_error *err)
+{
+    struct af_id id;
+    const ProtobufCBinaryData path = request->path;
+    if (!grpc_call_peer(call)->local)
+        return af_error_set(err, AF_PERMISSION_DENIED,
+                            "directories are read with the rights of who calls, which only the "
+                            "unix socket tells: send an archive instead");
+    if (path.len == 0 || path.data[0] != '/' || path.len >= PATH_MAX ||
+        memchr(path.data, '\0', path.len))
+        return af_error_set(err, AF_INVALID_ARGUMENT, "path must be an absolute path of this host");
+    if (service_check_id("cb", request->codebase_id, &id, err) < 0)
+        return -1;
+    import->path = grpc_text_dup(path);
+    import->honour_ignore_files = request->honour_ignore_files;
+    import->exclude = ignore_new();
+    for (size_t i = 0; import->exclude && i < request->n_exclude; i++)
+        if (!ignore_add(import->exclude, (const char *)request->exclude[i].data,
+                        request->exclude[i].len))
+            return af_error_errno(err, ENOMEM, "cannot take the patterns");
+    if (!import->exclude)
+        return af_error_errno(err, ENOMEM, "cannot take the patterns");
+    if (mux_import_begin(daemon_of(call)->mux, id.text, &import->import, err) < 0)
+        return -1;
+    return request->merge ? 0 : mux_import_replace(import->import, "", 0, err);
+}
+
+static void directory_message(struct grpc_call *call, const ProtobufCMessage *message)
+{
+    struct af_error err;
+    struct directory_import *import = calloc(1, sizeof *import);
+    if (!import) {
+        grpc_call_finish(call, AF_RESOURCE_EXHAUSTED, "no memory for the import");
+        return;
+    }
+    grpc_call_set_data(call, import);
+    if (directory_set_up(call, (const void *)message, import, &err) < 0 ||
+        start_thread(call, run_directory, &err) < 0)
+        grpc_call_finish_error(call, &err);
+}
+
+static void directory_free(struct grpc_call *call)
+{
+    struct directory_import *import = grpc_call_data(call);
+    if (import->import)
+        mux_import_abort(import->import);
+    ignore_free(import->exclude);
+    free(import->path);
+    free(import);
+}
+
 // ---- ExportArchive
 
 struct archive_export {
@@ -311,6 +414,13 @@ const struct grpc_method archive_methods[] = {
         .on_end = import_end,
         .on_cancel = import_cancel,
         .on_free = import_free,
+    },
+    {
+        .path = "/agentfense.v1.ArchiveService/ImportDirectory",
+        .kind = GRPC_UNARY,
+        .request = &agentfense__v1__import_directory_request__descriptor,
+        .on_message = directory_message,
+        .on_free = directory_free,
     },
     {
         .path = "/agentfense.v1.ArchiveService/ExportArchive",
