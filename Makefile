@@ -21,7 +21,7 @@ B := $(BUILD)/$(VARIANT)$(if $(filter system,$(FUSE)),-sysfuse)
 
 # ---- goals that build nothing here ------------------------------------------------------
 .PHONY: help deps check check-full run clean distclean all bins lib-check objs unit units \
-        format tidy style gen fuzz fuzzers bench bench-quick bench-exec python
+        format tidy style gen fuzz fuzzers bench bench-quick bench-exec python install deb man
 help:
 	@echo 'make              build the daemon and tools (VARIANT=release|asan|tsan, FUSE=system)'
 	@echo 'make run          install what is needed, build, and show the demo'
@@ -34,6 +34,7 @@ help:
 	@echo 'make python       the Python package: its messages made in place, a wheel in build/python'
 	@echo 'make fuzz         a short run of every fuzzer'
 	@echo 'make bench        this system beside its peers, with plots (bench-quick: within a minute)'
+	@echo 'make install       into DESTDIR and PREFIX (/usr/local); make deb: a package in build/deb; make man'
 	@echo 'make bench-exec   start, exec and destroy beside a bare bubblewrap'
 	@echo 'make style | format | tidy | clean | distclean'
 
@@ -263,6 +264,15 @@ $(BIN)/agentfense-init: $(SRC_init:%.c=$(B)/obj-init/%.o) $(B)/.sources
 
 $(B)/bench/%: $(B)/obj/bench/%.o $(call lib,client base proto)
 	$(link)
+
+# ---- installing (packaging/install.sh; docs/PACKAGING.md) --------------------------------
+install: bins
+	@DESTDIR='$(DESTDIR)' PREFIX='$(or $(PREFIX),/usr/local)' SYSCONFDIR='$(or $(SYSCONFDIR),/etc)' \
+		packaging/install.sh $(BIN)
+deb: bins
+	@packaging/deb.sh $(BIN) $(BUILD)/deb
+man: bins
+	@$(PYTHON) docs/man/generate.py $(BIN) $(BUILD)/man && ls $(BUILD)/man/*
 
 # ---- unit tests -------------------------------------------------------------------------
 UNIT_BINS := $(TESTS_unit:%.c=$(B)/%)

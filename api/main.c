@@ -81,6 +81,7 @@ int main(int argc, char **argv)
         return 0;
     }
     af_log_set_level(config.log_level);
+    af_log_find_journal();
     raise_fd_limit();
     AF_CLEANUP_FD int signals = take_signals();
     struct daemon *daemon;

@@ -63,7 +63,7 @@ struct exec_options {
     const char *run_dir;       // absolute, existing, root-only directory for the lock and generated
                                // files; one engine per directory
     const char *bwrap_path;    // NULL: "bwrap" from the usual directories (never from $PATH)
-    const char *init_path;     // NULL: "agentfense-init" beside this program's binary
+    const char *init_path;     // NULL: agentfense-init beside this program, or in ../libexec
     const char *cgroup_parent; // path of a control group for all boxes; NULL: the daemon's own
     struct exec_docker_options docker;
     struct exec_limits limits;

@@ -70,15 +70,26 @@ static int open_high(const char *path, int flags)
     return fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, FD_FLOOR);
 }
 
+// Where agentfense-init is when nobody says: beside the daemon, as it is built, or in libexec, as
+// it is installed.
+static void default_init(char *out, size_t size)
+{
+    char self[PATH_MAX + 1];
+    ssize_t n = readlink("/proc/self/exe", self, PATH_MAX);
+    self[n > 0 ? n : 0] = '\0';
+    char *slash = strrchr(self, '/');
+    int dir_len = slash ? (int)(slash - self) : 0;
+    snprintf(out, size, "%.*s/agentfense-init", dir_len, self);
+    if (access(out, F_OK) < 0)
+        snprintf(out, size, "%.*s/../libexec/agentfense/agentfense-init", dir_len, self);
+}
+
 static int find_init(struct exec_engine *e, const char *path, struct af_error *err)
 {
-    char beside[PATH_MAX + 32];
+    char found[PATH_MAX + 64];
     if (!path) {
-        ssize_t n = readlink("/proc/self/exe", beside, PATH_MAX);
-        beside[n > 0 ? n : 0] = '\0';
-        char *slash = strrchr(beside, '/');
-        snprintf(slash ? slash : beside, 32, "/agentfense-init");
-        path = beside;
+        default_init(found, sizeof(found));
+        path = found;
     }
     e->init_path = realpath(path, NULL);
     e->init_fd = open_high(path, O_RDONLY);
@@ -86,7 +97,7 @@ static int find_init(struct exec_engine *e, const char *path, struct af_error *e
     if (e->init_fd < 0 || fstat(e->init_fd, &st) < 0 || !S_ISREG(st.st_mode))
         return af_error_set(err, AF_FAILED_PRECONDITION,
                             "cannot find agentfense-init at %s (%s): it is installed beside "
-                            "agentfensed",
+                            "agentfensed, or in ../libexec/agentfense",
                             path, strerror(errno));
     // It is executed by the sandbox's user.
     if ((st.st_mode & 0005) != 0005)

@@ -2,26 +2,42 @@
 #include "mux/base/log.h"
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define LINE_MAX_BYTES 2048
 
 static enum af_log_level log_level = AF_LOG_INFO;
+static bool is_journal; // set once before threads start
 
 void af_log_set_level(enum af_log_level level)
 {
     log_level = level;
 }
 
+void af_log_find_journal(void)
+{
+    unsigned long long dev, ino;
+    char rest;
+    struct stat st;
+    const char *stream = getenv("JOURNAL_STREAM");
+    is_journal = stream && sscanf(stream, "%llu:%llu%c", &dev, &ino, &rest) == 2 &&
+                 fstat(STDERR_FILENO, &st) == 0 && st.st_dev == dev && st.st_ino == ino;
+}
+
 void af_log(enum af_log_level level, const char *area, const char *msg, const char *fields, ...)
 {
     static const char *const names[] = {"debug", "info", "warn", "error"};
+    static const char *const priorities[] = {"<7>", "<6>", "<4>", "<3>"}; // sd-daemon(3)
     if (level < log_level)
         return;
     char line[LINE_MAX_BYTES];
-    int used = snprintf(line, sizeof line, "level=%s area=%s msg=\"%s\" ", names[level], area, msg);
+    int used = snprintf(line, sizeof line, "%slevel=%s area=%s msg=\"%s\" ",
+                        is_journal ? priorities[level] : "", names[level], area, msg);
     if (used < 0 || (size_t)used >= sizeof line)
         used = (int)sizeof line - 2;
     va_list ap;

@@ -12,6 +12,10 @@ enum af_log_level { AF_LOG_DEBUG, AF_LOG_INFO, AF_LOG_WARN, AF_LOG_ERROR };
 // Lines below this level are dropped. Default AF_LOG_INFO. Set before threads start.
 void af_log_set_level(enum af_log_level level);
 
+// When stderr is the journal's stream ($JOURNAL_STREAM), lines begin with their priority as
+// sd-daemon(3) has it. Call before threads start.
+void af_log_find_journal(void);
+
 // `fields` is a printf format of key=value pairs, or "" for none.
 void af_log(enum af_log_level level, const char *area, const char *msg, const char *fields, ...)
     __attribute__((format(printf, 4, 5)));

@@ -159,6 +159,8 @@ void help_print_usage(FILE *out)
     for (size_t i = 0; i < AF_ARRAY_LEN(command_rows); i++)
         fprintf(out, "  %s %s\n      %s\n", command_rows[i].name, command_rows[i].arguments,
                 command_rows[i].summary);
+    fputc('\n', out);
+    print_options(0, out);
     fputs("\n'agentfense COMMAND --help' tells more. agentfense-fsctl looks into views.\n", out);
 }
 

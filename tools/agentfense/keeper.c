@@ -32,7 +32,7 @@ static void path_in(const struct keeper *keeper, const char *name, char out[KEEP
     snprintf(out, KEEPER_DIR_MAX + 16, "%s/%s", keeper->dir, name);
 }
 
-// agentfensed beside the program that runs.
+// agentfensed beside the program that runs, as it is built, or in ../sbin, as it is installed.
 static int daemon_path(char *out, size_t size, struct af_error *err)
 {
     ssize_t len = readlink("/proc/self/exe", out, size - 1);
@@ -40,8 +40,11 @@ static int daemon_path(char *out, size_t size, struct af_error *err)
         return af_error_errno(err, errno, "cannot find the program's own path");
     out[len] = '\0';
     char *slash = strrchr(out, '/');
-    if (!slash || (size_t)(slash + 1 - out) + sizeof "agentfensed" > size)
+    if (!slash || (size_t)(slash + 1 - out) + sizeof "../sbin/agentfensed" > size)
         return af_error_set(err, AF_INTERNAL, "the program's own path is too long");
+    memcpy(slash + 1, "../sbin/agentfensed", sizeof "../sbin/agentfensed");
+    if (access(out, X_OK) == 0)
+        return 0;
     memcpy(slash + 1, "agentfensed", sizeof "agentfensed");
     if (access(out, X_OK) < 0)
         return af_error_set(

@@ -25,7 +25,8 @@ run='bubblewrap fuse3'
 # Docker daemon (started by the tests on directories of its own) and what its image is made of
 tests='libcmocka-dev protobuf-compiler protobuf-compiler-grpc python3-grpcio python3-protobuf
        python3-pytest python3-pytest-xdist python3-pytest-timeout attr tmux
-       python3-pip python3-venv git openssl iproute2 docker.io busybox-static zstd'
+       python3-pip python3-venv git openssl iproute2 docker.io busybox-static zstd
+       man-db systemd binutils util-linux'
 # tests of full disks and shared extents: file systems in images
 images='e2fsprogs xfsprogs'
 bench='fuse-overlayfs'
