@@ -198,6 +198,7 @@ static int start_fs(struct daemon *daemon, struct af_error *err)
     struct fs_options options = {
         .mux = daemon->mux,
         .mountpoint = daemon->config.mount,
+        .uid_base = daemon->config.uid_base,
         .transport = transports[daemon->config.transport],
         .open_policy = FS_OPEN_KERNEL,
         .workers = daemon->config.fuse_workers,

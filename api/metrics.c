@@ -225,6 +225,29 @@ static int find_view(void *arg, const struct mux_view_info *info)
     return 1;
 }
 
+static int emit_view_requests(struct gathered *all, const struct mux_view_info *info)
+{
+    struct fs_view_counters view;
+    if (!fs_session_view_counters(all->daemon->fs, info->slot, info->route, &view))
+        return 0;
+    int rc = 0;
+    for (int op = 0; op < FS_OP_COUNT && rc == 0; op++) {
+        const char *name = fs_op_name(op);
+        if (view.op[op].requests == 0)
+            continue;
+        rc = emit(all, AF_METRIC_VIEW_REQUESTS, name, NULL, (double)view.op[op].requests, NULL);
+        if (rc == 0)
+            rc = emit(all, AF_METRIC_VIEW_ERRORS, name, NULL, (double)view.op[op].errors, NULL);
+        if (rc == 0)
+            rc = emit(all, AF_METRIC_VIEW_BUSY, name, NULL,
+                      (double)view.op[op].total_ns / AF_NS_PER_SEC, NULL);
+        if (rc == 0)
+            rc = emit(all, AF_METRIC_VIEW_SLOWEST, name, NULL,
+                      (double)view.op[op].slowest_ns / AF_NS_PER_SEC, NULL);
+    }
+    return rc == 0 ? emit(all, AF_METRIC_VIEW_SECONDS, NULL, NULL, 0, &view.latency) : rc;
+}
+
 int metrics_gather_view(struct daemon *daemon, const char *sandbox_id, metrics_fn fn, void *arg)
 {
     struct wanted wanted = {.id = sandbox_id};
@@ -238,5 +261,5 @@ int metrics_gather_view(struct daemon *daemon, const char *sandbox_id, metrics_f
         rc = emit(&all, AF_METRIC_VIEW_INODES, NULL, NULL, (double)wanted.info.delta_inodes, NULL);
     if (rc == 0)
         rc = emit(&all, AF_METRIC_VIEW_LAYERS, NULL, NULL, (double)wanted.info.stack_depth, NULL);
-    return rc;
+    return rc == 0 ? emit_view_requests(&all, &wanted.info) : rc;
 }

@@ -9,7 +9,7 @@
 //   fs/ops.c         the op table, one page; fs/op_*.c the operations by kind
 //   fs/reply.c       answers; fs/slow.c work that may block; fs/invalidate.c the notifier
 //   fs/recover.c     what a killed daemon left behind
-//   fs/counters.c    requests and time by operation
+//   fs/counters.c    requests and time by operation; fs/view_counters.c the same by view
 //
 // Typical use, on the daemon's main thread:
 //   fs_recover(mountpoint, &err); mux_open(...); fs_session_new(&options, &session, &err);
@@ -49,9 +49,10 @@ struct fs_options {
     const char *mountpoint; // absolute path of an existing directory; copied
     enum fs_transport transport;
     enum fs_open_policy open_policy;
-    unsigned workers;        // threads on /dev/fuse; 0: default. io_uring has one per CPU
-    unsigned slow_workers;   // threads for what may block (copy-up, fsync); 0: default
-    bool no_xattrs;          // answered ENOSYS, so that the kernel never asks again
+    unsigned workers;      // threads on /dev/fuse; 0: default. io_uring has one per CPU
+    unsigned slow_workers; // threads for what may block (copy-up, fsync); 0: default
+    bool no_xattrs;        // answered ENOSYS, so that the kernel never asks again
+    uid_t uid_base;        // of the views, to tell whose a request on a shared file is; 0: nobody's
     unsigned read_ahead_kib; // of the mount's backing device info; 0: default (1024)
 };
 
@@ -169,6 +170,16 @@ void fs_session_counters(struct fs_session *session, struct fs_counters *ret);
 
 // The answers to one operation by the time they took, over all views. *ret is overwritten.
 void fs_session_latency(struct fs_session *session, enum fs_op op, struct af_histogram_values *ret);
+
+struct fs_view_counters {
+    struct {
+        uint64_t requests, errors, total_ns, slowest_ns;
+    } op[FS_OP_COUNT];
+    struct af_histogram_values latency; // of all operations
+};
+// The requests of one view since it was attached. False, and zeros: it has made none. Any thread.
+bool fs_session_view_counters(struct fs_session *session, uint32_t slot, uint32_t route,
+                              struct fs_view_counters *ret);
 
 // The lower-case name of an operation ("lookup").
 const char *fs_op_name(enum fs_op op);

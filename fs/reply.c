@@ -127,7 +127,9 @@ static void send_create(struct fs_call *call)
 
 void fs_call_send(struct fs_call *call, int rc)
 {
-    fs_count_answer(call->session, call->op, rc, af_monotonic_ns() - call->start_ns);
+    int64_t took_ns = af_monotonic_ns() - call->start_ns;
+    fs_count_answer(call->session, call->op, rc, took_ns);
+    fs_count_view(call, rc, took_ns);
     if (rc < 0) {
         fuse_reply_err(call->req, -rc);
     } else {

@@ -67,7 +67,7 @@ static unsigned default_workers(void)
 static int make_parts(struct fs_session *session, struct af_error *err)
 {
     session->counters = fs_counters_new();
-    if (!session->counters)
+    if (!session->counters || fs_view_counters_new(session) < 0)
         return af_error_errno(err, ENOMEM, "FUSE session");
     session->end_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (session->end_fd < 0)
@@ -101,6 +101,7 @@ int fs_session_new(const struct fs_options *options, struct fs_session **ret, st
     session->root_fd = -1;
     session->end_fd = -1;
     session->policy = options->open_policy;
+    session->uid_base = options->uid_base;
     session->no_xattrs = options->no_xattrs;
     session->worker_count = options->workers ? options->workers : default_workers();
     session->slow_worker_count =
@@ -436,6 +437,7 @@ void fs_session_free(struct fs_session *session)
     fs_invalidator_free(session->invalidator);
     af_io_free(session->io);
     fs_counters_free(session->counters);
+    fs_view_counters_free(session);
     if (session->end_fd >= 0)
         close(session->end_fd);
     free(session->mountpoint);

@@ -83,6 +83,8 @@ struct fs_session {
     struct fs_slow *slow;
     struct fs_invalidator *invalidator;
     struct fs_counter_shard *counters;
+    void *view_blocks;             // view_counters.c
+    uid_t uid_base;                // see struct fs_options
     atomic_bool backing_known;     // whether the next is known
     atomic_bool backing_in_memory; // backing files never wait for a disk (tmpfs)
 };
@@ -152,6 +154,10 @@ void fs_counters_free(struct fs_counter_shard *shards);
 void fs_count_request(struct fs_session *session, enum fs_op op, unsigned n);
 void fs_count_answer(struct fs_session *session, enum fs_op op, int rc, int64_t latency_ns);
 void fs_count(struct fs_session *session, enum fs_count what, int n);
+// view_counters.c. 0 or -errno.
+int fs_view_counters_new(struct fs_session *session);
+void fs_view_counters_free(struct fs_session *session);
+void fs_count_view(const struct fs_call *call, int rc, int64_t latency_ns);
 unsigned fs_slow_queued(struct fs_slow *slow);
 
 #endif

@@ -120,6 +120,7 @@ int mux_inspect_views(struct mux *mux, int (*fn)(void *arg, const struct mux_vie
         uint64_t root;
         if (mux_view_find(mux, infos[i].sandbox_id.text, &root)) {
             infos[i].slot = mux_nodeid_slot(root);
+            infos[i].route = mux_nodeid_route(root);
             infos[i].uid = mux->uid_base + infos[i].slot;
         }
         rc = fn(arg, &infos[i]);

@@ -14,7 +14,8 @@
 struct mux_view_info {
     struct af_id sandbox_id, codebase_id;
     enum store_sandbox_status status;
-    uint32_t slot; // 0: not attached
+    uint32_t slot;  // 0: not attached
+    uint32_t route; // of its nodeids; 0: not attached
     uid_t uid;
     size_t stack_depth, n_rules;
     uint64_t delta_bytes, delta_inodes;

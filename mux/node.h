@@ -69,6 +69,8 @@ void mux_node_cache_put(struct mux_node_cache *cache, struct rules *rules,
 // Takes over the attributes when the node is cached; its level and state stay.
 void mux_node_cache_update(struct mux_node_cache *cache, const struct mux_node *node);
 void mux_node_cache_drop(struct mux_node_cache *cache, uint64_t nodeid);
+// Drops the nodes of one route, or all (0). How many there were.
+uint64_t mux_node_cache_clear(struct mux_node_cache *cache, uint32_t route);
 uint64_t mux_node_cache_count(struct mux_node_cache *cache);
 
 #endif

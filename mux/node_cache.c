@@ -4,6 +4,7 @@
 // shard's mutex, a leaf but for the rules' own mutex. Fails only in mux_node_cache_new.
 // Read next: node.c.
 #include "mux/node.h"
+#include "mux/nodeid.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -215,6 +216,27 @@ void mux_node_cache_drop(struct mux_node_cache *cache, uint64_t nodeid)
         shard->free = (uint32_t)(slot - shard->nodes) + 1;
     }
     pthread_mutex_unlock(&shard->lock);
+}
+
+uint64_t mux_node_cache_clear(struct mux_node_cache *cache, uint32_t route)
+{
+    uint64_t dropped = 0;
+    for (uint32_t i = 0; i < cache->n_shards; i++) {
+        struct shard *shard = &cache->shards[i];
+        pthread_mutex_lock(&shard->lock);
+        for (uint32_t n = 0; n < shard->fresh; n++) {
+            struct cached *slot = &shard->nodes[n];
+            if (!slot->used || (route != 0 && (mux_nodeid_is_shared(slot->node.nodeid) ||
+                                               mux_nodeid_route(slot->node.nodeid) != route)))
+                continue;
+            unlink_node(shard, slot);
+            slot->next = shard->free;
+            shard->free = n + 1;
+            dropped++;
+        }
+        pthread_mutex_unlock(&shard->lock);
+    }
+    return dropped;
 }
 
 uint64_t mux_node_cache_count(struct mux_node_cache *cache)

@@ -8,4 +8,13 @@
 
 void monitor_get_stats(struct grpc_call *call, const ProtobufCMessage *message);
 
+// monitor_store.c
+void monitor_list_layers(struct grpc_call *call, const ProtobufCMessage *message);
+void monitor_list_blobs(struct grpc_call *call, const ProtobufCMessage *message);
+void monitor_disk_usage(struct grpc_call *call, const ProtobufCMessage *message);
+void monitor_collect_garbage(struct grpc_call *call, const ProtobufCMessage *message);
+void monitor_drop_caches(struct grpc_call *call, const ProtobufCMessage *message);
+void monitor_rows_writable(struct grpc_call *call);
+void monitor_rows_free(struct grpc_call *call);
+
 #endif

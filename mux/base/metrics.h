@@ -116,8 +116,12 @@ enum af_metric_kind { AF_METRIC_COUNTER = 1, AF_METRIC_GAUGE = 2, AF_METRIC_HIST
       "requests of the sandbox since it was started")                                              \
     M(VIEW_ERRORS, COUNTER, "agentfense_view_errors_total", "operation", NULL,                     \
       "of these, answered with an error")                                                          \
-    M(VIEW_SECONDS, HISTOGRAM, "agentfense_view_request_seconds", "operation", NULL,               \
-      "time from a request's arrival in the daemon to its answer")
+    M(VIEW_BUSY, COUNTER, "agentfense_view_busy_seconds_total", "operation", NULL,                 \
+      "time from the requests' arrival in the daemon to their answers")                            \
+    M(VIEW_SLOWEST, GAUGE, "agentfense_view_slowest_seconds", "operation", NULL,                   \
+      "the longest of these times")                                                                \
+    M(VIEW_SECONDS, HISTOGRAM, "agentfense_view_request_seconds", NULL, NULL,                      \
+      "the same of all operations")
 
 #define AF_METRIC_ID(id, kind, name, label, second, help) AF_METRIC_##id,
 enum af_metric { AF_METRICS(AF_METRIC_ID) AF_METRIC_COUNT };

@@ -45,6 +45,15 @@ int store_blob_take(struct store_txn *txn, uint64_t id)
     return put_record(txn, id, &value);
 }
 
+int store_blob_refs(struct store_txn *txn, uint64_t id, uint32_t *ret_refs)
+{
+    struct value_blob value;
+    int rc = get_record(txn, id, &value);
+    if (rc == 0)
+        *ret_refs = value.refs;
+    return rc;
+}
+
 int store_blob_is_recorded(struct store_txn *txn, uint64_t id)
 {
     struct value_blob value;

@@ -392,6 +392,17 @@ int store_gc_drain(struct store *store, uint64_t *ret_records);
 // Whether anything deleted still holds space: store_gc_drain would free it.
 bool store_has_garbage(struct store *store);
 
+// All layers and all blobs with an id greater than `after`, in order. The callback returns 0 to go
+// on, else its value ends the walk and is returned; it may read.
+int store_layer_list(struct store_txn *txn, uint64_t after,
+                     int (*fn)(void *arg, const struct store_layer *layer), void *arg);
+struct store_blob_info {
+    uint64_t id, bytes, disk_bytes; // of its file; 0 when it is missing
+    uint32_t refs;
+};
+int store_blob_list(struct store_txn *txn, uint64_t after,
+                    int (*fn)(void *arg, const struct store_blob_info *blob), void *arg);
+
 // The filesystem id and free space of the state directory, for statfs.
 int store_statfs(struct store *store, uint64_t *ret_total_bytes, uint64_t *ret_free_bytes);
 

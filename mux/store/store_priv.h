@@ -196,6 +196,7 @@ int store_layers_drop_pending(struct store *store);
 // blob.c
 #define STORE_BLOB_PATH_MAX 32
 // Where its file is, in new/ or in blobs/.
+int store_blob_refs(struct store_txn *txn, uint64_t id, uint32_t *ret_refs);
 void store_blob_path(uint64_t id, bool fresh, char path[STORE_BLOB_PATH_MAX]);
 // A file of the store's own, opened without waiting for anything: -EIO unless it is a regular file.
 int store_open_regular(int dir_fd, const char *name, int flags);

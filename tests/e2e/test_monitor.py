@@ -10,7 +10,7 @@ import time
 import grpc
 import pytest
 
-from harness import ROOT, monpb, pb
+from harness import BIN, ROOT, monpb, pb
 
 PROMTOOL = shutil.which("promtool") or shutil.which(
     "promtool", path=str(ROOT / "build/deps/promtool")
@@ -221,3 +221,107 @@ def test_the_endpoint_on_a_loopback_port(new_daemon):
     with socket.create_connection(("127.0.0.1", port), 30) as peer:
         peer.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
         assert peer.recv(12) == b"HTTP/1.1 200"
+
+
+# ---- the store and the views, by agentfense-fsctl
+
+
+@pytest.fixture
+def fsctl(daemon):
+    """Runs agentfense-fsctl --json on the module's daemon; must succeed."""
+
+    def call(*args):
+        argv = [str(BIN / "agentfense-fsctl"), "--socket", str(daemon.socket)]
+        plain = subprocess.run(argv + list(args), capture_output=True, text=True, check=False)
+        assert plain.returncode == 0 and plain.stdout, plain.stderr
+        done = subprocess.run(
+            argv + ["--json", *args], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return call
+
+
+def requests_of(fsctl, sandbox):
+    return {r["operation"]: r for r in fsctl("requests", sandbox)}
+
+
+def test_requests_are_counted_for_the_view_that_makes_them(client, fsctl):
+    base = client.codebase({"big.bin": b"x" * 100_000})
+    mine, other = client.sandbox(base, manual=True), client.sandbox(base, manual=True)
+    client.out(other, "true")
+    before = requests_of(fsctl, other)
+    client.out(mine, "for i in 1 2 3; do echo > f$i; done; cat big.bin > /dev/null; mkdir d")
+    counted = requests_of(fsctl, mine)
+    assert counted["create"]["requests"] == 3
+    assert counted["mkdir"]["requests"] == 1
+    assert counted["read"]["requests"] >= 1  # of a file that views share: told by the uid
+    assert 0 < counted["create"]["mean_ns"] <= counted["create"]["slowest_ns"]
+    after = requests_of(fsctl, other)
+    assert {o: r["requests"] for o, r in after.items() if o in ("create", "mkdir", "read")} == {
+        o: r["requests"] for o, r in before.items() if o in ("create", "mkdir", "read")
+    }
+
+
+def test_requests_of_a_slot_begin_anew_with_the_next_sandbox(new_daemon):
+    daemon = new_daemon("--uid-count", "1").start()
+    client = daemon.client()
+    base = client.codebase({"a": "1"})
+    first = client.sandbox(base, manual=True)
+    client.out(first, "touch x y z")
+    client.destroy(first)
+    second = client.sandbox(base, manual=True)
+    client.out(second, "touch x")
+    assert get_stats(client, sandbox_id=second)[
+        "agentfense_view_requests_total", "create"
+    ].value == 1
+    client.close()
+
+
+def test_du_tells_private_from_shared(client, fsctl):
+    made = client.sandbox(client.codebase({"base.bin": b"b" * 50_000}), manual=True)
+    client.out(made, "head -c 30000 /dev/zero > mine")
+    mine = [u for u in fsctl("du") if u["sandbox_id"] == made]
+    assert mine == fsctl("du", made)
+    assert mine[0]["private_bytes"] == 30_000
+    assert mine[0]["shared_bytes"] == 50_000
+    assert mine[0]["inodes"] >= 1
+
+
+def test_layers_of_a_sandbox_a_codebase_and_all(client, fsctl):
+    base = client.codebase({"a": "1"})
+    made = client.sandbox(base, manual=True)
+    stack = fsctl("layers", made)
+    assert [layer["role"] for layer in stack] == ["delta"] + ["base"] * (len(stack) - 1)
+    assert [layer["depth"] for layer in stack] == list(range(len(stack)))
+    assert not stack[0]["frozen"] and all(layer["frozen"] for layer in stack[1:])
+    assert fsctl("layers", base)[0]["role"] == "head"
+    everything = {layer["id"] for layer in fsctl("layers")}
+    assert {layer["id"] for layer in stack} <= everything
+    with pytest.raises(grpc.RpcError) as error:
+        list(client.monitor.ListLayers(monpb.ListLayersRequest(codebase_id="cb_" + "0" * 26)))
+    assert error.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+def test_blobs_are_listed_over_more_than_a_page_and_gc_removes_them(client, fsctl):
+    before = {b["id"] for b in fsctl("blobs")}
+    files = {f"f{i}": bytes([i % 251]) * (20_000 + i) for i in range(300)}
+    base = client.codebase(files)
+    new = [b for b in fsctl("blobs") if b["id"] not in before]
+    assert sorted(b["bytes"] for b in new) == sorted(len(d) for d in files.values())
+    assert all(b["refs"] == 1 and b["disk_bytes"] >= b["bytes"] for b in new)
+    client.codebases.DeleteCodebase(pb.DeleteCodebaseRequest(codebase_id=base))
+    fsctl("gc")
+    assert not {b["id"] for b in new} & {b["id"] for b in fsctl("blobs")}
+
+
+def test_dropping_caches_costs_nothing_but_time(client, fsctl):
+    made = client.sandbox(client.codebase({"d/a": "1"}), manual=True)
+    client.out(made, "cat d/a; echo 2 > d/b")
+    reply = client.monitor.DropCaches(monpb.DropCachesRequest(sandbox_id=made))
+    assert reply.nodes >= 1
+    assert fsctl("drop-caches", made)["nodes"] == 0
+    assert client.out(made, "cat d/a d/b; ls d") == "1" + "2\na\nb\n"
+    fsctl("drop-caches")
+    assert client.out(made, "cat d/a d/b; ls d") == "1" + "2\na\nb\n"

@@ -43,6 +43,12 @@ int fsctl_fsck(struct fsctl *ctl, struct af_error *err);
 int fsctl_rules(struct fsctl *ctl, struct af_error *err);
 int fsctl_quota(struct fsctl *ctl, struct af_error *err);
 int fsctl_access(struct fsctl *ctl, struct af_error *err);
+int fsctl_requests(struct fsctl *ctl, struct af_error *err);
+int fsctl_layers(struct fsctl *ctl, struct af_error *err);
+int fsctl_blobs(struct fsctl *ctl, struct af_error *err);
+int fsctl_du(struct fsctl *ctl, struct af_error *err);
+int fsctl_gc(struct fsctl *ctl, struct af_error *err);
+int fsctl_drop_caches(struct fsctl *ctl, struct af_error *err);
 int fsctl_stats(struct fsctl *ctl, struct af_error *err);
 
 // The path argument in the daemon's form ("" is the root); `out` has AF_PATH_MAX + 1 bytes.

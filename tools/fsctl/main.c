@@ -78,6 +78,26 @@ static const struct fsctl_command commands[] = {
     {"access", "VIEW ACCESS", "freezes it, cuts it off, or gives it back; at once",
      "ACCESS is normal, read-only (every change is refused) or cut-off (everything is).\n", 2, 2,
      false, fsctl_access},
+    {"requests", "VIEW", "what the kernel asked for it, by operation",
+     "Counts and times since the sandbox was started: the mean and the slowest, from a request's\n"
+     "arrival in the daemon to its answer.\n",
+     1, 1, false, fsctl_requests},
+    {"du", "[VIEW]", "the space that sandboxes take",
+     "PRIVATE is what the sandbox added or changed; SHARED is what the layers below hold, which\n"
+     "other sandboxes and the codebase may have too.\n",
+     0, 1, false, fsctl_du},
+    {"layers", "[VIEW | CODEBASE]", "its layers, top first; without one, all",
+     "DEPTH is the position in the stack; a frozen layer never changes. REFS says how many stacks\n"
+     "and owners hold it.\n",
+     0, 1, false, fsctl_layers},
+    {"blobs", "", "content files: size, space on disk, references",
+     "Small contents are in records of the database, not in files.\n", 0, 0, false, fsctl_blobs},
+    {"gc", "", "what nobody refers to any more, after removing it",
+     "Removes it now instead of in the background, and returns when it is gone from the disk.\n", 0,
+     0, false, fsctl_gc},
+    {"drop-caches", "[VIEW]", "how many cached inodes were dropped",
+     "They are read again from the store when they are needed. The kernel's own caches stay.\n", 0,
+     1, false, fsctl_drop_caches},
     {"fsck", "[DIR]", "checks the store, and repairs it",
      "Without DIR: the store of the running daemon, read-only. With DIR, the state directory of a\n"
      "stopped one:\n"
