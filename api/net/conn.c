@@ -22,6 +22,7 @@
 #define KEEP_OUT_CAP_BYTES (16u << 10)
 #define PING_AFTER_NS      (30 * AF_NS_PER_SEC) // of silence while calls are open (TCP)
 #define PING_WAIT_NS       (20 * AF_NS_PER_SEC)
+#define LINGER_NS          AF_NS_PER_SEC
 #define RESETS_CAPACITY    200
 #define RESETS_PER_SECOND  10
 
@@ -193,9 +194,39 @@ static void cut(struct net_conn *conn, uint32_t error_code, const char *why)
     net_conn_close(conn);
 }
 
+// Everything has been said. Closing now could lose the last of it: the kernel drops what a unix
+// socket has sent when its end is closed with bytes unread (the client's acknowledgements).
+static void linger(struct net_conn *conn)
+{
+    if (shutdown(conn->fd, SHUT_WR) < 0) {
+        net_conn_close(conn);
+        return;
+    }
+    conn->lingering = true;
+    conn->busy_ns = conn->server->now_ns;
+}
+
+// Whatever comes is thrown away until the client hangs up.
+static void linger_readable(struct net_conn *conn)
+{
+    for (int i = 0; i < READS_PER_TURN; i++) {
+        ssize_t n = recv(conn->fd, conn->server->read_buffer, READ_BYTES, MSG_DONTWAIT);
+        if (n < 0 && (errno == EAGAIN || errno == EINTR))
+            return;
+        if (n <= 0) {
+            net_conn_close(conn);
+            return;
+        }
+    }
+}
+
 void net_conn_readable(struct net_conn *conn)
 {
     struct net_server *server = conn->server;
+    if (conn->lingering) {
+        linger_readable(conn);
+        return;
+    }
     for (int i = 0; i < READS_PER_TURN; i++) {
         ssize_t n = conn->tls ? net_tls_recv(conn->tls, server->read_buffer, READ_BYTES)
                               : recv(conn->fd, server->read_buffer, READ_BYTES, MSG_DONTWAIT);
@@ -279,12 +310,11 @@ void net_conn_flush(struct net_conn *conn)
     bool pending = net_buf_size(&conn->out) > 0;
     if (!pending && conn->out.cap > KEEP_OUT_CAP_BYTES)
         net_buf_fini(&conn->out);
-    if (!pending && !nghttp2_session_want_read(conn->session) &&
-        !nghttp2_session_want_write(conn->session)) {
-        net_conn_close(conn); // it has said GOAWAY and its calls are over
-        return;
-    }
     watch(conn);
+    // It has said GOAWAY and its calls are over.
+    if (!pending && !conn->lingering && !nghttp2_session_want_read(conn->session) &&
+        !nghttp2_session_want_write(conn->session))
+        linger(conn);
 }
 
 void net_conn_goaway(struct net_conn *conn)
@@ -327,6 +357,11 @@ static bool is_half_open(struct net_conn *conn, int64_t now_ns)
 void net_conn_sweep(struct net_conn *conn, int64_t now_ns)
 {
     const struct net_limits *limits = &conn->server->limits;
+    if (conn->lingering) {
+        if (now_ns - conn->busy_ns > LINGER_NS)
+            net_conn_close(conn);
+        return;
+    }
     bool pending = net_buf_size(&conn->out) > 0;
     if (conn->call_count > 0)
         conn->busy_ns = now_ns;

@@ -191,6 +191,7 @@ struct net_conn {
     struct grpc_call *calls;
     unsigned call_count;
     bool settled;    // the client's SETTINGS came
+    bool lingering;  // all is said: waiting for the client to hang up
     bool ending;     // GOAWAY is sent or queued
     bool touched;    // in loop's list of connections to flush
     bool counted;    // in conns_cut
