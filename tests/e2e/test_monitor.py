@@ -249,7 +249,8 @@ def requests_of(fsctl, sandbox):
 
 def test_requests_are_counted_for_the_view_that_makes_them(client, fsctl):
     base = client.codebase({"big.bin": b"x" * 100_000})
-    mine, other = client.sandbox(base, manual=True), client.sandbox(base, manual=True)
+    rules = [("**/*", "write", 0), ("/big.bin", "read", 10)]  # read: its pages are shared
+    mine, other = (client.sandbox(base, rules=rules, manual=True) for _ in range(2))
     client.out(other, "true")
     before = requests_of(fsctl, other)
     client.out(mine, "for i in 1 2 3; do echo > f$i; done; cat big.bin > /dev/null; mkdir d")
