@@ -30,7 +30,7 @@ OWNERS = {
     "LMDB": (r"lmdb\.h", ("mux/store/",)),
     "liburing": (r"liburing(/.*)?(\.h)?", ("mux/base/",)),
     "OpenSSL's TLS": (r"openssl/(ssl|err)\.h", ("api/net/",)),
-    "libarchive": (r"archive(_entry)?\.h", ("api/",)),
+    "libarchive": (r"archive(_entry)?\.h", ("api/", "tools/agentfense/")),
     "nghttp2": (r"nghttp2/.*", ("api/",)),
     "protobuf-c": (r"protobuf-c/.*|.*\.pb-c\.h", ("api/", "tools/")),
     "libcurl": (r"curl/.*", ("exec/",)),

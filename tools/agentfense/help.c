@@ -33,6 +33,19 @@ const struct command_row command_rows[] = {
          1, 1, TAKES_RULES | TAKES_CREATION | TAKES_POLICY | TAKES_LABELS | TAKES_JSON},
     [COMMAND_LS] = {"ls", "", "lists sandboxes", "agentfense-fsctl views tells more.\n", 0, 0,
                     TAKES_LABELS | TAKES_JSON},
+    [COMMAND_CP] =
+        {"cp", "SOURCE TARGET", "copies files and trees to and from sandboxes and codebases",
+         "One of the two is ID:PATH, where ID is a codebase's (cb_...) or a sandbox's, or "
+         "its beginning;\n"
+         "the other is on this machine. What a directory holds goes into the target, which "
+         "is made when\n"
+         "missing; what else is there stays. A file becomes TARGET, or TARGET/NAME when "
+         "that is a\n"
+         "directory, or ends in a slash. A sandbox is read and written as its agent "
+         "would, rules included;\n"
+         "into it go files and directories only. Exit code 1 also when something was "
+         "left out.\n",
+         2, 2, 0},
     [COMMAND_DIFF] = {"diff", "SANDBOX", "lists what a sandbox changed",
                       "SANDBOX is an id or the beginning of one. A added, M modified, D deleted, "
                       "R renamed.\n",

@@ -22,7 +22,6 @@
 #define TAKES_COMMIT   1024u
 #define TAKES_CREATION 2048u // limits and quotas of what is made
 #define TAKES_POLICY   4096u // its commit policy, labels
-#define TAKES_QUIET    8192u // long work with a progress bar
 
 struct command_row {
     const char *name, *arguments, *summary, *help;
