@@ -10,13 +10,15 @@
 // Read next: mux/mux.h, struct mux_notifier.
 #include "fs/session_priv.h"
 
+#include "mux/base/clock.h"
 #include "mux/base/log.h"
 #include "mux/mux.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define RETRIES 10
+#define RETRIES      10
+#define TOLD_WAIT_NS AF_NS_PER_SEC // longer for want of what a slow thread waits for: give up
 
 enum kind { INVAL_ENTRY, EXPIRE_ENTRY, INVAL_INODE, CONFIRM_FORGET };
 
@@ -157,6 +159,19 @@ static void notify_confirm_forget(void *arg, uint64_t nodeid)
     queue_item(arg, CONFIRM_FORGET, nodeid, NULL, 0, -1, 0);
 }
 
+static void notify_wait_told(void *arg)
+{
+    struct fs_session *session = arg;
+    struct fs_invalidator *inv = session->invalidator;
+    struct timespec until = af_timespec_of_ns(af_monotonic_ns() + TOLD_WAIT_NS);
+    pthread_mutex_lock(&inv->lock);
+    uint64_t queued = inv->queued;
+    while (inv->running && !inv->stopping && inv->delivered < queued)
+        if (pthread_cond_clockwait(&inv->delivered_cond, &inv->lock, CLOCK_MONOTONIC, &until) != 0)
+            break;
+    pthread_mutex_unlock(&inv->lock);
+}
+
 // ---- at once, on a thread of the caller's
 
 static int now(struct fs_session *session, enum kind kind, uint64_t nodeid, const char *name,
@@ -209,6 +224,7 @@ int fs_invalidator_new(struct fs_session *session, struct fs_invalidator **ret)
         .expire_entry = notify_expire_entry,
         .inval_inode = notify_inval_inode,
         .confirm_forget = notify_confirm_forget,
+        .wait_told = notify_wait_told,
         .drop_entry_now = drop_entry_now,
         .expire_entry_now = expire_entry_now,
         .drop_inode_now = drop_inode_now,

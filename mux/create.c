@@ -6,7 +6,7 @@
 #include "mux/attr.h"
 #include "mux/names.h"
 #include "mux/record.h"
-#include "mux/remove.h"
+#include "mux/room.h"
 #include "mux/top.h"
 
 #include <dirent.h>
@@ -125,8 +125,7 @@ static int make(struct mux *mux, const struct mux_ctx *ctx, uint64_t parent, con
     do {
         struct maker fresh = maker;
         rc = make_once(mux, parent, text, &fresh, ret);
-    } while ((rc == -ENOSPC && mux_reap_dead(mux, parent)) ||
-             mux_freed_space(mux, ctx, &rc, &tried));
+    } while (mux_made_room(mux, ctx, parent, &rc, &tried));
     return rc;
 }
 

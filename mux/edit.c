@@ -2,7 +2,7 @@
 #include "mux/edit.h"
 
 #include "mux/attr.h"
-#include "mux/remove.h"
+#include "mux/room.h"
 #include "mux/top.h"
 
 #include <errno.h>
@@ -139,7 +139,6 @@ int mux_edit(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid,
         return refuse_shared(mux, nodeid, edit);
     do {
         rc = edit_once(mux, ctx, nodeid, edit, ret);
-    } while ((rc == -ENOSPC && mux_reap_dead(mux, nodeid)) ||
-             mux_freed_space(mux, ctx, &rc, &tried));
+    } while (mux_made_room(mux, ctx, nodeid, &rc, &tried));
     return rc;
 }

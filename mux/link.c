@@ -11,7 +11,7 @@
 #include "mux/links.h"
 #include "mux/names.h"
 #include "mux/record.h"
-#include "mux/remove.h"
+#include "mux/room.h"
 #include "mux/top.h"
 
 #include <dirent.h>
@@ -132,7 +132,6 @@ int mux_link(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, uint64
             return rc;
         rc = link_in(&op, nodeid, new_parent, new_name, ret);
         rc = mux_op_leave(&op, rc);
-    } while ((rc == -ENOSPC && mux_reap_dead(mux, new_parent)) ||
-             mux_freed_space(mux, ctx, &rc, &tried));
+    } while (mux_made_room(mux, ctx, new_parent, &rc, &tried));
     return rc;
 }

@@ -115,16 +115,3 @@ struct store *mux_store(struct mux *mux)
     AF_CHECK_MAGIC(mux, MUX_MAGIC);
     return mux->store;
 }
-
-bool mux_freed_space(struct mux *mux, const struct mux_ctx *ctx, int *rc, bool *tried)
-{
-    if (*rc != -ENOSPC || *tried || !store_has_garbage(mux->store))
-        return false;
-    if (!ctx->may_block) {
-        *rc = MUX_SLOW;
-        return false;
-    }
-    *tried = true;
-    uint64_t removed;
-    return store_gc_drain(mux->store, &removed) == 0;
-}

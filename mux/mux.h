@@ -58,6 +58,9 @@ struct mux_notifier {
     // The kernel has forgotten this nodeid once: asks whether it has it again and, when it has
     // not, calls mux_forgotten.
     void (*confirm_forget)(void *arg, uint64_t nodeid);
+    // Waits until the kernel has been told and asked what was queued before, for a bounded time.
+    // Not on a FUSE worker, nor under a lock.
+    void (*wait_told)(void *arg);
     // The same, done when they return: 0, or -ENOENT when the kernel does not have it. They may
     // wait for requests that are under way: never on a FUSE worker, nor under a lock. `drop` also
     // takes what hangs below a directory's name; `expire` has the name looked up again and keeps

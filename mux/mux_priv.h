@@ -48,11 +48,6 @@ struct mux {
 int mux_open_sized(const struct mux_options *options, size_t nodes_max, struct mux **ret,
                    struct af_error *err);
 
-// What was deleted is freed at the next sync point, so a full disk may have room. True: it was
-// made, do the operation again; at most once per operation (*tried). False: *rc is the answer,
-// MUX_SLOW instead of -ENOSPC where the caller may not block.
-bool mux_freed_space(struct mux *mux, const struct mux_ctx *ctx, int *rc, bool *tried);
-
 static inline void mux_count(_Atomic uint64_t *counter)
 {
     atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);

@@ -9,9 +9,7 @@
 int mux_remove_name(struct mux_op *op, uint64_t dir, const struct mux_name *name);
 // 0 or -ENOTEMPTY. Hidden names count: what the sandbox cannot see it cannot remove either.
 int mux_check_empty(struct mux_op *op, uint64_t dir);
-
-// Deletes the forgotten orphans of a nodeid's view now, rather than when there are more: for an
-// operation that found the disk full. Whether there were any. Takes the view's lock.
-bool mux_reap_dead(struct mux *mux, uint64_t nodeid);
+// Deletes the forgotten orphans (unlink.c).
+int mux_delete_dead(struct mux_op *op);
 
 #endif

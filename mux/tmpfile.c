@@ -8,7 +8,7 @@
 #include "mux/attr.h"
 #include "mux/names.h"
 #include "mux/record.h"
-#include "mux/remove.h"
+#include "mux/room.h"
 #include "mux/top.h"
 
 #include <errno.h>
@@ -87,7 +87,6 @@ int mux_tmpfile(struct mux *mux, const struct mux_ctx *ctx, uint64_t parent, mod
         return -ENOTDIR;
     do {
         rc = make_once(mux, parent, mode, ret);
-    } while ((rc == -ENOSPC && mux_reap_dead(mux, parent)) ||
-             mux_freed_space(mux, ctx, &rc, &tried));
+    } while (mux_made_room(mux, ctx, parent, &rc, &tried));
     return rc;
 }

@@ -110,8 +110,8 @@ static bool is_held_orphan(const struct mux_op *op, uint64_t nodeid)
 }
 
 // Deletes what nobody can reach any more. Whatever happens, the list is empty afterwards: what
-// could not be deleted stays marked and goes when the view is detached.
-static int delete_dead(struct mux_op *op)
+// could not be deleted is asked about again when room is needed, or goes with the view.
+int mux_delete_dead(struct mux_op *op)
 {
     struct mux_view *view = op->view;
     size_t count = view->n_dead;
@@ -124,6 +124,8 @@ static int delete_dead(struct mux_op *op)
     }
     if (rc == 0)
         rc = mux_op_commit(op);
+    for (size_t i = 0; rc < 0 && i < count; i++)
+        mux_fid_map_put(&view->orphans, view->dead[i], MUX_ORPHAN_HELD); // in place: cannot fail
     for (size_t i = 0; rc == 0 && i < count; i++) {
         mux_fid_map_del(&view->orphans, view->dead[i]);
         view->n_orphans--;
@@ -143,16 +145,6 @@ static bool may_wait(struct mux_op *op, uint64_t fid)
     bool small = node.size <= DEAD_BYTES_MAX;
     mux_node_fini(op, &node);
     return small;
-}
-
-bool mux_reap_dead(struct mux *mux, uint64_t nodeid)
-{
-    struct mux_op op;
-    if (mux_op_enter_exclusive(mux, nodeid, &op) < 0)
-        return false;
-    bool any = op.view->n_dead > 0;
-    int rc = any ? delete_dead(&op) : 0;
-    return mux_op_leave(&op, rc) == 0 && any;
 }
 
 void mux_forget(struct mux *mux, uint64_t nodeid)
@@ -182,7 +174,7 @@ void mux_forgotten(struct mux *mux, uint64_t nodeid)
         mux_fid_map_put(&op.view->orphans, fid, MUX_ORPHAN_DEAD); // in place: cannot fail
         op.view->dead[op.view->n_dead++] = fid;
         if (!may_wait(&op, fid))
-            rc = delete_dead(&op);
+            rc = mux_delete_dead(&op);
     }
     rc = mux_op_leave(&op, rc);
     if (rc < 0)

@@ -59,6 +59,7 @@ struct mux_view {
     size_t n_orphans;
     uint64_t dead[MUX_DEAD_MAX]; // forgotten orphans that will be deleted together
     size_t n_dead;
+    size_t asked_to; // where room.c goes on among the orphans
 };
 
 struct mux_slot {

@@ -9,7 +9,7 @@
 // Owns nothing. Errors: -errno. Read next: xattr_set.h, store/xattr.c.
 #include "mux/attr.h"
 #include "mux/record.h"
-#include "mux/remove.h"
+#include "mux/room.h"
 #include "mux/top.h"
 #include "mux/xattr_set.h"
 
@@ -257,8 +257,7 @@ static int change_any(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodei
         return -EACCES; // below write
     do {
         rc = change_once(mux, nodeid, setter);
-    } while (!setter->too_many && ((rc == -ENOSPC && mux_reap_dead(mux, nodeid)) ||
-                                   mux_freed_space(mux, ctx, &rc, &tried)));
+    } while (!setter->too_many && mux_made_room(mux, ctx, nodeid, &rc, &tried));
     return rc;
 }
 

@@ -292,6 +292,70 @@ static void test_a_forget_overtaken_by_a_new_lookup_frees_nothing_that_is_open(v
     assert_accounting(&v);
 }
 
+// A kernel that sends its FORGETs late: asked, it says which inodes it has no more.
+struct late_kernel {
+    struct mux *mux;
+    uint64_t open; // has this one still
+    uint64_t questions[8];
+    unsigned count, waits;
+};
+
+static void queue_question(void *arg, uint64_t nodeid)
+{
+    struct late_kernel *kernel = arg;
+    assert_true(kernel->count < 8);
+    kernel->questions[kernel->count++] = nodeid;
+}
+
+static void answer_questions(void *arg)
+{
+    struct late_kernel *kernel = arg;
+    kernel->waits++;
+    for (unsigned i = 0; i < kernel->count; i++)
+        if (kernel->questions[i] != kernel->open)
+            mux_forgotten(kernel->mux, kernel->questions[i]);
+    kernel->count = 0;
+}
+
+static const struct mux_notifier late = {.confirm_forget = queue_question,
+                                         .wait_told = answer_questions};
+
+static void test_B3_what_was_deleted_is_given_back_before_EDQUOT_is_the_answer(void **state)
+{
+    static const char data[3000];
+    struct af_id codebase = ops_codebase(*state, tree);
+    struct view v = ops_view_quota(*state, codebase, "**/*=write", 5000, 4);
+    struct late_kernel kernel = {.mux = v.fixture->mux};
+    struct mux_ctx blocking = v.ctx;
+    struct mux_entry entry;
+    blocking.may_block = true;
+    mux_set_notifier(kernel.mux, &late, &kernel);
+    assert_int_equal(ops_create(&v, "first", 0644), 0);
+    assert_int_equal(ops_write(&v, "first", data, sizeof data, 0), 0);
+    assert_int_equal(ops_create(&v, "second", 0644), 0);
+    uint64_t first = ops_nodeid(&v, "first"), second = ops_nodeid(&v, "second");
+    assert_int_equal(ops_write(&v, "second", data, sizeof data, 0), -EDQUOT);
+    assert_int_equal(kernel.waits, 0); // there was nothing to ask about
+    assert_int_equal(ops_unlink(&v, "first"), 0);
+    // No FORGET has come. A worker does not wait for the kernel's answer.
+    assert_int_equal(mux_write(kernel.mux, &v.ctx, second, data, sizeof data, 0), MUX_SLOW);
+    kernel.open = first;
+    assert_int_equal(mux_write(kernel.mux, &blocking, second, data, sizeof data, 0), -EDQUOT);
+    assert_int_equal(kernel.waits, 1);
+    kernel.open = 0; // closed
+    assert_int_equal(mux_write(kernel.mux, &blocking, second, data, sizeof data, 0), 0);
+    assert_int_equal(stats_of(*state).orphans, 0);
+    // The same for inodes: the root, second and two more.
+    assert_int_equal(ops_create(&v, "third", 0644), 0);
+    assert_int_equal(ops_create(&v, "fourth", 0644), 0);
+    assert_int_equal(ops_create(&v, "fifth", 0644), -EDQUOT);
+    assert_int_equal(ops_unlink(&v, "third"), 0);
+    assert_int_equal(ops_create(&v, "fifth", 0644), MUX_SLOW);
+    assert_int_equal(mux_create(kernel.mux, &blocking, v.root, "fifth", 0644, &entry), 0);
+    mux_set_notifier(kernel.mux, NULL, NULL);
+    assert_accounting(&v);
+}
+
 static void test_a_forget_of_eight_turns_ago_frees_nothing_that_is_open(void **state)
 {
     struct af_id codebase = ops_codebase(*state, tree);
@@ -359,6 +423,7 @@ int main(void)
         fixture_test(test_B3_removing_many_files_costs_memory_for_none),
         fixture_test(test_a_late_forget_of_a_former_attachment_does_no_harm),
         fixture_test(test_a_forget_overtaken_by_a_new_lookup_frees_nothing_that_is_open),
+        fixture_test(test_B3_what_was_deleted_is_given_back_before_EDQUOT_is_the_answer),
         fixture_test(test_a_forget_of_eight_turns_ago_frees_nothing_that_is_open),
         fixture_test(test_an_open_file_outlives_its_directory),
         fixture_test(test_nothing_can_be_made_in_a_removed_directory),
