@@ -57,7 +57,7 @@ def test_a_full_disk_is_enospc_and_deleting_makes_room(on_image):
     daemon = on_image(EXT4, 64 << 20).start()
     client = daemon.client()
     base = bytes(range(256)) * 2000
-    sandbox = client.sandbox(client.codebase({"base": base}))
+    sandbox = client.sandbox(client.codebase({"base": base}), manual=True)
     full = client.exec(sandbox, "for i in $(seq 200); do head -c 1000000 /dev/zero > f$i || break; "
                        "done; echo x >> base; mkdir d; echo tried")
     assert "No space left on device" in full.stderr and full.stdout == "tried\n", full

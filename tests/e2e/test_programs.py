@@ -12,9 +12,9 @@ from harness import FULL, afpb
 PYTHON_PACKAGE_MODULES = 300
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def codebase(client):
-    """A codebase with one file: the programs make the rest."""
+    """A codebase of the test's own with one file: commands commit what the programs make."""
     return client.codebase({"README": "readme\n"})
 
 

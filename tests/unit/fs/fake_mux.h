@@ -500,6 +500,7 @@ int mux_write(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, const
     if (offset + (off_t)size > node->st.st_size)
         fake_resize(node, offset + (off_t)size);
     memcpy(node->data + offset, data, size);
+    node->st.st_mode &= ~(mode_t)(S_ISUID | S_ISGID); // as mux does, whoever writes
     FAKE_END
 }
 
