@@ -135,11 +135,19 @@ static int step_up(struct fsck *f, const struct fsck_view *view, uint64_t dir, u
     return rc < 0 ? rc : leads ? 0 : -ENOENT;
 }
 
+// A merge keeps directories without a name that hold names, and marks them.
+static bool is_kept(struct fsck *f, const struct fsck_view *view, uint64_t dir)
+{
+    return !view->live && store_orphan_has(f->txn, view->layers[0], dir);
+}
+
 int fsck_is_reachable(struct fsck *f, const struct fsck_view *view, uint64_t dir, bool *ret)
 {
     struct idset path = {0};
     int rc = 0;
     while (rc == 0 && !is_remembered(f, view, dir)) {
+        if (is_kept(f, view, dir)) // an end: what a removed directory held
+            break;
         // A directory met twice, or a tree deeper than any: a cycle.
         if (dir == 0 || idset_has(&path, dir) || path.count >= FSCK_PATH_MAX)
             rc = -ENOENT;
