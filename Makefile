@@ -297,7 +297,8 @@ units: $(UNIT_BINS)
 
 unit:
 	@test -n '$(T)' || { echo 'usage: make unit T=tests/unit/.../test_x.c'; exit 2; }
-	@$(MAKE) --no-print-directory VARIANT=$(UNIT_VARIANT) $(BUILD)/$(UNIT_VARIANT)/$(T:%.c=%)
+	@$(MAKE) --no-print-directory VARIANT=$(UNIT_VARIANT) $(BUILD)/$(UNIT_VARIANT)/bin/agentfense-init \
+	  $(BUILD)/$(UNIT_VARIANT)/$(T:%.c=%)
 	@$(PYTHON) tests/run one $(BUILD)/$(UNIT_VARIANT)/$(T:%.c=%)
 UNIT_VARIANT := $(if $(filter command,$(firstword $(origin VARIANT))),$(VARIANT),asan)
 

@@ -244,6 +244,7 @@ def test_a_terminal_its_size_and_its_resize(client, sandbox):
     run.expect(b"30 100\r\nvt100\r\n0\r\n")
     run.send(stdin=b"trap 'stty size' WINCH\n")
     run.expect(b"WINCH\r\n")
+    run.expect(b"$ ")  # the trap is set, not only typed
     run.send(resize=procpb.Terminal(rows=50, columns=132))
     run.send(stdin=b"\n")
     run.expect(b"50 132\r\n")
@@ -260,12 +261,14 @@ def test_ctrl_c_and_ctrl_z_reach_the_foreground_job(client, sandbox):
     run.expect(b"Stopped")
     run.send(stdin=b"bg\n")
     run.expect(b"sleep 31339.4 &")
+    run.expect(b"$ ")
     run.send(stdin=b"fg\n")
     eventually(lambda: in_foreground("31339.4"))
     run.send(stdin=b"\x03")
     run.expect(b"$ ")
     run.send(stdin=b"echo code $?\n")
     run.expect(b"code 130\r\n")
+    run.expect(b"$ ")  # an end of input that comes before the prompt is none to readline
     run.send(stdin=b"\x04")
     assert run.finish() == (0, 0)
 

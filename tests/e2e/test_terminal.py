@@ -132,6 +132,7 @@ def test_keys_are_for_the_program_and_not_for_the_tool(terminal, sandbox):
     shell.expect(b"$ ")
     shell.type(b"echo code $?\n")
     shell.expect(b"code 130\r\n")
+    shell.expect(b"$ ")
     shell.type(b"\x04")
     assert shell.wait() == 0
     assert not alive_with("31342.1")

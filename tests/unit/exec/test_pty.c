@@ -42,7 +42,8 @@ static void a_resize_is_told_by_sigwinch(void **state)
 static void keys_are_signals_and_the_end_of_input(void **state)
 {
     struct talk *talk =
-        talk_sh(*state, 24, 80, "trap 'echo interrupted' INT; echo up; sleep 1000; cat; echo end");
+        talk_sh(*state, 24, 80,
+                "trap 'echo interrupted' INT; sh -c 'echo up; exec sleep 1000'; cat; echo end");
     talk_expect(talk, "up\r\n");
     talk_type(talk, "\003");
     talk_expect(talk, "interrupted\r\n");
