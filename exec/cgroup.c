@@ -37,6 +37,8 @@ struct exec_cgroup {
     struct exec_cgroups *cgroups;
     unsigned used; // bit per hierarchy
     char *outside; // directory of a group that is not ours; then `used` is 0
+    int events_fd; // -1: not opened yet
+    uint64_t oom_kills;
     char name[AF_ID_TEXT_MAX + 32];
 };
 
@@ -361,6 +363,7 @@ int exec_cgroup_new(struct exec_cgroups *cgroups, const char *name,
     if (!cgroup)
         return af_error_errno(err, ENOMEM, "cannot set the resource limits");
     cgroup->cgroups = cgroups;
+    cgroup->events_fd = -1;
     snprintf(cgroup->name, sizeof(cgroup->name), "%s", name);
     for (unsigned i = 0; i < cgroups->count; i++)
         if (cgroups->hierarchies[i].controllers & controllers &&
@@ -403,32 +406,43 @@ int exec_cgroup_watch(struct exec_cgroups *cgroups, pid_t pid, struct exec_cgrou
             return af_error_errno(err, ENOMEM, "cannot watch the sandbox's memory");
         }
         cgroup->cgroups = cgroups;
+        cgroup->events_fd = -1;
         *ret = cgroup;
     }
     return 0;
 }
 
-uint64_t exec_cgroup_oom_kills(const struct exec_cgroup *cgroup)
+// The file that counts the kills, which stays open: it is read twice for each command. -1: none.
+static int open_events(const struct exec_cgroup *cgroup)
 {
-    if (!cgroup)
-        return 0;
     for (unsigned i = 0; i < cgroup->cgroups->count; i++) {
         const struct cgroup_hierarchy *hierarchy = &cgroup->cgroups->hierarchies[i];
         if (!(hierarchy->controllers & 1u << CGROUP_MEMORY) ||
             (!cgroup->outside && !(cgroup->used & 1u << i)))
             continue;
-        char text[1024];
         AF_CLEANUP_FD int dir = cgroup->outside
                                     ? open(cgroup->outside, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
                                     : open_box(cgroup, i);
-        AF_CLEANUP_FD int fd = openat(dir, hierarchy->v2 ? "memory.events" : "memory.oom_control",
-                                      O_RDONLY | O_CLOEXEC);
-        ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
-        text[n > 0 ? n : 0] = '\0';
-        const char *at = strstr(text, "oom_kill ");
-        return at ? strtoull(at + strlen("oom_kill "), NULL, 10) : 0;
+        return dir < 0 ? -1
+                       : openat(dir, hierarchy->v2 ? "memory.events" : "memory.oom_control",
+                                O_RDONLY | O_CLOEXEC);
     }
-    return 0;
+    return -1;
+}
+
+uint64_t exec_cgroup_oom_kills(struct exec_cgroup *cgroup)
+{
+    if (!cgroup)
+        return 0;
+    if (cgroup->events_fd < 0)
+        cgroup->events_fd = open_events(cgroup);
+    char text[1024];
+    ssize_t n = cgroup->events_fd < 0 ? -1 : pread(cgroup->events_fd, text, sizeof(text) - 1, 0);
+    text[n > 0 ? n : 0] = '\0';
+    const char *at = strstr(text, "oom_kill ");
+    if (at)
+        cgroup->oom_kills = strtoull(at + strlen("oom_kill "), NULL, 10);
+    return cgroup->oom_kills;
 }
 
 void exec_cgroup_free(struct exec_cgroup *cgroup)
@@ -444,6 +458,8 @@ void exec_cgroup_free(struct exec_cgroup *cgroup)
             af_log(AF_LOG_WARN, "exec", "a control group could not be removed", "group=%s errno=%d",
                    cgroup->name, errno);
     }
+    if (cgroup->events_fd >= 0)
+        close(cgroup->events_fd);
     free(cgroup->outside);
     free(cgroup);
 }

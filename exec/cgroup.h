@@ -45,8 +45,9 @@ int exec_cgroup_add(struct exec_cgroup *cgroup, pid_t pid, struct af_error *err)
 // where its memory is in no hierarchy that can be seen.
 int exec_cgroup_watch(struct exec_cgroups *cgroups, pid_t pid, struct exec_cgroup **ret,
                       struct af_error *err);
-// Processes of the group that were killed for want of memory; 0 for NULL or without such a bound.
-uint64_t exec_cgroup_oom_kills(const struct exec_cgroup *cgroup);
+// Processes of the group that were killed for want of memory; 0 for NULL or without such a bound,
+// what was read last when it cannot be read. For one thread at a time.
+uint64_t exec_cgroup_oom_kills(struct exec_cgroup *cgroup);
 // Kills what is in it, and removes it once it is empty; waits a moment for that. NULL is allowed.
 void exec_cgroup_free(struct exec_cgroup *cgroup);
 

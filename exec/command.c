@@ -361,6 +361,7 @@ static int send_start(struct exec_command *command, int socket_fd)
 {
     struct exec_box *box = command->box;
     command->head.head.id = box->last_id + 1;
+    command->oom_kills = exec_cgroup_oom_kills(box->launch.cgroup); // it may be over soon
     bool apart = command->head.flags & EXEC_START_TEXT_FD;
     struct iovec iov[] = {{&command->head, sizeof(command->head)},
                           {command->text, apart ? 0 : command->head.text_bytes}};
@@ -381,7 +382,6 @@ static int send_start(struct exec_command *command, int socket_fd)
     if (sendmsg(socket_fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
         return -errno;
     command->id = ++box->last_id;
-    command->oom_kills = exec_cgroup_oom_kills(box->launch.cgroup);
     box->slots_used++;
     command->state = COMMAND_RUNNING;
     exec_command_close_fds(command);
