@@ -291,10 +291,12 @@ int processes_start(struct processes *processes, const char *sandbox_id,
     own.on_output = on_output;
     atomic_fetch_add(&process->refs, 1); // exec's
     *ret = process;                      // set before any hook can run
-    rc = process->background ? runner_background(processes->runner, sandbox_id, &own, on_done,
-                                                 process, &process->command, err)
-                             : runner_command(processes->runner, sandbox_id, &own, on_done, process,
-                                              &process->command, err);
+    // A terminal may stand open for hours, as a background process may run.
+    rc = process->background || process->terminal
+             ? runner_background(processes->runner, sandbox_id, &own, on_done, process,
+                                 &process->command, err)
+             : runner_command(processes->runner, sandbox_id, &own, on_done, process,
+                              &process->command, err);
     if (rc == 0)
         return 0;
     *ret = NULL;

@@ -540,9 +540,9 @@ static bool find_up(struct runner *runner, const char *id, struct exec_box **ret
     return true;
 }
 
-int runner_background(struct runner *runner, const char *id, const struct exec_command_spec *spec,
-                      exec_command_done done, void *arg, struct exec_command **ret_command,
-                      struct af_error *err)
+int runner_launch(struct runner *runner, const char *id, const struct exec_command_spec *spec,
+                  exec_command_done done, void *arg, struct exec_command **ret_command,
+                  struct af_error *err)
 {
     AF_CHECK_MAGIC(runner, RUNNER_MAGIC);
     pthread_mutex_lock(&runner->lock);

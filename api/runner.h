@@ -55,13 +55,16 @@ int runner_destroy(struct runner *runner, const char *id, runner_done done, void
 int runner_command(struct runner *runner, const char *id, const struct exec_command_spec *spec,
                    exec_command_done done, void *arg, struct exec_command **ret_command,
                    struct af_error *err);
-struct turns *runner_turns(struct runner *runner);
-
-// The same for a background process, which is not waited for: it does not count as a running
-// command of its sandbox.
+// The same for what may run for hours, a background process or a terminal: a turn that lasts.
 int runner_background(struct runner *runner, const char *id, const struct exec_command_spec *spec,
                       exec_command_done done, void *arg, struct exec_command **ret_command,
                       struct af_error *err);
+struct turns *runner_turns(struct runner *runner);
+
+// What both do between: exec_command_start, without a turn. Errors as above.
+int runner_launch(struct runner *runner, const char *id, const struct exec_command_spec *spec,
+                  exec_command_done done, void *arg, struct exec_command **ret_command,
+                  struct af_error *err);
 
 // exec_session_start in the box of a running sandbox. Errors as above.
 int runner_session(struct runner *runner, const char *id, const struct exec_session_spec *spec,

@@ -4,22 +4,19 @@
 #include "api/runner.h"
 #include "api/sessions.h"
 
-int runner_command(struct runner *runner, const char *id, const struct exec_command_spec *spec,
-                   exec_command_done done, void *arg, struct exec_command **ret_command,
-                   struct af_error *err)
+static int start_turn(struct runner *runner, const char *id, const struct exec_command_spec *spec,
+                      const struct turn_spec *turn_spec, struct exec_command **ret_command,
+                      struct af_error *err)
 {
-    struct turn_spec turn_spec = {
-        .done = done, .on_output = spec->on_output, .on_started = spec->on_started, .arg = arg};
     struct exec_command_spec own = *spec;
     struct exec_command *command = NULL;
     struct turn *turn;
-    if (turns_enter(runner_turns(runner), id, &turn_spec, &turn, &own.held, err) < 0)
+    if (turns_enter(runner_turns(runner), id, turn_spec, &turn, &own.held, err) < 0)
         return -1;
     own.on_output = spec->on_output ? turn_output : NULL;
     own.on_started = spec->on_started ? turn_started : NULL;
     bool held = own.held;
-    if (runner_background(runner, id, &own, turn_done, turn, held ? &command : ret_command, err) <
-        0) {
+    if (runner_launch(runner, id, &own, turn_done, turn, held ? &command : ret_command, err) < 0) {
         turn_failed(turn);
         return -1;
     }
@@ -31,6 +28,27 @@ int runner_command(struct runner *runner, const char *id, const struct exec_comm
     }
     turn_began(turn, command, NULL);
     return 0;
+}
+
+int runner_command(struct runner *runner, const char *id, const struct exec_command_spec *spec,
+                   exec_command_done done, void *arg, struct exec_command **ret_command,
+                   struct af_error *err)
+{
+    struct turn_spec turn = {
+        .done = done, .on_output = spec->on_output, .on_started = spec->on_started, .arg = arg};
+    return start_turn(runner, id, spec, &turn, ret_command, err);
+}
+
+int runner_background(struct runner *runner, const char *id, const struct exec_command_spec *spec,
+                      exec_command_done done, void *arg, struct exec_command **ret_command,
+                      struct af_error *err)
+{
+    struct turn_spec turn = {.done = done,
+                             .on_output = spec->on_output,
+                             .on_started = spec->on_started,
+                             .arg = arg,
+                             .lasting = true};
+    return start_turn(runner, id, spec, &turn, ret_command, err);
 }
 
 int session_run_turn(struct turns *turns, const char *sandbox_id, struct exec_session *session,

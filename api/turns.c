@@ -55,40 +55,55 @@ static void release(struct turn *turn)
         exec_turn_release(turn->session_turn);
 }
 
-// The gate opens: those who wait run.
-static void open_gate(struct turns *turns, struct turn_gate *gate)
+static void pass(struct turn_gate *gate, struct turn *turn)
+{
+    turn->passed = true;
+    if (!turn->spec.lasting)
+        gate->running++;
+}
+
+// The gate opens: those who wait run. True: it is PUSHING instead, which the caller has to submit.
+static bool open_gate(struct turns *turns, struct turn_gate *gate)
 {
     struct turn *turn, *next;
     gate->state = GATE_IDLE;
     LL_FOREACH_SAFE(gate->waiting, turn, next)
     {
-        gate->running++;
-        turn->counted = true;
+        pass(gate, turn);
         release(turn);
     }
     gate->waiting = NULL;
+    bool push = gate->again && gate->running == 0; // else the last of the running does it
+    gate->again = false;
+    if (push)
+        gate->state = GATE_PUSHING;
     drop_if_idle(turns, gate);
+    return push;
 }
 
 void turns_open(struct turns *turns, struct turn_gate *gate)
 {
     pthread_mutex_lock(&turns->lock);
-    open_gate(turns, gate);
+    bool push = open_gate(turns, gate);
     pthread_mutex_unlock(&turns->lock);
+    if (push)
+        turns_submit_push(turns, gate, NULL);
 }
 
 // After a push or a rollback: those who have come meanwhile want the head, too.
 void turns_pushed(struct turns *turns, struct turn_gate *gate)
 {
     pthread_mutex_lock(&turns->lock);
-    bool prepare = gate->waiting != NULL;
+    bool prepare = gate->waiting != NULL, push = false;
     if (prepare)
         gate->state = GATE_PREPARING;
     else
-        open_gate(turns, gate);
+        push = open_gate(turns, gate);
     pthread_mutex_unlock(&turns->lock);
     if (prepare)
         turns_submit_prepare(turns, gate);
+    if (push)
+        turns_submit_push(turns, gate, NULL);
 }
 
 // ---- entering
@@ -124,10 +139,8 @@ int turns_enter(struct turns *turns, const char *sandbox_id, const struct turn_s
     turn->held = gate && gate->state != GATE_IDLE;
     if (first)
         gate->state = GATE_PREPARING;
-    else if (gate && !turn->held) {
-        gate->running++;
-        turn->counted = true;
-    }
+    else if (gate && !turn->held)
+        pass(gate, turn);
     pthread_mutex_unlock(&turns->lock);
     if (!gate) {
         free(turn);
@@ -137,10 +150,11 @@ int turns_enter(struct turns *turns, const char *sandbox_id, const struct turn_s
         turn->held = turn->prepares = true;
     } else if (first) {
         pthread_mutex_lock(&turns->lock);
-        gate->running++;
-        turn->counted = true;
-        open_gate(turns, gate);
+        pass(gate, turn);
+        bool push = open_gate(turns, gate);
         pthread_mutex_unlock(&turns->lock);
+        if (push)
+            turns_submit_push(turns, gate, NULL);
     }
     if (turn->held)
         atomic_store(&turn->refs, 2);
@@ -164,7 +178,7 @@ static void turn_unref(struct turn *turn)
 static bool give_up_preparing(struct turns *turns, struct turn_gate *gate)
 {
     gate->state = GATE_IDLE;
-    if (gate->waiting) {
+    if (gate->waiting || gate->again) {
         gate->state = GATE_PREPARING;
         return true;
     }
@@ -184,13 +198,15 @@ void turn_began(struct turn *turn, struct exec_command *command, struct exec_tur
     if (over && turn->prepares && gate) {
         prepare = give_up_preparing(turns, gate);
     } else if (!over && gate->state == GATE_IDLE && gate->running > 0) {
-        gate->running++;
-        turn->counted = over = true;
+        pass(gate, turn);
+        over = true;
     } else if (!over) {
         LL_PREPEND(gate->waiting, turn);
         prepare = turn->prepares || gate->state == GATE_IDLE;
         if (gate->state == GATE_IDLE)
             gate->state = GATE_PREPARING;
+    } else if (gate) {
+        drop_if_idle(turns, gate);
     }
     if (over)
         release(turn);
@@ -206,7 +222,7 @@ void turn_failed(struct turn *turn)
     bool prepare = false;
     pthread_mutex_lock(&turns->lock);
     struct turn_gate *gate = find_gate(turns, turn->id);
-    if (gate && turn->counted) {
+    if (gate && turn->passed && !turn->spec.lasting) {
         gate->running--;
         prepare = gate->state == GATE_IDLE && gate->running == 0 && gate->waiting;
         if (prepare)
@@ -231,11 +247,13 @@ static struct turn_gate *leave(struct turn *turn)
     struct turns *turns = turn->turns;
     bool last = false, waited = false;
     pthread_mutex_lock(&turns->lock);
-    struct turn_gate *gate = find_gate(turns, turn->id);
+    bool lasted = turn->passed && turn->spec.lasting;
+    struct turn_gate *gate = lasted ? make_gate(turns, turn->id) : find_gate(turns, turn->id);
     turn->over = true;
-    if (gate && turn->counted) {
-        gate->running--;
+    if (gate && turn->passed) {
+        gate->running -= !lasted;
         last = gate->running == 0 && gate->state == GATE_IDLE;
+        gate->again = gate->again || (lasted && gate->state != GATE_IDLE);
         if (last)
             gate->state = GATE_PUSHING;
     } else if (gate) { // it ended while it was held: cancelled, or its box has gone

@@ -3,8 +3,9 @@
 //
 // Before: when no other command of the sandbox runs, its view is brought onto the codebase's head,
 // and the kernel has forgotten what changed before the command starts. After: when the last of its
-// running commands has ended, the delta is pushed, and only then is its end told. Sessions and
-// background processes are not commands: they are running when nobody asked for anything.
+// running commands has ended, the delta is pushed, and only then is its end told. What lasts
+// (background processes, terminals) is no running command but at its two ends: it starts on the
+// head, holds up nobody's rebase or push meanwhile, and is pushed when it ends. Nor is a session.
 // A command in a view that is on the head, or that changed nothing, costs two looks, no transaction
 // and no change of thread.
 // Threads: any; merges and waits for the kernel happen on threads of its own. Lock: one mutex over
@@ -39,6 +40,7 @@ struct turn_spec {
     exec_command_output on_output;
     exec_command_started on_started;
     void *arg;
+    bool lasting;
 };
 
 // Enters a command of the sandbox. *ret_held: it has to be started held, and turn_began must

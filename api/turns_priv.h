@@ -26,7 +26,7 @@ struct turn {
     atomic_int refs; // until it has been told its end; and until turn_began, when held
     bool held;       // constant
     bool prepares;   // it is up to it to have the view prepared
-    bool counted;    // as running
+    bool passed;     // the gate; a lasting one is then not counted as running
     bool over;
     struct exec_command *command; // of a held one: one of the two, a reference
     struct exec_turn *session_turn;
@@ -44,6 +44,7 @@ struct turn_gate {
     enum gate_state state;
     unsigned running;
     struct turn *waiting;
+    bool again; // something that lasts has ended while the gate was not idle: push once more
     struct turns_job job; // while PREPARING or PUSHING
     struct turn *pusher;  // whose end is told after the push, or NULL
     UT_hash_handle hh;

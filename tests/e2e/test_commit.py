@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from harness import expect, eventually, pb, sbpb
+from processes import Run, start, wait, write
 
 BASE = {"a": "a0\n", "dir/x": "x0\n", "dir/y": "y0\n", "dir/sub/z": "z0\n"}
 READ_ONLY = [("**/*", pb.PERMISSION_READ, 0)]
@@ -267,6 +268,50 @@ def test_a_background_process_keeps_its_map_over_commits(client, codebase, make)
     seen = turn(client, shell, "cat /tmp/err /tmp/result").split()
     assert len(seen) == 2 and seen[0] == seen[1] and int(seen[0]) > 0
     assert client.download(codebase, "mapped")[:8] == seen[0].encode()
+
+
+def test_a_background_process_starts_on_the_head_and_its_files_are_pushed_at_its_end(
+    client, codebase, make
+):
+    sandbox = make()
+    client.out(sandbox, "true")
+    client.upload(codebase, "late", "from above\n")
+    process = start(client, sandbox, "cat late > seen; read x; echo $x > last", stdin=True)
+    eventually(lambda: client.out(sandbox, "cat seen || true") == "from above\n")
+    client.out(sandbox, "echo 1 > beside")  # pushed although the process runs
+    assert files(client, codebase) == set(BASE) | {"late", "seen", "beside"}
+    write(client, process, b"bye\n")
+    assert wait(client, process).exit.exit_code == 0
+    assert client.download(codebase, "last") == b"bye\n"
+
+
+def test_an_open_terminal_holds_up_no_commit(client, codebase, make):
+    sandbox = make()
+    client.upload(codebase, "early", "seen by the shell\n")
+    run = Run(client, sandbox, "cat early; while read x; do eval \"$x\"; done", terminal=(24, 80))
+    run.expect(b"seen by the shell")
+    client.out(sandbox, "echo 1 > one")
+    assert client.download(codebase, "one") == b"1\n"
+    client.upload(codebase, "two", "2\n")
+    assert client.out(sandbox, "cat two") == "2\n"
+    run.send(stdin=b"cat two > typed; echo was'' written\n")
+    run.expect(b"was written")
+    done = client.views.Commit(sbpb.CommitRequest(sandbox_id=sandbox))
+    assert done.entries == 1 and client.download(codebase, "typed") == b"2\n"
+    run.send(stdin=b"echo bye > last; exit 3\n")
+    assert run.finish() == (3, 0)
+    assert client.download(codebase, "last") == b"bye\n"
+
+
+def test_many_that_last_end_beside_commands_and_lose_no_file(client, codebase, make):
+    sandbox = make()
+    made = [start(client, sandbox, f"echo {i} > lasting{i}") for i in range(20)]
+    for i in range(20):
+        client.out(sandbox, f"echo {i} > short{i}")
+    for process in made:
+        assert wait(client, process).exit.exit_code == 0
+    want = {f"{kind}{i}" for kind in ("lasting", "short") for i in range(20)}
+    eventually(lambda: files(client, codebase) == set(BASE) | want)
 
 
 def test_an_unlinked_open_file_is_kept_and_not_committed(client, codebase, make):
