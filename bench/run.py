@@ -6,9 +6,9 @@
 
 Prints a table as it goes and ends with one line of JSON a figure: {name, value, unit, peer,
 peer_value, ratio}, and where there is a target {aim, met}. FOLDER/figures.jsonl (build/bench) gets
-the same lines. The targets are those of issue 7. The machine's load stands beside each figure: on a
-busy machine only ratios mean something. Needs root. Pieces that need what is not installed are
-left out with a line that says so.
+the same lines, and there are the plots of growth. The targets are those of issue 7. The machine's
+load stands beside each figure: on a busy machine only ratios mean something. Needs root. Pieces
+that need what is not installed are left out with a line that says so.
 """
 
 import argparse
@@ -17,7 +17,9 @@ import pathlib
 import platform
 import shutil
 
+import api
 import exec as commands
+import growth
 import ops
 import work
 from common import ROOT, Aim, Table
@@ -58,7 +60,8 @@ def run_work(table, size):
         work.run(table, size, on_disk=True)
 
 
-PIECES = {"ops": ops.run, "work": run_work, "exec": run_commands}
+PIECES = {"ops": ops.run, "work": run_work, "exec": run_commands, "api": api.run,
+          "growth": growth.run}
 
 
 def machine():
@@ -85,7 +88,8 @@ def main():
     if not shutil.which("fuse-overlayfs"):
         table.note("fuse-overlayfs is not installed: left out")
     for name in given.only.split(","):
-        PIECES[name](table, size)
+        more = {"folder": given.out} if name == "growth" else {}
+        PIECES[name](table, size, **more)
     print()
     print(table.lines(), end="")
     given.out.mkdir(parents=True, exist_ok=True)
