@@ -33,7 +33,7 @@ help:
 	@echo 'make units        build every unit test of the variant'
 	@echo 'make python       the Python package: its messages made in place, a wheel in build/python'
 	@echo 'make fuzz         a short run of every fuzzer'
-	@echo 'make bench        this system beside its peers, with plots (bench-quick: within a minute)'
+	@echo 'make bench        this system beside its peers, with plots; bench-quick is smaller'
 	@echo 'make install       into DESTDIR and PREFIX (/usr/local); make deb: a package in build/deb; make man'
 	@echo 'make bench-exec   start, exec and destroy beside a bare bubblewrap'
 	@echo 'make style | format | tidy | clean | distclean'

@@ -142,7 +142,7 @@ def running_memory(table, directory, count):
         name = f"of one of {count:,} running sandboxes"
         table.row(f"memory {name}, its processes", (after - before) / count, "KiB", PAGE, 5 << 10)
         whole = max(gone, 0) / count
-        table.row(f"memory {name}, all told", whole, "KiB", PAGE, 5 << 10, bound(1024))
+        table.row(f"memory {name}, all told", whole, "KiB", PAGE, 5 << 10)
         table.row(f"processes {name}", (there - processes) / count, "", PAGE, 2)
 
 
