@@ -15,6 +15,7 @@
 #define STORE_HEADROOM (2u << 20)
 #define GROWTH_MIN     (512u << 10)
 #define GROWTH_MAX     (64u << 20)
+#define TOP_UPS_MAX    8
 
 static uint64_t used_bytes(struct store *store)
 {
@@ -76,23 +77,41 @@ static uint64_t bytes_left(struct store *store)
     return end > used ? end - used : 0;
 }
 
-void store_reserve_space(struct store *store)
+// Several threads reserve after their commits; the end never goes back.
+static void raise_end(struct store *store, uint64_t end)
 {
-    uint64_t wanted = headroom_wanted(store), used = used_bytes(store);
-    if (bytes_left(store) >= wanted / 2) {
-        atomic_store(&store->full, false);
-        return;
-    }
+    uint64_t before = atomic_load(&store->reserved_end);
+    while (before < end && !atomic_compare_exchange_weak(&store->reserved_end, &before, end))
+        continue;
+}
+
+// Tops the headroom up. False: the disk has no more, or the map.
+static bool top_up(struct store *store, uint64_t wanted)
+{
     mdb_filehandle_t fd;
     mdb_env_get_fd(store->env, &fd);
-    if (fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)used, (off_t)wanted) == 0)
-        atomic_store(&store->reserved_end, used + wanted);
-    else if (errno != ENOSPC && errno != EDQUOT && errno != EINTR)
-        atomic_store(&store->reserved_end, UINT64_MAX); // cannot reserve here: commits will tell
-    if (bytes_left(store) >= wanted / 2)
-        atomic_store(&store->full, false);
-    else
-        atomic_store(&store->full, reusable_bytes(store) + bytes_left(store) < wanted / 2);
+    for (int i = 0; i < TOP_UPS_MAX && bytes_left(store) < wanted / 2; i++) {
+        uint64_t used = used_bytes(store);
+        if (used + wanted / 2 > store->map_bytes)
+            return false;
+        // The file's length grows along: a page that a transaction takes and gives up again is
+        // never written, so the last page could lie beyond the end, as if the file had been cut.
+        if (fallocate(fd, 0, (off_t)used, (off_t)wanted) == 0)
+            raise_end(store, used + wanted);
+        else if (errno == ENOSPC || errno == EDQUOT)
+            return false;
+        else if (errno != EINTR)
+            raise_end(store, UINT64_MAX); // cannot reserve here: commits will tell
+    }
+    return true; // or others commit faster than this: they top up, too
+}
+
+void store_reserve_space(struct store *store)
+{
+    uint64_t wanted = headroom_wanted(store);
+    bool full = bytes_left(store) < wanted / 2 && !top_up(store, wanted) &&
+                reusable_bytes(store) + bytes_left(store) < wanted / 2;
+    atomic_store(&store->full, full);
 }
 
 void store_space_when_full(struct store *store)

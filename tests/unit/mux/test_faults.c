@@ -316,6 +316,10 @@ static bool run_with_fault(const struct operation *op, int n, int error, bool st
     atomic_store(&fault.stays, stays);
     fault_arm(f->dir, n, error);
     int rc = op->run(&v);
+    if (rc == MUX_SLOW) { // as fs does: again where it may wait
+        v.ctx.may_block = true;
+        rc = op->run(&v);
+    }
     bool fired = fault_disarm();
     if (rc < 0 && (!fired || !is_sane(rc, error)))
         fail_msg("%s, fault %d (%s) %s: %s", op->name, n, fault.call, strerror(error),
