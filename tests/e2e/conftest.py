@@ -1,13 +1,8 @@
 """Fixtures: one shared daemon a module, or a private one for tests that stop or kill it."""
 
-import signal
-
 import pytest
 
 from harness import Daemon
-
-# Under nohup it is ignored, and so would be by every program that the tests start and hang up on.
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,12 @@ import time
 
 import grpc
 
+# Under nohup, or in the background of a script, these are ignored, and so would be by every program
+# that the tests start, to interrupt it or hang up on it.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ.get("AGENTFENSE_BIN", ROOT / "build/release/bin")).resolve()
 PROTO = ROOT / "proto"

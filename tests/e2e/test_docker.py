@@ -50,14 +50,14 @@ def box(client, files=None, rules=FULL, **fields):
 
 def test_D2_docker_has_the_same_copy_on_write_view_as_bwrap(client):
     files = {"src/a": "base", "secrets/key": "s", ".env": "e", "d/one": "1"}
-    codebase = client.codebase(files)
     script = (
         "ls -A; ls -A d; cat src/a; cat .env secrets/key 2>/dev/null; mkdir -p output;"
         "echo y > output/y; cat output/y; touch src/b 2>/dev/null || echo refused; pwd;"
         "mv d e 2>/dev/null || echo stays; stat -c %a src/a output/y"
     )
-    bwrap = client.sandbox(codebase, AGENT_SAFE)
-    docker = client.sandbox(codebase, AGENT_SAFE, runtime=DOCKER)
+    # A codebase each: what a command leaves is committed.
+    bwrap = client.sandbox(client.codebase(files), AGENT_SAFE)
+    docker = client.sandbox(client.codebase(files), AGENT_SAFE, runtime=DOCKER)
     one, other = (client.exec(s, script) for s in (bwrap, docker))
     assert one.stdout == other.stdout and one.exit_code == other.exit_code
     assert "refused" in one.stdout and "base" in one.stdout

@@ -105,7 +105,7 @@ def test_stop_keeps_the_changes_and_start_brings_the_sandbox_back(tool, project)
 def test_every_command_has_help_that_names_its_arguments(tool):
     usage = tool("--help")[1]
     commands = [line.split()[0] for line in usage.splitlines()
-                if line.startswith("  ") and not line.startswith("   ")]
+                if line.startswith("  ") and line[2] not in " -"]
     assert {"run", "create", "ls", "start", "stop", "exec", "shell", "diff", "commit", "rollback",
             "rules", "ps", "logs", "rm"} <= set(commands)
     for command in commands:
