@@ -91,8 +91,8 @@ static int changed_meanwhile(struct af_error *err)
                         "imported; import again");
 }
 
-static int check_base(struct mux_import *import, struct store_txn *txn, struct store_codebase *ret,
-                      struct af_error *err)
+int mux_import_check_base(struct mux_import *import, struct store_txn *txn,
+                          struct store_codebase *ret, struct af_error *err)
 {
     int rc = store_codebase_get(txn, import->codebase_id.text, ret);
     if (rc < 0)
@@ -158,7 +158,7 @@ int mux_import_edit(struct mux_import *import, struct store_txn *txn, struct mux
                     struct af_error *err)
 {
     struct store_codebase codebase;
-    if (check_base(import, txn, &codebase, err) < 0)
+    if (mux_import_check_base(import, txn, &codebase, err) < 0)
         return -1;
     *ret = (struct mux_tree_edit){
         .store = import->store,
@@ -239,7 +239,7 @@ int mux_import_flush(struct mux_import *import, struct af_error *err)
 static int adopt_in_txn(struct mux_import *import, struct store_txn *txn, struct af_error *err)
 {
     struct store_codebase codebase;
-    if (check_base(import, txn, &codebase, err) < 0)
+    if (mux_import_check_base(import, txn, &codebase, err) < 0)
         return -1;
     int rc = store_layer_adopt(txn, import->layer);
     if (rc == 0)

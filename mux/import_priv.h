@@ -62,6 +62,10 @@ int mux_import_open_layer(struct mux_import *import, struct mux *mux, struct af_
 int mux_import_flush(struct mux_import *import, struct af_error *err);
 // Makes the layer the codebase's head. The queue is empty.
 int mux_import_adopt(struct mux_import *import, struct af_error *err);
+// ABORTED when the codebase is another than at the begin. Loads `layers` anew: compaction may have
+// told the same tree by other ones. First thing in every transaction that looks at them.
+int mux_import_check_base(struct mux_import *import, struct store_txn *txn,
+                          struct store_codebase *ret, struct af_error *err);
 // Begins the frame of an edit in a transaction, the base checked.
 int mux_import_edit(struct mux_import *import, struct store_txn *txn, struct mux_tree_edit *ret,
                     struct af_error *err);

@@ -76,6 +76,11 @@ static int begin(struct mux_import *import, struct plan *plan, struct store_txn 
     int rc = store_read_begin(import->store, ret);
     if (rc < 0)
         return mux_fail(err, rc, "removing");
+    struct store_codebase codebase;
+    if (mux_import_check_base(import, *ret, &codebase, err) < 0) {
+        store_read_end(*ret);
+        return -1;
+    }
     plan->edit = (struct mux_tree_edit){
         .txn = *ret,
         .layers = mux_layer_list_all(&import->layers),
