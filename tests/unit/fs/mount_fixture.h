@@ -53,9 +53,11 @@ static int teardown(void **state)
     return rmdir(mountpoint);
 }
 
+// A path below the view; the buffer is the thread's and holds until the next call.
+enum { PATH_BYTES = 512 };
 static __attribute__((unused)) const char *path(const char *name)
 {
-    static __thread char ret[512];
+    static __thread char ret[PATH_BYTES];
     snprintf(ret, sizeof ret, "%s/v/%s", mountpoint, name);
     return ret;
 }

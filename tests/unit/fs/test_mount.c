@@ -147,7 +147,7 @@ static void test_a_view_that_is_gone_is_estale(void **state)
 static void test_names_come_and_go(void **state)
 {
     (void)state;
-    char to[256];
+    char to[PATH_BYTES];
     assert_int_equal(mkdir(path("d"), 0755), 0);
     assert_int_equal(symlink("some/where", path("d/l")), 0);
     assert_int_equal(mkfifo(path("d/fifo"), 0600), 0);
@@ -164,7 +164,7 @@ static void test_names_come_and_go(void **state)
 static void test_refused_operations_have_sane_errors(void **state)
 {
     (void)state;
-    char to[256];
+    char to[PATH_BYTES];
     char byte;
     fake_add(view, "f", S_IFREG | 0644, "hello");
     snprintf(to, sizeof to, "%s", path("g"));

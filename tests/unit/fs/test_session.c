@@ -5,7 +5,7 @@
 // ---- slow operations ---------------------------------------------------------------------
 
 struct write_arg {
-    char file[256];
+    char file[PATH_BYTES];
     ssize_t result;
 };
 
@@ -56,7 +56,7 @@ static void test_slow_operations_do_not_block_others(void **state)
 static void test_slow_arguments_survive(void **state)
 {
     (void)state;
-    char to[256];
+    char to[PATH_BYTES];
     uint64_t dir = fake_add(view, "d", S_IFDIR | 0755, NULL);
     FAKE_WITH(node, dir, node->slow = true);
     assert_int_equal(mkdir(path("d/sub"), 0750), 0);
