@@ -73,7 +73,7 @@ void af_client_free(struct af_client *client)
     if (client->session)
         nghttp2_session_del(client->session);
     close(client->fd);
-    client_buf_fini(&client->out);
+    af_bytes_fini(&client->out);
     client->magic = 0;
     free(client);
 }
@@ -168,8 +168,8 @@ int client_call_put(struct af_client_call *call, const ProtobufCMessage *message
     for (int i = 0; i < 4; i++)
         framed[1 + i] = (uint8_t)(len >> (24 - 8 * i));
     protobuf_c_message_pack(message, framed + CLIENT_PREFIX_BYTES);
-    client_buf_fini(&call->out);
-    call->out = (struct client_buf){AF_TAKE_PTR(framed), 0, total, total};
+    af_bytes_fini(&call->out);
+    call->out = (struct af_bytes){AF_TAKE_PTR(framed), 0, total, total};
     call->end_sent = last;
     if (!call->client->dead && !call->closed)
         nghttp2_session_resume_data(call->client->session, call->stream_id);
@@ -292,8 +292,8 @@ void af_client_call_free(struct af_client_call *call)
         free(call->trailers[i].key);
         free(call->trailers[i].value);
     }
-    client_buf_fini(&call->in);
-    client_buf_fini(&call->out);
+    af_bytes_fini(&call->in);
+    af_bytes_fini(&call->out);
     call->magic = 0;
     free(call);
 }

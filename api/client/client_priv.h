@@ -6,6 +6,7 @@
 #define AF_API_CLIENT_CLIENT_PRIV_H
 
 #include "api/client/client.h"
+#include "mux/base/bytes.h"
 
 #include <nghttp2/nghttp2.h>
 #include <poll.h>
@@ -17,12 +18,6 @@
 #define CLIENT_TRAILERS_MAX  16
 #define CLIENT_PREFIX_BYTES  5
 
-// Bytes in a queue: content is bytes[off .. len).
-struct client_buf {
-    uint8_t *bytes;
-    size_t off, len, cap;
-};
-
 struct client_trailer {
     char *key, *value;
 };
@@ -33,11 +28,11 @@ struct af_client_call {
     struct af_client_call *prev, *next;
     const ProtobufCMessageDescriptor *reply;
     int32_t stream_id;
-    int64_t deadline_ns;   // INT64_MAX: none
-    struct client_buf out; // one framed message on its way
-    struct client_buf in;  // framed replies, not yet read
-    bool end_sent;         // half-closed, or about to be
-    bool closed;           // the stream is gone
+    int64_t deadline_ns; // INT64_MAX: none
+    struct af_bytes out; // one framed message on its way
+    struct af_bytes in;  // framed replies, not yet read
+    bool end_sent;       // half-closed, or about to be
+    bool closed;         // the stream is gone
     bool has_status;
     bool grpc; // the reply's content-type is gRPC's
     int http_status;
@@ -52,7 +47,7 @@ struct af_client {
     uint32_t magic;
     int fd;
     nghttp2_session *session;
-    struct client_buf out;
+    struct af_bytes out;
     struct af_client_call *calls;
     bool settled; // the server's SETTINGS came
     bool dead;
@@ -83,10 +78,6 @@ int client_session_poll(struct af_client *client, struct pollfd *polled, size_t 
                         int timeout_ms, struct af_error *err);
 // Writes what can be written without waiting.
 void client_session_flush(struct af_client *client);
-
-// session.c, small things
-bool client_buf_put(struct client_buf *buf, const void *bytes, size_t len);
-void client_buf_fini(struct client_buf *buf);
 
 // address.c: a connected socket, non-blocking, or -1.
 int client_dial(const char *endpoint, int64_t deadline_ns, struct af_error *err);

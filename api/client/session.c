@@ -19,35 +19,6 @@
 #define CONN_WINDOW_BYTES   (16 << 20)
 #define OUT_AHEAD_BYTES     (64u << 10)
 
-bool client_buf_put(struct client_buf *buf, const void *bytes, size_t len)
-{
-    if (buf->off == buf->len)
-        buf->off = buf->len = 0;
-    if (buf->len + len > buf->cap && buf->off > 0) {
-        memmove(buf->bytes, buf->bytes + buf->off, buf->len - buf->off);
-        buf->len -= buf->off;
-        buf->off = 0;
-    }
-    if (buf->len + len > buf->cap) {
-        size_t cap = (buf->len + len) * 2;
-        uint8_t *grown = realloc(buf->bytes, cap);
-        if (!grown)
-            return false;
-        buf->bytes = grown;
-        buf->cap = cap;
-    }
-    if (len > 0)
-        memcpy(buf->bytes + buf->len, bytes, len);
-    buf->len += len;
-    return true;
-}
-
-void client_buf_fini(struct client_buf *buf)
-{
-    free(buf->bytes);
-    *buf = (struct client_buf){0};
-}
-
 // ---- callbacks --------------------------------------------------------------------------
 
 static bool is(const uint8_t *bytes, size_t len, const char *text)
@@ -126,7 +97,7 @@ static int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t stream
     // The connection's window never closes; what one call may pile up is its stream's window.
     nghttp2_session_consume_connection(session, len);
     struct af_client_call *call = nghttp2_session_get_stream_user_data(session, stream_id);
-    if (call && !client_buf_put(&call->in, bytes, len))
+    if (call && !af_bytes_put(&call->in, bytes, len))
         return NGHTTP2_ERR_CALLBACK_FAILURE;
     return 0;
 }
@@ -252,7 +223,7 @@ static int write_some(struct af_client *client, struct af_error *err)
         const uint8_t *bytes;
         while (client->out.len - client->out.off < OUT_AHEAD_BYTES) {
             ssize_t n = nghttp2_session_mem_send(client->session, &bytes);
-            if (n < 0 || (n > 0 && !client_buf_put(&client->out, bytes, (size_t)n)))
+            if (n < 0 || (n > 0 && !af_bytes_put(&client->out, bytes, (size_t)n)))
                 return died(client, err, AF_INTERNAL, "the HTTP/2 session failed");
             if (n == 0)
                 break;

@@ -141,7 +141,7 @@ void net_conn_close(struct net_conn *conn)
     // does, close() alone would leave the connection in the epoll set.
     epoll_ctl(server->epoll_fd, EPOLL_CTL_DEL, conn->fd, NULL);
     close(conn->fd);
-    net_buf_fini(&conn->out);
+    af_bytes_fini(&conn->out);
     if (conn->next)
         conn->next->prev = conn->prev;
     if (conn->prev)
@@ -171,7 +171,7 @@ void net_conn_count_cut(struct net_conn *conn, const char *why)
 static ssize_t send_out(struct net_conn *conn)
 {
     const uint8_t *bytes = conn->out.bytes + conn->out.off;
-    size_t len = net_buf_size(&conn->out);
+    size_t len = af_bytes_size(&conn->out);
     return conn->tls ? net_tls_send(conn->tls, bytes, len)
                      : send(conn->fd, bytes, len, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
@@ -183,11 +183,11 @@ static void cut(struct net_conn *conn, uint32_t error_code, const char *why)
     nghttp2_session_terminate_session(conn->session, error_code);
     const uint8_t *bytes;
     ssize_t len;
-    while (net_buf_size(&conn->out) < NET_OUT_BYTES &&
+    while (af_bytes_size(&conn->out) < NET_OUT_BYTES &&
            (len = nghttp2_session_mem_send(conn->session, &bytes)) > 0)
-        if (!net_buf_put(&conn->out, bytes, (size_t)len))
+        if (!af_bytes_put(&conn->out, bytes, (size_t)len))
             break;
-    if (net_buf_size(&conn->out) > 0) {
+    if (af_bytes_size(&conn->out) > 0) {
         ssize_t ignored = send_out(conn);
         (void)ignored; // it goes either way
     }
@@ -260,14 +260,14 @@ void net_conn_readable(struct net_conn *conn)
 // Fills the output buffer from the session. False when the session failed.
 static bool fill(struct net_conn *conn)
 {
-    while (net_buf_size(&conn->out) < NET_OUT_BYTES) {
+    while (af_bytes_size(&conn->out) < NET_OUT_BYTES) {
         const uint8_t *bytes;
         ssize_t len = nghttp2_session_mem_send(conn->session, &bytes);
         if (len < 0 || conn->cut)
             return false;
         if (len == 0)
             break;
-        if (!net_buf_put(&conn->out, bytes, (size_t)len))
+        if (!af_bytes_put(&conn->out, bytes, (size_t)len))
             return false;
     }
     return true;
@@ -275,7 +275,7 @@ static bool fill(struct net_conn *conn)
 
 static void watch(struct net_conn *conn)
 {
-    bool wants_room = net_buf_size(&conn->out) > 0;
+    bool wants_room = af_bytes_size(&conn->out) > 0;
     if (conn->tls)
         wants_room =
             net_tls_wants_write(conn->tls) || (wants_room && !net_tls_send_wants_read(conn->tls));
@@ -295,7 +295,7 @@ void net_conn_flush(struct net_conn *conn)
                 conn->cut ? conn->cut : "session failed");
             return;
         }
-        if (net_buf_size(&conn->out) == 0)
+        if (af_bytes_size(&conn->out) == 0)
             break;
         ssize_t n = send_out(conn);
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -307,9 +307,9 @@ void net_conn_flush(struct net_conn *conn)
         conn->out.off += (size_t)n;
         conn->written_ns = conn->server->now_ns;
     }
-    bool pending = net_buf_size(&conn->out) > 0;
+    bool pending = af_bytes_size(&conn->out) > 0;
     if (!pending && conn->out.cap > KEEP_OUT_CAP_BYTES)
-        net_buf_fini(&conn->out);
+        af_bytes_fini(&conn->out);
     watch(conn);
     // It has said GOAWAY and its calls are over.
     if (!pending && !conn->lingering && !nghttp2_session_want_read(conn->session) &&
@@ -362,7 +362,7 @@ void net_conn_sweep(struct net_conn *conn, int64_t now_ns)
             net_conn_close(conn);
         return;
     }
-    bool pending = net_buf_size(&conn->out) > 0;
+    bool pending = af_bytes_size(&conn->out) > 0;
     if (conn->call_count > 0)
         conn->busy_ns = now_ns;
     // Who may not call has nothing to be idle for.

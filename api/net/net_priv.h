@@ -13,7 +13,6 @@
 #define AF_API_NET_NET_PRIV_H
 
 #include "api/net/idle_resets.h"
-#include "api/net/buf.h"
 #include "api/net/frame.h"
 #include "api/net/grpc.h"
 #include "api/net/pool.h"
@@ -22,6 +21,7 @@
 #include "api/net/timers.h"
 #include "api/net/tls.h"
 #include "api/net/token.h"
+#include "mux/base/bytes.h"
 
 #include <nghttp2/nghttp2.h>
 #include <pthread.h>
@@ -187,7 +187,7 @@ struct net_conn {
     bool token_admits;            // who shows a token is let in although not permitted
     bool known;                   // somebody showed one
     char denied[NET_DENIED_TEXT]; // why not
-    struct net_buf out;           // frames on their way to the socket
+    struct af_bytes out;          // frames on their way to the socket
     struct grpc_call *calls;
     unsigned call_count;
     bool settled;    // the client's SETTINGS came
