@@ -9,6 +9,7 @@
 #include "api/services/archive_service.h"
 #include "api/services/common.h"
 #include "api/services/health_service.h"
+#include "api/services/watch_service.h"
 #include "mux/base/cleanup.h"
 #include "mux/base/clock.h"
 #include "mux/base/log.h"
@@ -220,6 +221,8 @@ static void sandbox_destroyed(void *arg, const char *id)
         sessions_forget(daemon->sessions, id);
     if (daemon->processes)
         processes_forget(daemon->processes, id);
+    if (daemon->watches)
+        watches_forget(daemon->watches, id);
 }
 
 static void flush_kernel(void *fs)
@@ -284,6 +287,7 @@ static int add_methods(struct net_server *server, bool reflection, struct af_err
         {view_methods, view_methods_count},         {archive_methods, archive_methods_count},
         {commit_methods, commit_methods_count},     {process_methods, process_methods_count},
         {file_methods, file_methods_count},         {monitor_methods, monitor_methods_count},
+        {watch_methods, watch_methods_count},
     };
     for (size_t i = 0; i < AF_ARRAY_LEN(tables); i++)
         if (net_server_add_methods(server, tables[i].methods, tables[i].count, err) < 0)
@@ -310,7 +314,8 @@ static int start_server(struct daemon *daemon, struct af_error *err)
         .limits.conns_max = config->connections_max,
         .limits.conns_per_uid = config->connections_per_uid,
     };
-    if (health_new(&daemon->health, err) < 0 || archives_new(&daemon->archives, err) < 0 ||
+    if (health_new(&daemon->health, err) < 0 || watches_new(&daemon->watches, err) < 0 ||
+        archives_new(&daemon->archives, err) < 0 ||
         net_server_new(&options, &daemon->server, err) < 0 ||
         add_methods(daemon->server, config->reflection, err) < 0 ||
         make_socket_dir(config->socket, err) < 0 ||
@@ -363,6 +368,7 @@ void daemon_stop(struct daemon *daemon)
     if (daemon->runner)
         runner_close(daemon->runner);
     health_stop(daemon->health);
+    watches_stop(daemon->watches);
     metrics_http_stop(daemon->metrics);
     if (daemon->server)
         net_server_stop(daemon->server, daemon->config.stop_grace_ns);
@@ -374,6 +380,7 @@ void daemon_stop(struct daemon *daemon)
     archives_free(daemon->archives); // their threads hold calls
     net_server_free(daemon->server);
     health_free(daemon->health);
+    watches_free(daemon->watches);
     sessions_free(daemon->sessions);
     processes_free(daemon->processes);
     if (daemon->fs)

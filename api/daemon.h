@@ -29,6 +29,7 @@ struct daemon {
     struct sessions *sessions;
     struct jobs *jobs; // what waits for the kernel
     struct health *health;
+    struct watches *watches;
     struct archives *archives;
     struct processes *processes;
     struct net_server *server;

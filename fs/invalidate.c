@@ -9,6 +9,7 @@
 // then counted and logged, for then a view may show old content until its timeouts end.
 // Read next: mux/mux.h, struct mux_notifier.
 #include "fs/session_priv.h"
+#include "fs/taps_priv.h"
 
 #include "mux/base/clock.h"
 #include "mux/base/log.h"
@@ -228,6 +229,8 @@ int fs_invalidator_new(struct fs_session *session, struct fs_invalidator **ret)
         .drop_entry_now = drop_entry_now,
         .expire_entry_now = expire_entry_now,
         .drop_inode_now = drop_inode_now,
+        .attached = fs_taps_attached,
+        .detached = fs_taps_detached,
     };
     struct fs_invalidator *inv = calloc(1, sizeof *inv);
     if (!inv)

@@ -15,6 +15,7 @@ static int run_lookup(struct fs_call *call)
     rc = mux_lookup(call->session->mux, &call->ctx, call->nodeid, call->name, &entry);
     if (rc != 0)
         return rc;
+    call->hidden = entry.hidden;
     fs_answer_entry(call, &entry); // nodeid 0: absent, and cached as such
     return 0;
 }

@@ -5,6 +5,7 @@
 // Fails: an answer the kernel does not want any more (the caller was killed) is dropped; nodeids
 // need no undoing, since no table counts them. Read next: call.h, slow.c.
 #include "fs/session_priv.h"
+#include "fs/taps_priv.h"
 
 #include "mux/base/clock.h"
 
@@ -130,6 +131,8 @@ void fs_call_send(struct fs_call *call, int rc)
     int64_t took_ns = af_monotonic_ns() - call->start_ns;
     fs_count_answer(call->session, call->op, rc, took_ns);
     fs_count_view(call, rc, took_ns);
+    if (fs_taps_any(call->session))
+        fs_taps_answer(call, rc, took_ns);
     if (rc < 0) {
         fuse_reply_err(call->req, -rc);
     } else {
@@ -206,6 +209,7 @@ void fs_call_begin(struct fs_call *call, fuse_req_t req, enum fs_op op, uint64_t
     call->to_offset = 0;
     call->length = 0;
     call->answer = FS_ANSWER_NONE;
+    call->hidden = false;
     call->read_open = false;
     fs_count_request(call->session, op, 1);
 }

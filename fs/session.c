@@ -9,6 +9,7 @@
 // after a while by aborting the connection, so neither start nor stop can hang.
 // Fails with a sentence; a failed start leaves nothing behind. Read next: transport.c, ops.c.
 #include "fs/session_priv.h"
+#include "fs/taps_priv.h"
 
 #include "mux/base/cleanup.h"
 #include "mux/base/clock.h"
@@ -67,7 +68,7 @@ static unsigned default_workers(void)
 static int make_parts(struct fs_session *session, struct af_error *err)
 {
     session->counters = fs_counters_new();
-    if (!session->counters || fs_view_counters_new(session) < 0)
+    if (!session->counters || fs_view_counters_new(session) < 0 || fs_taps_new(session) < 0)
         return af_error_errno(err, ENOMEM, "FUSE session");
     session->end_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (session->end_fd < 0)
@@ -438,6 +439,7 @@ void fs_session_free(struct fs_session *session)
     af_io_free(session->io);
     fs_counters_free(session->counters);
     fs_view_counters_free(session);
+    fs_taps_free(session);
     if (session->end_fd >= 0)
         close(session->end_fd);
     free(session->mountpoint);

@@ -29,6 +29,7 @@
 struct fs_slow;
 struct fs_invalidator;
 struct fs_counter_shard;
+struct fs_taps;
 
 // ---- transport.c -------------------------------------------------------------------------
 
@@ -83,7 +84,9 @@ struct fs_session {
     struct fs_slow *slow;
     struct fs_invalidator *invalidator;
     struct fs_counter_shard *counters;
-    void *view_blocks;             // view_counters.c
+    void *view_blocks; // view_counters.c
+    struct fs_taps *taps;
+    atomic_uint taps_open;         // of them: whether an answer is anybody's business
     uid_t uid_base;                // see struct fs_options
     atomic_bool backing_known;     // whether the next is known
     atomic_bool backing_in_memory; // backing files never wait for a disk (tmpfs)
@@ -158,6 +161,9 @@ void fs_count(struct fs_session *session, enum fs_count what, int n);
 int fs_view_counters_new(struct fs_session *session);
 void fs_view_counters_free(struct fs_session *session);
 void fs_count_view(const struct fs_call *call, int rc, int64_t latency_ns);
+// The slot of the view that asks: the nodeid says which, or for a file that views share, the
+// caller's uid. 0: none.
+uint32_t fs_call_slot(const struct fs_call *call);
 unsigned fs_slow_queued(struct fs_slow *slow);
 
 #endif

@@ -72,22 +72,24 @@ static void clear(struct fs_view_block *block)
     atomic_store_explicit(&block->latency.sum_ns, 0, memory_order_relaxed);
 }
 
-// The block of the view that asks: the nodeid says which, or for a file that views share, the uid.
+uint32_t fs_call_slot(const struct fs_call *call)
+{
+    const struct fs_session *session = call->session;
+    uint32_t slot = 0;
+    if (!mux_nodeid_is_shared(call->nodeid))
+        slot = mux_nodeid_slot(call->nodeid);
+    else if (session->uid_base != 0 && call->ctx.uid >= session->uid_base)
+        slot = call->ctx.uid - session->uid_base;
+    return slot < AF_SLOT_COUNT ? slot : 0;
+}
+
 static struct fs_view_block *block_of_call(const struct fs_call *call)
 {
-    struct fs_session *session = call->session;
-    uint32_t slot, route = 0;
-    if (!mux_nodeid_is_shared(call->nodeid)) {
-        route = mux_nodeid_route(call->nodeid);
-        slot = mux_nodeid_slot(call->nodeid);
-    } else {
-        if (session->uid_base == 0 || call->ctx.uid < session->uid_base)
-            return NULL;
-        slot = call->ctx.uid - session->uid_base;
-    }
-    if (slot == 0 || slot >= AF_SLOT_COUNT)
+    uint32_t slot = fs_call_slot(call);
+    uint32_t route = mux_nodeid_is_shared(call->nodeid) ? 0 : mux_nodeid_route(call->nodeid);
+    if (slot == 0)
         return NULL;
-    struct fs_view_block *block = block_of(session, slot);
+    struct fs_view_block *block = block_of(call->session, slot);
     if (!block || route == 0)
         return block;
     uint32_t was = atomic_load_explicit(&block->route, memory_order_relaxed);

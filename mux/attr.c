@@ -78,6 +78,7 @@ void mux_entry_fill(const struct mux_op *op, const struct mux_node *node, struct
 {
     bool shared = mux_node_is_shareable(node);
     mux_attr_fill(op->mux, op->view, node, &ret->st);
+    ret->hidden = false;
     ret->nodeid = shared ? shared_nodeid(node->level, node->version) : node->nodeid;
     ret->generation = shared ? 0 : op->view->epoch;
     ret->entry_ttl_ns = ret->attr_ttl_ns = MUX_TTL_NS;

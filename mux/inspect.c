@@ -222,6 +222,24 @@ int mux_inspect_explain(struct mux *mux, const char *sandbox_id, const void *pat
     return 0;
 }
 
+int mux_inspect_rules(struct mux *mux, const char *sandbox_id, struct rules **ret,
+                      struct af_error *err)
+{
+    uint64_t root;
+    struct mux_op op;
+    if (mux_view_find(mux, sandbox_id, &root) && mux_op_enter_inside(mux, root, &op) == 0) {
+        *ret = rules_ref(op.view->rules);
+        mux_op_leave(&op, 0);
+        return 0;
+    }
+    AF_CLEANUP(mux_sandbox_layers_fini) struct mux_sandbox_layers of = {0};
+    struct store_txn *txn;
+    if (mux_inspect_begin_rules(mux, sandbox_id, &of, ret, &txn, err) < 0)
+        return -1;
+    store_read_end(txn);
+    return 0;
+}
+
 // ---- one file
 
 static int load_sandbox(struct store_txn *txn, const char *id, uint64_t *ret_live,

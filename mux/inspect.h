@@ -67,6 +67,11 @@ int mux_inspect_stat(struct mux *mux, const char *sandbox_id, const void *path, 
 int mux_inspect_explain(struct mux *mux, const char *sandbox_id, const void *path, size_t path_len,
                         struct rules_explanation *ret, bool *ret_exists, struct af_error *err);
 
+// The rules that hold for the sandbox now, a reference. Equal lists are one object: as long as the
+// same one comes back, what it said before is true.
+int mux_inspect_rules(struct mux *mux, const char *sandbox_id, struct rules **ret,
+                      struct af_error *err);
+
 enum mux_change {
     MUX_ADDED = 1,
     MUX_MODIFIED = 2,

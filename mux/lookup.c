@@ -18,9 +18,10 @@ static int lookup_in(struct mux_op *op, uint64_t parent, const char *text, struc
     if (rc < 0)
         return rc;
     if (!name.visible) {
-        if (name.hidden || name.exists)
-            mux_count(&op->mux->counters.lookups_hidden);
         mux_entry_fill_absent(ret);
+        ret->hidden = name.hidden || name.exists;
+        if (ret->hidden)
+            mux_count(&op->mux->counters.lookups_hidden);
     } else {
         rc = mux_node_load_as(op, name.fid, name.state, &node);
         if (rc == 0) {

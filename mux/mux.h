@@ -68,6 +68,10 @@ struct mux_notifier {
     int (*drop_entry_now)(void *arg, uint64_t parent_nodeid, const char *name, size_t name_len);
     int (*expire_entry_now)(void *arg, uint64_t parent_nodeid, const char *name, size_t name_len);
     int (*drop_inode_now)(void *arg, uint64_t nodeid, int64_t offset, int64_t len);
+    // A sandbox's view has got this slot, before its first request; or has given it back, after
+    // its last one. With the table of views held: they must neither block nor ask mux.
+    void (*attached)(void *arg, uint32_t slot, const char *sandbox_id);
+    void (*detached)(void *arg, uint32_t slot);
 };
 // Set once, before the first operation. `notifier` must outlive mux.
 void mux_set_notifier(struct mux *mux, const struct mux_notifier *notifier, void *arg);

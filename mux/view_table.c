@@ -220,6 +220,8 @@ static int attach(struct mux *mux, const char *id, uint32_t reserved, struct mux
     strcpy(entry->id, view->sandbox_id.text);
     *ret = (struct mux_attachment){.slot = slot, .uid = view->uid, .gid = view->gid};
     publish(mux, view, entry);
+    if (mux->notifier && mux->notifier->attached)
+        mux->notifier->attached(mux->notifier_arg, slot, id);
     return 0;
 }
 
@@ -294,6 +296,8 @@ static void detach(struct mux *mux, struct attached *entry)
     slot->view = NULL;
     pthread_rwlock_unlock(&slot->lock);
     reap(mux, view);
+    if (mux->notifier && mux->notifier->detached)
+        mux->notifier->detached(mux->notifier_arg, entry->slot);
     give_slot(table, entry->slot);
     free_view(view);
     free(entry);

@@ -32,6 +32,8 @@ extern const struct grpc_method inspect_methods[];
 extern const size_t inspect_methods_count;
 extern const struct grpc_method monitor_methods[];
 extern const size_t monitor_methods_count;
+extern const struct grpc_method watch_methods[];
+extern const size_t watch_methods_count;
 extern const struct grpc_method tree_methods[];
 extern const size_t tree_methods_count;
 extern const struct grpc_method archive_methods[];

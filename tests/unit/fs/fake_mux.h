@@ -8,9 +8,11 @@
 #define AF_TESTS_FS_FAKE_MUX_H
 
 #include "mux/base/clock.h"
+#include "mux/locate.h"
 #include "mux/mux.h"
 #include "mux/nodeid.h"
 #include "mux/ops.h"
+#include "mux/sandbox.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -21,9 +23,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#define FAKE_NODES 4096
-#define FAKE_SLOT  7
-#define FAKE_TTL   (3600 * AF_NS_PER_SEC)
+#define FAKE_NODES   4096
+#define FAKE_SLOT    7
+#define FAKE_SANDBOX "sb_fake"
+#define FAKE_TTL     (3600 * AF_NS_PER_SEC)
 
 struct fake_node {
     bool used;
@@ -216,6 +219,30 @@ void mux_set_notifier(struct mux *mux, const struct mux_notifier *notifier, void
 {
     mux->notifier = notifier;
     mux->notifier_arg = arg;
+}
+
+// Paths are of two components at most here: the directory's name and the child's.
+int mux_locate(struct mux *mux, uint64_t nodeid, uid_t uid, const char *name, struct mux_place *ret)
+{
+    (void)uid;
+    pthread_mutex_lock(&mux->lock);
+    const struct fake_node *node = fake_get(nodeid);
+    int rc = !node ? -ENOENT : node->stale ? -ESTALE : 0;
+    if (rc == 0) {
+        *ret = (struct mux_place){.mode = name ? 0 : node->st.st_mode};
+        ret->len = (size_t)snprintf(ret->path, sizeof ret->path, "%s%s%s", node->name,
+                                    name ? "/" : "", name ? name : "");
+    }
+    pthread_mutex_unlock(&mux->lock);
+    return rc;
+}
+
+// The sandbox of the fake's slot is attached always, no other.
+bool mux_view_uid(struct mux *mux, const char *id, uid_t *ret_uid)
+{
+    (void)mux;
+    *ret_uid = FAKE_SLOT;
+    return strcmp(id, FAKE_SANDBOX) == 0;
 }
 
 int mux_lookup(struct mux *mux, const struct mux_ctx *ctx, uint64_t parent, const char *name,
