@@ -5,6 +5,7 @@
 // thread starts and taken from a signalfd. Read next: daemon.c.
 #include "api/daemon.h"
 
+#include "exec/exec.h"
 #include "mux/base/cleanup.h"
 #include "mux/base/log.h"
 
@@ -83,6 +84,7 @@ int main(int argc, char **argv)
     af_log_set_level(config.log_level);
     af_log_find_journal();
     raise_fd_limit();
+    exec_short_slices();
     AF_CLEANUP_FD int signals = take_signals();
     struct daemon *daemon;
     if (signals < 0 || daemon_start(&config, &daemon, &err) < 0) {

@@ -23,10 +23,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "exec/pty.h"
 #include "mux/base/cleanup.h"
 #include "mux/base/log.h"
 
 #define WORKSPACE   "/workspace"
+#define TERMINALS   "/dev/pts"
 #define MS_PRIVATE_ (1u << 18) // MS_PRIVATE; sys/mount.h and linux/mount.h exclude each other
 
 static int open_tree(int dir, const char *path, unsigned flags)
@@ -66,18 +68,32 @@ static int detached_copy(const char *path, int *ret_fd)
     return 0;
 }
 
-int exec_attach(int home_fd, int init_pidfd, const char *path, struct af_error *err)
+// In the init's mount namespace.
+static int mount_terminals(int *ret_pts_fd)
+{
+    AF_CLEANUP_FD int pts = -1;
+    int e = exec_pty_mount_new(&pts);
+    if (e == 0 && move_mount(pts, "", AT_FDCWD, TERMINALS, MOVE_MOUNT_F_EMPTY_PATH) < 0)
+        e = -errno;
+    if (e == 0)
+        *ret_pts_fd = af_take_fd(&pts);
+    return e;
+}
+
+int exec_attach(int home_fd, int init_pidfd, const char *path, int *ret_pts_fd,
+                struct af_error *err)
 {
     AF_CLEANUP_FD int tree = -1;
-    int e = detached_copy(path, &tree);
+    int e = path ? detached_copy(path, &tree) : 0;
     if (e == -ENOENT || e == -ENOTDIR)
         return af_error_set(err, AF_NOT_FOUND, "there is no directory %s to attach", path);
     if (e < 0)
         return af_error_errno(err, e, "cannot take the mount of %s", path);
     if (setns(init_pidfd, CLONE_NEWNS) < 0)
         return af_error_errno(err, errno, "cannot enter the sandbox's mount namespace");
-    if (move_mount(tree, "", AT_FDCWD, WORKSPACE, MOVE_MOUNT_F_EMPTY_PATH) < 0)
+    if (tree >= 0 && move_mount(tree, "", AT_FDCWD, WORKSPACE, MOVE_MOUNT_F_EMPTY_PATH) < 0)
         e = -errno;
+    int terminals = ret_pts_fd ? mount_terminals(ret_pts_fd) : 0;
     if (setns(home_fd, CLONE_NEWNS) < 0) {
         af_log(AF_LOG_ERROR, "exec", "cannot leave a sandbox's mount namespace", "errno=%d", errno);
         abort();
@@ -86,6 +102,8 @@ int exec_attach(int home_fd, int init_pidfd, const char *path, struct af_error *
         return af_error_set(err, AF_NOT_FOUND, "%s is not a directory", path);
     if (e < 0)
         return af_error_errno(err, e, "cannot attach %s at " WORKSPACE, path);
+    if (terminals < 0)
+        return af_error_errno(err, terminals, "cannot mount " TERMINALS " in the sandbox");
     return 0;
 }
 

@@ -12,10 +12,13 @@
 // of its own). *ret_home_fd names the namespace to come back to. Call once in the thread.
 int exec_attach_thread_init(int *ret_home_fd, struct af_error *err);
 
-// Mounts the directory `path` of this mount namespace on /workspace of the init's, nosuid and
-// nodev. Thread: one that has called exec_attach_thread_init, never one that serves the mount
-// itself: walking to `path` may ask the file system. NOT_FOUND when there is no such directory.
-int exec_attach(int home_fd, int init_pidfd, const char *path, struct af_error *err);
+// Mounts in the init's mount namespace: the directory `path` of this one on /workspace, nosuid and
+// nodev (NULL: nothing); a devpts of its own on /dev/pts, of which *ret_pts_fd is a descriptor
+// (NULL: none). Thread: one that has called exec_attach_thread_init, never one that serves the
+// mount itself: walking to `path` may ask the file system. NOT_FOUND when there is no such
+// directory.
+int exec_attach(int home_fd, int init_pidfd, const char *path, int *ret_pts_fd,
+                struct af_error *err);
 
 // Checks that the init is what was asked for: a child of bwrap that runs as exactly this host
 // uid and gid, without capabilities, with no_new_privs and the filters, in a pid namespace.

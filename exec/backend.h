@@ -21,6 +21,7 @@ struct exec_backend {
     // Takes away what is left once the init has ended or never came up. NULL: nothing is.
     void (*remove)(const struct exec_box *box, struct exec_launch *launch);
     bool bounds_itself; // the box's resources are enforced by start
+    bool has_terminals; // start mounts a devpts, too; else the attaching lane does
 };
 
 extern const struct exec_backend exec_backend_bwrap;

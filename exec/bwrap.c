@@ -7,7 +7,7 @@
 // Descriptors: the box's socket, the run directory's lock and the init's file are kept; anything
 // else is closed by close-on-exec, and once more by the init.
 // Owns: nothing after the start. Locks: none. Thread: launcher. Fails: af_error.
-// Read next: root.c, init/main.c, attach.c.
+// Read next: stage.c, root.c, init/main.c, attach.c.
 #include "exec/bwrap.h"
 
 #include <errno.h>
@@ -27,6 +27,7 @@
 #include "exec/attach.h"
 #include "exec/backend.h"
 #include "exec/root.h"
+#include "exec/stage.h"
 #include "exec/userns.h"
 #include "mux/base/cleanup.h"
 
@@ -38,8 +39,8 @@
 struct start_fds {
     int userns;
     int filters[2];
-    int socket; // the init's end
-    struct exec_root_files files;
+    int socket;                 // the init's end
+    int files[EXEC_ROOT_FILES]; // those of /etc that this box has of its own, else -1
 };
 
 static void cleanup_start_fds(struct start_fds *fds)
@@ -48,7 +49,8 @@ static void cleanup_start_fds(struct start_fds *fds)
     af_cleanup_fd(&fds->filters[0]);
     af_cleanup_fd(&fds->filters[1]);
     af_cleanup_fd(&fds->socket);
-    exec_root_files_close(&fds->files);
+    for (int i = 0; i < EXEC_ROOT_FILES; i++)
+        af_cleanup_fd(&fds->files[i]);
 }
 
 // ---- command line -----------------------------------------------------------------------
@@ -88,23 +90,28 @@ static void add_namespaces(struct exec_argv *argv, const struct exec_box *box,
     exec_argv_add(argv, "%s", box->hostname);
 }
 
-static void add_devices(struct exec_argv *argv, const struct exec_limits *limits)
+// The root as it lies on the stage, devices included; its mounts are sealed already.
+static void add_root(struct exec_argv *argv, const struct start_fds *fds)
 {
-    static const char *const words[] = {"--proc", "/proc", "--dev", "/dev", NULL};
-    static const char *const seal[] = {"--remount-ro", "/dev", NULL};
-    add_words(argv, words);
-    // A tmpfs of its own: as a directory of /dev it would become read-only with it.
-    add_tmpfs(argv, "1777", limits->shm_bytes, "/dev/shm");
-    add_words(argv, seal);
+    exec_argv_add3(argv, "--dev-bind", EXEC_STAGE_ROOT, "/");
+    for (int i = 0; i < EXEC_ROOT_FILES; i++) {
+        if (fds->files[i] < 0)
+            continue;
+        exec_argv_add3(argv, "--perms", "0644", "--ro-bind-data");
+        exec_argv_add(argv, "%d", fds->files[i]);
+        exec_argv_add(argv, "%s", exec_root_file_path(i));
+    }
+    exec_argv_add(argv, "--proc");
+    exec_argv_add(argv, "/proc");
 }
 
 static void add_private(struct exec_argv *argv, const struct exec_limits *limits)
 {
-    static const char *const words[] = {"--dir", "/run",    "--dir", "/workspace", "--remount-ro",
-                                        "/",     "--chdir", "/",     NULL};
+    add_tmpfs(argv, "1777", limits->shm_bytes, "/dev/shm");
     add_tmpfs(argv, "1777", limits->tmp_bytes, "/tmp");
     add_tmpfs(argv, "0700", limits->home_bytes, EXEC_INSIDE_HOME);
-    add_words(argv, words);
+    exec_argv_add(argv, "--chdir");
+    exec_argv_add(argv, "/");
 }
 
 static int build_argv(struct exec_argv *argv, const struct exec_box *box,
@@ -114,13 +121,7 @@ static int build_argv(struct exec_argv *argv, const struct exec_box *box,
     exec_argv_init(argv);
     exec_argv_add(argv, "bwrap");
     add_namespaces(argv, box, fds);
-    if (!box->rootfs)
-        exec_root_host(argv, &fds->files);
-    else if (exec_root_directory(argv, &fds->files, box->rootfs, err) < 0)
-        return -1;
-    if (box->network == EXEC_NETWORK_HOST)
-        exec_argv_add3(argv, "--ro-bind-try", "/etc/resolv.conf", "/etc/resolv.conf");
-    add_devices(argv, &box->limits);
+    add_root(argv, fds);
     add_private(argv, &box->limits);
     for (int i = 0; i < 2; i++) {
         exec_argv_add(argv, "--add-seccomp-fd");
@@ -133,8 +134,7 @@ static int build_argv(struct exec_argv *argv, const struct exec_box *box,
     exec_argv_add(argv, "%" PRIu32, box->limits.processes_max);
     exec_argv_add(argv, "%" PRIu32, box->limits.open_files_max);
     if (argv->overflow)
-        return af_error_set(err, AF_FAILED_PRECONDITION,
-                            "the root directory %s has too many entries at its top", box->rootfs);
+        return af_error_set(err, AF_INTERNAL, "bubblewrap's command line is too long");
     return 0;
 }
 
@@ -146,6 +146,18 @@ static int reopen(int fd)
     char path[64];
     snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
     return open(path, O_RDONLY | O_CLOEXEC);
+}
+
+// What differs from the root on the stage.
+static int open_files(const struct exec_box *box, struct start_fds *fds)
+{
+    bool named = strcmp(box->hostname, EXEC_HOSTNAME) != 0;
+    const bool own[EXEC_ROOT_FILES] = {[EXEC_ROOT_HOSTNAME] = named, [EXEC_ROOT_HOSTS] = named};
+    int e = 0;
+    for (int i = 0; e == 0 && i < EXEC_ROOT_FILES; i++)
+        if (own[i] && exec_root_has(box->rootfs, i))
+            e = exec_root_file_new(i, box->hostname, &fds->files[i]);
+    return e;
 }
 
 static int open_start_fds(const struct exec_box *box, struct start_fds *fds, int *ret_socket,
@@ -167,26 +179,31 @@ static int open_start_fds(const struct exec_box *box, struct start_fds *fds, int
         if (fds->filters[i] < 0)
             return af_error_errno(err, errno, "cannot reopen the system call filter");
     }
-    int e = exec_root_files_new(box->hostname, &fds->files);
+    int e = open_files(box, fds);
     if (e < 0)
         return af_error_errno(err, e, "cannot generate /etc for %s", box->id);
     *ret_socket = af_take_fd(&ours);
     return 0;
 }
 
-static int spawn_bwrap(const struct exec_engine *e, int nice, const struct start_fds *fds,
-                       const struct exec_argv *argv, int words_fd, struct exec_launch *launch)
+static int spawn_bwrap(const struct exec_engine *e, int stage_fd, int nice,
+                       const struct start_fds *fds, const struct exec_argv *argv, int words_fd,
+                       struct exec_launch *launch)
 {
     int keep[6 + EXEC_ROOT_FILES] = {fds->userns, fds->filters[0], fds->filters[1],
                                      fds->socket, e->lock_fd,      e->init_fd};
-    memcpy(keep + 6, fds->files.fds, sizeof(fds->files.fds));
+    size_t count = 6;
+    for (int i = 0; i < EXEC_ROOT_FILES; i++)
+        if (fds->files[i] >= 0)
+            keep[count++] = fds->files[i];
     const struct exec_spawn spawn = {.path = e->bwrap_path,
                                      .argv = argv->items,
                                      .stdin_fd = e->null_fd,
                                      .stdout_fd = e->null_fd,
                                      .stderr_fd = words_fd,
                                      .keep_fds = keep,
-                                     .keep_count = AF_ARRAY_LEN(keep),
+                                     .keep_count = count,
+                                     .mount_ns_fd = stage_fd,
                                      .nice = nice};
     return exec_spawn(&spawn, &launch->bwrap_pid, &launch->bwrap_pidfd);
 }
@@ -194,9 +211,12 @@ static int spawn_bwrap(const struct exec_engine *e, int nice, const struct start
 static int bwrap_start(const struct exec_box *box, struct exec_launch *launch, struct af_error *err)
 {
     const struct exec_engine *e = box->engine;
-    AF_CLEANUP(cleanup_start_fds) struct start_fds fds = {-1, {-1, -1}, -1, EXEC_ROOT_FILES_NONE};
+    AF_CLEANUP(cleanup_start_fds) struct start_fds fds = {-1, {-1, -1}, -1, {-1, -1, -1, -1, -1}};
     AF_CLEANUP_FD int ours = -1;
-    if (open_start_fds(box, &fds, &ours, err) < 0)
+    int stage_fd;
+    const struct exec_root root = {box->rootfs, box->network == EXEC_NETWORK_HOST};
+    if (exec_stages_get(e->stages, &root, &stage_fd, err) < 0 ||
+        open_start_fds(box, &fds, &ours, err) < 0)
         return -1;
     AF_CLEANUP_FD int words = memfd_create("agentfense-bwrap", MFD_CLOEXEC);
     if (words < 0)
@@ -206,7 +226,8 @@ static int bwrap_start(const struct exec_box *box, struct exec_launch *launch, s
         return af_error_errno(err, ENOMEM, "cannot start %s", box->id);
     if (build_argv(argv, box, &fds, err) < 0)
         return -1;
-    int failed = spawn_bwrap(e, box->pool ? EXEC_POOL_NICE : 0, &fds, argv, words, launch);
+    int failed =
+        spawn_bwrap(e, stage_fd, box->pool ? EXEC_POOL_NICE : 0, &fds, argv, words, launch);
     if (failed < 0)
         return af_error_errno(err, failed, "cannot start %s", e->bwrap_path);
     launch->socket_fd = af_take_fd(&ours);
@@ -237,7 +258,8 @@ static int run_for_version(const char *path, int null_fd, int words_fd)
                                      .argv = argv,
                                      .stdin_fd = null_fd,
                                      .stdout_fd = words_fd,
-                                     .stderr_fd = null_fd};
+                                     .stderr_fd = null_fd,
+                                     .mount_ns_fd = -1};
     pid_t pid;
     AF_CLEANUP_FD int pidfd = -1;
     int e = exec_spawn(&spawn, &pid, &pidfd);

@@ -349,6 +349,7 @@ const struct exec_backend exec_backend_docker = {
     .check = docker_check,
     .remove = docker_remove,
     .bounds_itself = true,
+    .has_terminals = true,
 };
 
 // ---- the daemon -------------------------------------------------------------------------

@@ -18,6 +18,7 @@
 #include "exec/lane.h"
 #include "exec/launcher.h"
 #include "exec/setup.h"
+#include "exec/stage.h"
 #include "mux/base/cleanup.h"
 #include "mux/base/clock.h"
 #include "mux/base/log.h"
@@ -156,6 +157,7 @@ static void engine_destroy(struct exec_engine *e)
     for (size_t i = 0; i < AF_ARRAY_LEN(fds); i++)
         if (fds[i] >= 0)
             close(fds[i]);
+    exec_stages_free(e->stages);
     exec_cgroups_free(e->cgroups);
     exec_timers_fini(&e->timers);
     pthread_mutex_destroy(&e->inbox_lock);

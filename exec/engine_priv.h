@@ -301,6 +301,7 @@ struct exec_engine {
     struct exec_features features;
     char *init_path;
     struct exec_cgroups *cgroups;
+    struct exec_stages *stages; // the spawning lane's
     struct exec_docker *docker; // or NULL
     int owner_fd;               // lock that says a daemon is there; nobody inherits it
     int lock_fd;                // lock that boxes inherit: held while one of them lives

@@ -96,6 +96,10 @@ int exec_engine_new(const struct exec_options *options, struct exec_engine **ret
 // call on this engine may be running or follow. NULL is allowed.
 void exec_engine_free(struct exec_engine *engine);
 
+// The calling thread, and those that it starts from now on, are woken soon also on a machine whose
+// CPUs are all in use, in turn for shorter turns (slice.h). For a daemon's first thread.
+void exec_short_slices(void);
+
 const struct exec_features *exec_engine_features(const struct exec_engine *engine);
 
 // Ends the processes that a crashed daemon left behind: every process that still holds the lock

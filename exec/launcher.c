@@ -90,13 +90,15 @@ static void run_attach(struct exec_job *job)
         setpriority(PRIO_PROCESS, (id_t)launch->init_pid, 0);
     else
         result = box->backend->check(box, launch, &launch->error);
-    if (result == 0 && !box->checked)
+    bool terminals = !box->checked && !box->backend->has_terminals;
+    if (result == 0 && !box->checked && !terminals)
         result =
             exec_pty_locate(launch->init_pid, launch->init_pidfd, &launch->pts_fd, &launch->error);
     if (result == 0 && !(box->pool && !box->checked)) // a member is bounded with its sandbox
         result = bound(box, launch);
-    if (result == 0 && box->view_path)
-        result = exec_attach(home_fd, launch->init_pidfd, box->view_path, &launch->error);
+    if (result == 0 && (terminals || box->view_path))
+        result = exec_attach(home_fd, launch->init_pidfd, box->view_path,
+                             terminals ? &launch->pts_fd : NULL, &launch->error);
     answer(box, result);
 }
 

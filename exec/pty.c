@@ -1,6 +1,7 @@
 // Terminals: a pair in the box's own devpts, opened by the engine.
 //
-// The launcher keeps the devpts of a box as a descriptor, taken when only the init runs in it. A
+// The launcher keeps the devpts of a box as a descriptor: it has mounted it there, or has found it
+// in a container when only the init ran in it. A
 // terminal is opened through that descriptor and its slave through the master (TIOCGPTPEER):
 // nothing inside the box is asked or trusted, no path is looked up that the box could change,
 // and opening costs a few microseconds of memory work, which the event thread may do itself.
@@ -27,18 +28,28 @@
 #define ROWS_DEFAULT    24
 #define COLUMNS_DEFAULT 80
 
-// One box cannot use up the machine's terminals. The options that are not named fall back to
-// defaults, so those that bubblewrap has set are named again.
-static void bound_terminals(int pts_fd)
+// One box cannot use up the machine's terminals. Options that are not named get their defaults,
+// also in a devpts that is there already.
+static int configure(int context, enum fsconfig_command command)
 {
-    AF_CLEANUP_FD int context = fspick(pts_fd, "", FSPICK_CLOEXEC | FSPICK_EMPTY_PATH);
     char max[16];
     snprintf(max, sizeof(max), "%u", AF_TERMINALS_MAX);
-    if (context < 0 || fsconfig(context, FSCONFIG_SET_STRING, "ptmxmode", "666", 0) < 0 ||
+    if (fsconfig(context, FSCONFIG_SET_STRING, "ptmxmode", "666", 0) < 0 ||
         fsconfig(context, FSCONFIG_SET_STRING, "mode", "620", 0) < 0 ||
         fsconfig(context, FSCONFIG_SET_STRING, "max", max, 0) < 0 ||
-        fsconfig(context, FSCONFIG_CMD_RECONFIGURE, NULL, NULL, 0) < 0)
-        return;
+        fsconfig(context, command, NULL, NULL, 0) < 0)
+        return -errno;
+    return 0;
+}
+
+int exec_pty_mount_new(int *ret_fd)
+{
+    AF_CLEANUP_FD int context = fsopen("devpts", FSOPEN_CLOEXEC);
+    int e = context < 0 ? -errno : configure(context, FSCONFIG_CMD_CREATE);
+    if (e < 0)
+        return e;
+    *ret_fd = fsmount(context, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC);
+    return *ret_fd < 0 ? -errno : 0;
 }
 
 int exec_pty_locate(pid_t init_pid, int init_pidfd, int *ret_fd, struct af_error *err)
@@ -58,7 +69,9 @@ int exec_pty_locate(pid_t init_pid, int init_pidfd, int *ret_fd, struct af_error
         return af_error_errno(err, failed, "cannot look at the sandbox's /dev/pts");
     if (fstatfs(fd, &fs) < 0 || fs.f_type != DEVPTS_SUPER_MAGIC)
         return 0;
-    bound_terminals(fd);
+    AF_CLEANUP_FD int context = fspick(fd, "", FSPICK_CLOEXEC | FSPICK_EMPTY_PATH);
+    if (context >= 0)
+        configure(context, FSCONFIG_CMD_RECONFIGURE); // as far as it goes: the image's own
     *ret_fd = af_take_fd(&fd);
     return 0;
 }

@@ -6,9 +6,13 @@
 
 #include "exec/engine_priv.h"
 
-// launcher: finds the devpts of a box whose init is this process, before anything else runs in the
-// box, and bounds the terminals it can make. *ret_fd is -1 where there is none.
+// launcher: finds the devpts of a container whose init is this process, before anything else runs
+// in it, and bounds the terminals it can make. *ret_fd is -1 where there is none.
 int exec_pty_locate(pid_t init_pid, int init_pidfd, int *ret_fd, struct af_error *err);
+
+// launcher: makes a devpts, detached, for the box in whose mount namespace the thread is. 0 or
+// -errno. Only such a one keeps off the terminals that the kernel reserves for the machine.
+int exec_pty_mount_new(int *ret_fd);
 
 // any, before the command is posted: the size that its terminal is to have.
 void exec_pty_want(struct exec_command *command, const struct exec_window *window);

@@ -17,6 +17,8 @@
 #include "exec/docker.h"
 #include "exec/recover.h"
 #include "exec/seccomp.h"
+#include "exec/slice.h"
+#include "exec/stage.h"
 #include "exec/userns.h"
 #include "mux/base/cleanup.h"
 #include "mux/base/clock.h"
@@ -56,9 +58,9 @@ static int find_bwrap(struct exec_engine *e, const char *path, struct af_error *
     if (access(path, X_OK) < 0)
         return af_error_set(err, AF_FAILED_PRECONDITION, "cannot execute %s: %s", path,
                             strerror(errno));
-    e->bwrap_path = strdup(path);
+    e->bwrap_path = realpath(path, NULL);
     if (!e->bwrap_path)
-        return af_error_errno(err, ENOMEM, "cannot set up commands");
+        return af_error_errno(err, errno, "cannot execute %s", path);
     return exec_bwrap_version(path, e->null_fd, e->features.bwrap_version,
                               sizeof(e->features.bwrap_version), err);
 }
@@ -149,6 +151,11 @@ static int check_user_namespaces(struct af_error *err)
     return 0;
 }
 
+void exec_short_slices(void)
+{
+    exec_slice_set(EXEC_SLICE_SHORT_NS);
+}
+
 int exec_setup(struct exec_engine *e, const struct exec_options *options, struct af_error *err)
 {
     e->options = *options;
@@ -159,7 +166,8 @@ int exec_setup(struct exec_engine *e, const struct exec_options *options, struct
         check_run_dir(e, options->run_dir, err) < 0 ||
         find_bwrap(e, options->bwrap_path, err) < 0 || find_init(e, options->init_path, err) < 0 ||
         exec_lock_take(e->run_dir, &e->owner_fd, &e->lock_fd, err) < 0 ||
-        exec_seccomp_new(e->filter_fds, err) < 0)
+        exec_seccomp_new(e->filter_fds, err) < 0 ||
+        exec_stages_new(e->run_dir, e->bwrap_path, &e->stages, err) < 0)
         return -1;
     const struct exec_cgroups_options cgroups = {
         .run_dir = e->run_dir, .parent = options->cgroup_parent, .proc_dir = "/proc/self"};

@@ -203,6 +203,9 @@ CHILD_CODE static int child_main(void *arg)
     const struct exec_spawn *spawn = child->spawn;
     const int from[3] = {spawn->stdin_fd, spawn->stdout_fd, spawn->stderr_fd};
     long e = raw(SYS_setgroups, 0, 0, 0, 0);
+    // Root and working directory are this child's own (no CLONE_FS), as that needs.
+    if (e == 0 && spawn->mount_ns_fd >= 0)
+        e = raw(SYS_setns, spawn->mount_ns_fd, CLONE_NEWNS, 0, 0);
     // Nothing that someone in the daemon forgot to mark goes along.
     if (e == 0)
         e = raw(SYS_close_range, 3, ~0u, CLOSE_RANGE_CLOEXEC, 0);

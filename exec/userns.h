@@ -21,6 +21,7 @@ struct exec_spawn {
     int stdin_fd, stdout_fd, stderr_fd;
     const int *keep_fds; // stay open under their numbers; everything else is closed
     size_t keep_count;
+    int mount_ns_fd; // the mount namespace to run in, in which `path` is looked up; -1: ours
     int nice;
 };
 

@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "exec/init/init.h"
+#include "exec/slice.h"
 
 // The strings of one START, as execve wants them.
 struct command_text {
@@ -154,6 +155,7 @@ static _Noreturn void leader(const struct init_start *start, const struct init_l
     if (chdir(text->workdir) < 0)
         fail(status_fd, EXEC_STAGE_CHDIR, errno);
     sigprocmask(SIG_SETMASK, &none, NULL);
+    exec_slice_set(EXEC_SLICE_NORMAL_NS);
     environ = text->envp; // execvpe looks PATH up here
     execvpe(text->argv[0], text->argv, text->envp);
     fail(status_fd, EXEC_STAGE_EXEC, errno);

@@ -32,6 +32,7 @@
 #include <unistd.h>
 
 #include "exec/init/init.h"
+#include "exec/slice.h"
 
 #define CHILDREN_FILE "/proc/self/task/1/children"
 #define SOCKET_FD     3
@@ -125,6 +126,7 @@ static void process_reset(void)
     const struct rlimit no_core = {0, 0};
     setrlimit(RLIMIT_CORE, &no_core);
     setpriority(PRIO_PROCESS, 0, 0); // fails harmlessly where it would have to raise
+    exec_slice_set(EXEC_SLICE_SHORT_NS);
     // Before the daemon, its commands go. Only while dumpable can the file be opened.
     int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
     if (fd >= 0) {

@@ -393,34 +393,6 @@ static void callers_on_many_threads_do_not_disturb_each_other(void **state)
     assert_int_equal(xt_processes_of(XT_UID), 0);
 }
 
-static void a_given_root_directory_is_used_read_only(void **state)
-{
-    struct xt *xt = *state;
-    char root[128], line[1024];
-    snprintf(root, sizeof(root), "%s/root", xt->dir);
-    // The host's programs with an /etc of its own, and a link that points out.
-    snprintf(
-        line, sizeof(line),
-        "mkdir -p %s/etc %s/usr && cp -a /bin /lib /lib64 %s/ 2>/dev/null; "
-        "cd %s && mkdir usr/bin usr/lib usr/lib64 && cp -a /usr/bin/cat /usr/bin/dash usr/bin/ "
-        "&& ln -s dash usr/bin/sh && cp --parents $(ldd /usr/bin/cat | grep -o '/lib[^ ]*') . "
-        "&& echo mine > etc/mark && echo x > etc/passwd && ln -s /etc/shadow leak",
-        root, root, root, root);
-    assert_int_equal(system(line), 0);
-    const struct exec_box_spec spec = {
-        .id = "sb_root", .view_path = xt->view, .rootfs = root, .uid = XT_UID, .gid = XT_UID};
-    xt->box = xt_box_try(xt, &spec);
-    if (xt->start_error.status != AF_OK)
-        fail_msg("%s", xt->start_error.text);
-    struct xt_done *done = xt_sh(xt, "echo $0; cat /etc/mark /etc/passwd; echo x > /etc/mark; "
-                                     "echo x > /new; cat /leak");
-    assert_non_null(strstr(done->out, "/bin/sh\nmine\nroot:x:0"));
-    assert_non_null(strstr(done->out, "agent:x:1000"));
-    assert_non_null(strstr(done->err, "/etc/mark: Read-only file system"));
-    assert_non_null(strstr(done->err, "/new: Read-only file system"));
-    assert_non_null(strstr(done->err, "/leak: No such file"));
-}
-
 // ---- the machine ------------------------------------------------------------------------
 
 static void what_is_missing_is_named(void **state)
@@ -554,7 +526,6 @@ int main(int argc, char **argv)
         xt_test(a_slow_init_delays_commands_and_loses_none),
         engine_test(running_out_of_descriptors_is_said_and_heals),
         xt_test(callers_on_many_threads_do_not_disturb_each_other),
-        engine_test(a_given_root_directory_is_used_read_only),
         dirs_test(a_hostile_init_ends_its_box_and_nothing_else),
         dirs_test(what_is_missing_is_named),
         dirs_test(recovery_after_a_crash_leaves_no_process),

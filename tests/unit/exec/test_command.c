@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "exec/slice.h"
 #include "mux/base/limits.h"
 
 static void exit_codes_come_back(void **state)
@@ -244,9 +245,39 @@ static void the_commands_process_state_is_clean(void **state)
                                    "SigIgn:\t0000000000000000\n500\n");
 }
 
+// The slice of a process in ns; 0 on kernels that know none.
+static uint64_t slice_of(pid_t pid)
+{
+    struct {
+        uint32_t size, policy;
+        uint64_t flags;
+        int32_t nice;
+        uint32_t priority;
+        uint64_t runtime_ns, deadline_ns, period_ns;
+    } attr = {0};
+    assert_int_equal(syscall(SYS_sched_getattr, pid, &attr, sizeof(attr), 0), 0);
+    return attr.runtime_ns;
+}
+
+static void short_turns_are_for_the_start_and_not_for_the_command(void **state)
+{
+    struct xt *xt = *state;
+    uint64_t usual = slice_of(0);
+    assert_int_equal(slice_of(xt_init_pid(XT_UID)), usual ? EXEC_SLICE_SHORT_NS : 0);
+    struct xt_done *done = xt_sh(xt,
+                                 "python3 -c 'import ctypes\n"
+                                 "a = (ctypes.c_uint64 * 6)()\n"
+                                 "assert ctypes.CDLL(None).syscall(%d, 0, a, 48, 0) == 0\n"
+                                 "print(a[3])'",
+                                 SYS_sched_getattr);
+    xt_expect_exit(done, 0);
+    assert_int_equal(strtoull(done->out, NULL, 10), usual);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        xt_test(short_turns_are_for_the_start_and_not_for_the_command),
         xt_test(exit_codes_come_back),
         xt_test(signals_are_told_apart_from_exit_codes),
         xt_test(stdout_and_stderr_stay_apart),
