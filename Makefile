@@ -42,6 +42,7 @@ deps:
 	@tools/build/deps.sh
 	@if [ '$(FUSE)' != system ]; then tools/build/libfuse.sh '$(FUSE_DIR)' '$(FUSE_MIN)'; fi
 	@tools/build/promtool.sh build/deps/promtool
+	@tools/build/guest.sh build/deps/guest
 
 check: deps
 	@$(PYTHON) tests/run check

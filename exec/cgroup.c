@@ -2,8 +2,9 @@
 //
 //   <the daemon's group>/agentfense-ID/<box>        in each hierarchy that a bound needs
 // The group of the daemon is that of each hierarchy, or the configured parent. On v2 a group with
-// processes cannot hand controllers down, so there the daemon moves itself, and nobody else, into
-// <its group>/daemon first. Our own group is made with the first bound that is asked for, and noted
+// processes cannot hand controllers down: there the daemon moves into <its group>/daemon when it
+// starts, before it has children that would have to come along, and only if it is alone in it.
+// Our own group is made with the first bound that is asked for, and noted
 // in <run_dir>/exec.cgroups before, so that the groups of a crashed daemon are found whatever group
 // the next one runs in.
 // Killing a box does not need its group: the kernel ends a pid namespace with its process 1, and
@@ -29,6 +30,7 @@
 #include "mux/base/log.h"
 
 #define NOTE_NAME    "exec.cgroups"
+#define LEAF_NAME    "daemon"
 #define PERIOD_US    100000
 #define EMPTY_MS     2000 // how long a killed group may take to be empty
 #define SUBGROUP_MAX 255
@@ -135,17 +137,32 @@ static int hand_down(int dir_fd, unsigned controllers)
     return e;
 }
 
-// v2: hands down, moving ourselves out of the way when that is why it is refused.
-static int delegate(int base_fd, unsigned controllers)
+// Whether we are the only process of a group.
+static bool is_alone_in(int dir_fd)
 {
-    int e = hand_down(base_fd, controllers);
-    if (e != -EBUSY)
-        return e;
-    if (mkdirat(base_fd, "daemon", 0755) < 0 && errno != EEXIST)
-        return -errno;
-    AF_CLEANUP_FD int leaf = open_dir(base_fd, "daemon");
-    e = leaf < 0 ? -errno : write_number(leaf, "cgroup.procs", (uint64_t)getpid());
-    return e ? e : hand_down(base_fd, controllers);
+    AF_CLEANUP_FD int fd = openat(dir_fd, "cgroup.procs", O_RDONLY | O_CLOEXEC);
+    char text[32], own[32];
+    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text));
+    int len = snprintf(own, sizeof(own), "%d\n", (int)getpid());
+    return n == len && memcmp(text, own, (size_t)len) == 0;
+}
+
+// Failures show when a limit is asked for, and are told then.
+void exec_cgroups_settle(struct exec_cgroups *cgroups)
+{
+    for (unsigned i = 0; i < cgroups->count; i++) {
+        const struct cgroup_hierarchy *hierarchy = &cgroups->hierarchies[i];
+        AF_CLEANUP_FD int base =
+            hierarchy->v2 ? open(hierarchy->base, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+        if (base < 0 || !is_alone_in(base))
+            continue;
+        mkdirat(base, LEAF_NAME, 0755);
+        AF_CLEANUP_FD int leaf = open_dir(base, LEAF_NAME);
+        int e = leaf < 0 ? -errno : write_number(leaf, "cgroup.procs", (uint64_t)getpid());
+        if (e < 0)
+            af_log(AF_LOG_WARN, "exec", "the daemon cannot leave its control group free for limits",
+                   "group=%s errno=%d", hierarchy->base, -e);
+    }
 }
 
 static int open_own(struct exec_cgroups *cgroups, struct cgroup_hierarchy *hierarchy,
@@ -155,7 +172,7 @@ static int open_own(struct exec_cgroups *cgroups, struct cgroup_hierarchy *hiera
     if (base < 0)
         return af_error_set(err, AF_FAILED_PRECONDITION, "cannot use the control group %s: %s",
                             hierarchy->base, strerror(errno));
-    int e = hierarchy->v2 ? delegate(base, hierarchy->controllers) : 0;
+    int e = hierarchy->v2 ? hand_down(base, hierarchy->controllers) : 0;
     if (e == -EBUSY)
         return af_error_set(err, AF_FAILED_PRECONDITION,
                             "resource limits need a control group of the daemon's own, and %s has "
@@ -211,6 +228,7 @@ void exec_cgroups_free(struct exec_cgroups *cgroups)
         forget_groups(cgroups->run_dir);
     pthread_mutex_destroy(&cgroups->lock);
     free(cgroups->run_dir);
+    free(cgroups->parent);
     free(cgroups);
 }
 
@@ -275,9 +293,12 @@ int exec_cgroups_check(const struct exec_cgroups *cgroups, const struct exec_res
     for (int i = 0; i < CGROUP_CONTROLLERS; i++)
         if (missing & 1u << i)
             return af_error_set(err, AF_FAILED_PRECONDITION,
-                                "this server cannot enforce a limit of %s: no control group "
-                                "hierarchy has that controller; leave the limit unset",
-                                exec_cgroup_names[i]);
+                                "this server cannot enforce a limit of %s: %s%s has not that "
+                                "controller; leave the limit unset",
+                                exec_cgroup_names[i],
+                                cgroups->parent ? "the configured control group "
+                                                : "no control group hierarchy",
+                                cgroups->parent ? cgroups->parent : "");
     return 0;
 }
 

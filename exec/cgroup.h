@@ -26,6 +26,9 @@ struct exec_cgroups_options {
 // Looks, and changes nothing. What is missing is said when it is asked for.
 int exec_cgroups_new(const struct exec_cgroups_options *options, struct exec_cgroups **ret,
                      struct af_error *err);
+// Makes room for limits on v2: moves the daemon, if it is the only process of its group, into a
+// leaf of it. Before it has any child.
+void exec_cgroups_settle(struct exec_cgroups *cgroups);
 // Removes what was made. NULL is allowed.
 void exec_cgroups_free(struct exec_cgroups *cgroups);
 

@@ -148,12 +148,15 @@ int exec_cgroups_new(const struct exec_cgroups_options *options, struct exec_cgr
 {
     struct exec_cgroups *cgroups = calloc(1, sizeof(*cgroups));
     char *run_dir = strdup(options->run_dir);
-    if (!cgroups || !run_dir) {
+    char *parent = options->parent ? strdup(options->parent) : NULL;
+    if (!cgroups || !run_dir || (options->parent && !parent)) {
         free(cgroups);
         free(run_dir);
+        free(parent);
         return af_error_errno(err, ENOMEM, "cannot look for control groups");
     }
     cgroups->run_dir = run_dir;
+    cgroups->parent = parent;
     pthread_mutex_init(&cgroups->lock, NULL);
     struct af_id id;
     af_id_new("cg", &id);

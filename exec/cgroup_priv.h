@@ -28,6 +28,7 @@ bool exec_cgroup_path(const struct cgroup_hierarchy *hierarchy, pid_t pid, char 
 
 struct exec_cgroups {
     char *run_dir;
+    char *parent;                  // the configured group; NULL: the daemon's own
     char own[AF_ID_TEXT_MAX + 16]; // name of our group
     unsigned count;
     struct cgroup_hierarchy hierarchies[CGROUP_CONTROLLERS];

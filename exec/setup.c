@@ -173,6 +173,7 @@ int exec_setup(struct exec_engine *e, const struct exec_options *options, struct
         .run_dir = e->run_dir, .parent = options->cgroup_parent, .proc_dir = "/proc/self"};
     if (exec_cgroups_new(&cgroups, &e->cgroups, err) < 0)
         return -1;
+    exec_cgroups_settle(e->cgroups);
     if (options->docker.socket) {
         if (exec_docker_new(e, &e->docker, err) < 0)
             return -1;

@@ -161,14 +161,13 @@ static _Noreturn void leader(const struct init_start *start, const struct init_l
     fail(status_fd, EXEC_STAGE_EXEC, errno);
 }
 
-// Whether any child is left, without waiting; reaps those that have ended.
+// Whether any child is left, without waiting; reaps those that have ended, but not for ever.
 static bool children_left(void)
 {
-    pid_t pid;
-    do {
+    pid_t pid = 1;
+    for (int i = 0; i < INIT_REAP_MAX && pid > 0; i++)
         pid = waitpid(-1, NULL, WNOHANG);
-    } while (pid > 0 || (pid < 0 && errno == EINTR));
-    return pid == 0;
+    return pid >= 0;
 }
 
 // A child has ended, or (pid < 0) none is left. Returns unless that was the end of everything.
@@ -228,12 +227,11 @@ static _Noreturn void wait_for_children_and_orders(struct supervisor *supervisor
     if (polled[1].fd < 0) // out of descriptors: without orders, then
         wait_for_children(supervisor);
     for (;;) {
-        int status;
+        int status, ended = 0;
         pid_t pid;
-        while ((pid = waitpid(-1, &status, WNOHANG)) != 0)
-            if (pid > 0 || errno != EINTR)
-                take_end(supervisor, pid, status);
-        if (poll(polled, 2, -1) <= 0)
+        while (ended++ < INIT_REAP_MAX && (pid = waitpid(-1, &status, WNOHANG)) != 0)
+            take_end(supervisor, pid, status);
+        if (poll(polled, 2, ended > INIT_REAP_MAX ? 0 : -1) <= 0)
             continue;
         struct signalfd_siginfo info;
         while (polled[1].revents && read(polled[1].fd, &info, sizeof(info)) > 0)

@@ -4,6 +4,7 @@
 #ifndef AF_EXEC_INIT_INIT_H
 #define AF_EXEC_INIT_INIT_H
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include "exec/init/protocol.h"
@@ -32,6 +33,9 @@ void init_join(const char *path, int *ret_socket_fd, int *ret_lock_fd);
 // Says what failed on stderr, and exits.
 _Noreturn void init_die(const char *what);
 
+// Children that are reaped in one go at most: a tree that forks all the time has always more.
+#define INIT_REAP_MAX 64
+
 // Life of a command's supervisor: starts the leader, reaps everything that it starts, reports on
 // the status pipe. Runs in a fork of the init. Never returns.
 _Noreturn void init_supervise(const struct init_start *start, const struct init_limits *limits);
@@ -42,5 +46,8 @@ void init_report(int status_fd, uint32_t kind, int32_t value, uint32_t extra);
 // tree.c: sends a signal to everything below this process, also to what is forked meanwhile as far
 // as a few rounds find it. What forks faster than that is for END (main.c).
 void init_signal_tree(int number);
+
+// still.c: kills every process of the box that is not below a supervisor, while all stand still.
+void init_kill_still(bool (*is_supervisor)(pid_t pid));
 
 #endif

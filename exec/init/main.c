@@ -29,6 +29,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "exec/init/init.h"
@@ -37,6 +38,7 @@
 #define CHILDREN_FILE "/proc/self/task/1/children"
 #define SOCKET_FD     3
 #define LOCK_FD       4
+#define PATIENCE_NS   100000000LL // how long orphans may outrun being killed one by one
 
 struct slot {
     uint64_t id;
@@ -57,6 +59,13 @@ _Noreturn void init_die(const char *what)
 {
     dprintf(2, "agentfense-init: %s: %s\n", what, strerror(errno));
     _exit(70);
+}
+
+static int64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000000000LL + now.tv_nsec;
 }
 
 static void tell(const void *bytes, size_t size)
@@ -172,16 +181,17 @@ static struct slot *slot_of_pid(pid_t pid)
     return NULL;
 }
 
-// Kills every child that is no supervisor. Returns how many there were, -1 when the list cannot
-// be read.
-static int orphans_kill(void)
+// Kills every child that is no supervisor; stops at a time, for a tree that forks all the time
+// makes the list longer than it can be read. Returns how many there were, -1 when it cannot be
+// read.
+static int orphans_kill(int64_t until_ns)
 {
     FILE *file = fopen(CHILDREN_FILE, "re");
     if (!file)
         return -1;
     int found = 0;
     long pid;
-    while (fscanf(file, "%ld", &pid) == 1) {
+    while (now_ns() < until_ns && fscanf(file, "%ld", &pid) == 1) {
         if (slot_of_pid((pid_t)pid))
             continue;
         kill((pid_t)pid, SIGKILL);
@@ -191,35 +201,51 @@ static int orphans_kill(void)
     return found;
 }
 
-// Reaps what has ended. Returns whether there was anything.
-static bool reap(bool *orphans)
+// Reaps what has ended, INIT_REAP_MAX at most. Returns how many.
+static unsigned reap(bool *orphans)
 {
-    bool any = false;
+    unsigned ended = 0;
     int status;
     pid_t pid;
-    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-        any = true;
+    while (ended < INIT_REAP_MAX && (pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        ended++;
         struct slot *slot = slot_of_pid(pid);
         if (slot && WIFEXITED(status))
             tell_ended(slot); // it exits only when it has no children
         else if (slot)
             *orphans = slot->orphans = true;
     }
-    return any;
+    return ended;
+}
+
+static bool is_supervisor(pid_t pid)
+{
+    return slot_of_pid(pid) != NULL;
 }
 
 static void children_changed(void)
 {
-    static bool orphans; // some slot waits for the end of its orphans
-    reap(&orphans);
-    while (orphans) {
-        int found = orphans_kill();
+    static bool orphans;     // some slot waits for the end of its orphans,
+    static int64_t until_ns; // who are killed one by one until then
+    unsigned ended = reap(&orphans);
+    while (orphans || ended == INIT_REAP_MAX) {
+        int found = 0;
+        if (orphans) {
+            int64_t at_ns = now_ns();
+            if (until_ns && at_ns >= until_ns)
+                init_kill_still(is_supervisor);
+            if (at_ns >= until_ns)
+                until_ns = now_ns() + PATIENCE_NS;
+            found = orphans_kill(until_ns);
+        }
         // A child that ends while the list is read may hide another: look again then.
-        if (reap(&orphans))
+        ended = reap(&orphans);
+        if (ended > 0 || !orphans)
             continue;
         if (found != 0)
             return; // SIGCHLD comes for them
         orphans = false;
+        until_ns = 0;
         for (unsigned i = 0; i < slot_top; i++)
             if (slots[i].orphans)
                 tell_ended(&slots[i]);
@@ -354,7 +380,7 @@ int main(int argc, char **argv)
     name_set();
     process_reset();
     int signal_fd = signals_open();
-    if (orphans_kill() < 0)
+    if (orphans_kill(INT64_MAX) < 0)
         init_die(CHILDREN_FILE);
     say_hello();
     int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);

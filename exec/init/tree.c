@@ -15,6 +15,7 @@
 #include "exec/init/init.h"
 
 #define ROUNDS_MAX 16
+#define SEEN_MAX   65536 // of a tree that forks all the time
 
 struct pids {
     pid_t *list;
@@ -50,7 +51,7 @@ static void signal_children(int task, const char *name, int number, struct pids 
     snprintf(path, sizeof(path), "/proc/%d/task/%.20s/children", task, name);
     FILE *file = fopen(path, "re");
     long pid;
-    while (file && fscanf(file, "%ld", &pid) == 1)
+    while (file && seen->count < SEEN_MAX && fscanf(file, "%ld", &pid) == 1)
         if (!has(seen, (pid_t)pid) && add(seen, (pid_t)pid))
             kill((pid_t)pid, number);
     if (file)

@@ -1,14 +1,16 @@
 """Resource limits, maxima of the configuration, and sandboxes per owner, over the API."""
 
 import os
+import pathlib
+import subprocess
 
 import grpc
 import pytest
 
-from harness import FULL, afpb, expect, pb
+from harness import FULL, Daemon, afpb, eventually, expect, pb
 
 MIB = 1 << 20
-HOG = "x=; y=$(head -c 1048576 /dev/zero | tr '\\0' x); while :; do x=$x$y; done"
+HOG = "tail /dev/zero"  # keeps the line that never ends
 
 
 def controllers():
@@ -87,13 +89,99 @@ def test_limits_that_make_no_sense_are_invalid(client):
 
 def test_a_limit_that_cannot_be_enforced_refuses_the_sandbox(new_daemon):
     client = new_daemon("--exec-cgroup", "/nowhere/at/all").start().client()
-    sandbox = limited(client, start=False, memory_bytes=48 * MIB) if controllers() else None
-    if sandbox:  # found to be impossible when the group is made
-        start = pb.StartSandboxRequest(sandbox_id=sandbox)
-        text = expect(grpc.StatusCode.FAILED_PRECONDITION, client.sandboxes.StartSandbox, start)
-        assert "/nowhere/at/all" in text
-    free = client.sandbox(client.codebase({"f": "x"}), FULL)
+    # On v1 it shows when the group is to be made, at the start.
+    text = expect(grpc.StatusCode.FAILED_PRECONDITION, limited, client, memory_bytes=48 * MIB)
+    assert "/nowhere/at/all" in text or not controllers()
+    free = client.sandbox(client.codebase({"f": "x"}, name="free"), FULL)
     assert client.out(free, "cat f") == "x"
+
+
+class GroupedDaemon(Daemon):
+    """A daemon that is started in a control group of its own."""
+
+    group = ""
+
+    def command(self):
+        enter = f'echo $$ > {self.group}/cgroup.procs && exec "$@"'
+        return ["/bin/sh", "-c", enter, "sh", *super().command()]
+
+
+def v2_root():
+    """Where a v2 hierarchy is that has what limits need; None: there is none."""
+    with open("/proc/self/mountinfo") as file:
+        points = [line.split()[4] for line in file if " - cgroup2 " in line]
+    for point in points:
+        with open(os.path.join(point, "cgroup.controllers")) as file:
+            if {"memory", "cpu", "pids"} <= set(file.read().split()):
+                return point
+    return None
+
+
+@pytest.fixture
+def v2_group():
+    """A v2 group with controllers, for a daemon; removed with what a failed test leaves in it."""
+    root = v2_root()
+    if not root:
+        pytest.skip("no v2 hierarchy here has memory, cpu and pids (tests/guest runs this in one)")
+    with open(f"{root}/cgroup.subtree_control", "w") as file:
+        file.write("+memory +cpu +pids")
+    group = pathlib.Path(root, f"agentfense-test-{os.getpid()}")
+    group.mkdir()
+    yield group
+    for made in sorted(group.glob("**/"), reverse=True):
+        made.rmdir()
+
+
+def processes(group):
+    return [int(pid) for pid in (group / "cgroup.procs").read_text().split()]
+
+
+def test_on_v2_the_daemon_alone_moves_into_a_leaf_of_its_group(tmp_path, v2_group):
+    daemon = GroupedDaemon(tmp_path)
+    daemon.group = v2_group
+    client = daemon.start().client()
+    try:
+        # Before there is any limit: what it starts then is below the leaf as well.
+        assert processes(v2_group) == []
+        assert daemon.process.pid in processes(v2_group / "daemon")
+        free = client.sandbox(client.codebase({"f": "x"}, name="free"), FULL)
+        assert client.out(free, "cat f") == "x"
+        sandbox = limited(client, memory_bytes=48 * MIB, pids_limit=20, cpu_quota=50000,
+                          cpu_shares=512)
+        assert processes(v2_group) == []
+        (box,) = v2_group.glob(f"agentfense-*/{sandbox}*")
+        assert (box / "memory.max").read_text() == f"{48 * MIB}\n"
+        assert (box / "pids.max").read_text() == "20\n"
+        assert (box / "cpu.max").read_text() == "50000 100000\n"
+        assert client.exec(sandbox, HOG).exit_code == 137
+        assert "oom_kill 1\n" in (box / "memory.events").read_text()
+        client.destroy(sandbox)
+        eventually(lambda: not box.exists())
+    finally:
+        client.close()
+        daemon.cleanup()
+    assert [d.name for d in v2_group.iterdir() if d.is_dir()] == ["daemon"]
+
+
+def test_on_v2_a_group_with_other_processes_refuses_limits_and_says_what_to_do(tmp_path, v2_group):
+    other = subprocess.Popen(["/bin/sh", "-c", f"echo $$ > {v2_group}/cgroup.procs; exec cat"],
+                             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    eventually(lambda: processes(v2_group) == [other.pid])
+    daemon = GroupedDaemon(tmp_path)
+    daemon.group = v2_group
+    client = daemon.start().client()
+    try:
+        text = expect(grpc.StatusCode.FAILED_PRECONDITION, limited, client, memory_bytes=48 * MIB)
+        assert "Delegate=yes" in text and str(v2_group) in text
+        assert {other.pid, daemon.process.pid} <= set(processes(v2_group))
+        assert not [d for d in v2_group.iterdir() if d.is_dir()]
+        free = client.sandbox(client.codebase({"f": "x"}, name="free"), FULL)
+        assert client.out(free, "cat f") == "x"
+    finally:
+        client.close()
+        daemon.cleanup()
+        other.stdin.close()
+        other.wait()
 
 
 def test_O1_sandboxes_per_owner_are_bounded(new_daemon):

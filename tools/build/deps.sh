@@ -29,12 +29,14 @@ tests='libcmocka-dev protobuf-compiler protobuf-compiler-grpc python3-grpcio pyt
        man-db systemd binutils util-linux'
 # tests of full disks and shared extents: file systems in images
 images='e2fsprogs xfsprogs'
+# tests in a virtual machine (its kernel: guest.sh)
+guest='qemu-system-x86'
 bench='fuse-overlayfs'
 
 say() { printf 'deps: %s\n' "$*"; }
 die() { printf 'deps: %s\n' "$*" >&2; exit 1; }
 
-packages=$(echo $build $fuse_build $core $exec $api $run $tests $images)
+packages=$(echo $build $fuse_build $core $exec $api $run $tests $images $guest)
 if [ "${1:-}" = bench ]; then
     packages=$(echo $packages $bench)
 fi

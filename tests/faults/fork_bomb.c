@@ -1,0 +1,36 @@
+// A tree of processes that does not want to end: chains of processes that fork, leave their session
+// and exit, for ever; every fourth link leaves one behind that stops itself.
+//
+//   fork_bomb CHAINS MARK     (MARK is for whoever looks through command lines)
+// Each link of a chain lives for some microseconds, as a child of whoever adopts it: a list of
+// processes is old when it has been read. Prints "going" once it has begun.
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static _Noreturn void chain(unsigned link)
+{
+    for (;;) {
+        pid_t pid = fork();
+        if (pid > 0)
+            _exit(0);
+        if (pid < 0)
+            continue; // at the limit: until there is room
+        setsid();
+        if (link++ % 4 == 0 && fork() == 0)
+            for (;;)
+                raise(SIGSTOP);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    for (int i = argc < 2 ? 0 : atoi(argv[1]); i > 0; i--)
+        if (fork() == 0)
+            chain((unsigned)i);
+    printf("going\n");
+    fflush(stdout);
+    for (;;)
+        pause();
+}
