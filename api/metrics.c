@@ -5,6 +5,7 @@
 #include "api/metrics.h"
 
 #include "api/metrics_process.h"
+#include "api/turns.h"
 #include "mux/base/cleanup.h"
 #include "mux/base/clock.h"
 #include "mux/inspect.h"
@@ -261,5 +262,8 @@ int metrics_gather_view(struct daemon *daemon, const char *sandbox_id, metrics_f
         rc = emit(&all, AF_METRIC_VIEW_INODES, NULL, NULL, (double)wanted.info.delta_inodes, NULL);
     if (rc == 0)
         rc = emit(&all, AF_METRIC_VIEW_LAYERS, NULL, NULL, (double)wanted.info.stack_depth, NULL);
+    if (rc == 0)
+        rc = emit(&all, AF_METRIC_VIEW_COMMANDS, NULL, NULL,
+                  turns_running(daemon->turns, sandbox_id), NULL);
     return rc == 0 ? emit_view_requests(&all, &wanted.info) : rc;
 }

@@ -136,6 +136,8 @@ int turns_enter(struct turns *turns, const char *sandbox_id, const struct turn_s
     pthread_mutex_lock(&turns->lock);
     struct turn_gate *gate = make_gate(turns, sandbox_id);
     bool first = gate && gate->state == GATE_IDLE && gate->running == 0 && !gate->waiting;
+    if (gate)
+        LIST_INSERT_HEAD(&turns->all, turn, link);
     turn->held = gate && gate->state != GATE_IDLE;
     if (first)
         gate->state = GATE_PREPARING;
@@ -221,6 +223,7 @@ void turn_failed(struct turn *turn)
     struct turns *turns = turn->turns;
     bool prepare = false;
     pthread_mutex_lock(&turns->lock);
+    LIST_REMOVE(turn, link);
     struct turn_gate *gate = find_gate(turns, turn->id);
     if (gate && turn->passed && !turn->spec.lasting) {
         gate->running--;
@@ -250,6 +253,7 @@ static struct turn_gate *leave(struct turn *turn)
     bool lasted = turn->passed && turn->spec.lasting;
     struct turn_gate *gate = lasted ? make_gate(turns, turn->id) : find_gate(turns, turn->id);
     turn->over = true;
+    LIST_REMOVE(turn, link);
     if (gate && turn->passed) {
         gate->running -= !lasted;
         last = gate->running == 0 && gate->state == GATE_IDLE;
@@ -329,6 +333,17 @@ void turn_started(void *arg)
 {
     struct turn *turn = arg;
     turn->spec.on_started(turn->spec.arg);
+}
+
+unsigned turns_running(struct turns *turns, const char *sandbox_id)
+{
+    const struct turn *turn;
+    unsigned count = 0;
+    pthread_mutex_lock(&turns->lock);
+    LIST_FOREACH(turn, &turns->all, link)
+    count += strcmp(turn->id, sandbox_id) == 0;
+    pthread_mutex_unlock(&turns->lock);
+    return count;
 }
 
 // ---- alone

@@ -55,6 +55,9 @@ void turn_done(void *turn, const struct af_error *err, const struct exec_result 
 bool turn_output(void *turn, enum exec_output_kind kind, const char *bytes, size_t len);
 void turn_started(void *turn);
 
+// Commands of the sandbox that have not ended: also those that wait, and those that last.
+unsigned turns_running(struct turns *turns, const char *sandbox_id);
+
 // Waits for the kernel as before a command.
 void turns_flush(struct turns *turns);
 

@@ -10,6 +10,7 @@
 #include "mux/base/limits.h"
 
 #include <stdatomic.h>
+#include <sys/queue.h>
 #include <uthash.h>
 
 enum gate_state { GATE_IDLE, GATE_PREPARING, GATE_PUSHING };
@@ -31,6 +32,7 @@ struct turn {
     struct exec_command *command; // of a held one: one of the two, a reference
     struct exec_turn *session_turn;
     struct turn *next; // of those who wait
+    LIST_ENTRY(turn) link;
     // The end, while the push is under way.
     bool failed;
     struct af_error error;
@@ -54,6 +56,7 @@ struct turns {
     struct turns_options options;
     pthread_mutex_t lock;
     struct turn_gate *gates; // by sandbox
+    LIST_HEAD(, turn) all;   // that have not ended
     struct net_pool pool;
 };
 

@@ -112,6 +112,8 @@ enum af_metric_kind { AF_METRIC_COUNTER = 1, AF_METRIC_GAUGE = 2, AF_METRIC_HIST
     M(VIEW_INODES, GAUGE, "agentfense_view_delta_inodes", NULL, NULL,                              \
       "inode records in the sandbox's delta")                                                      \
     M(VIEW_LAYERS, GAUGE, "agentfense_view_layers", NULL, NULL, "layers below the delta")          \
+    M(VIEW_COMMANDS, GAUGE, "agentfense_view_commands_running", NULL, NULL,                        \
+      "commands of the sandbox that have not ended, those that last included")                     \
     M(VIEW_REQUESTS, COUNTER, "agentfense_view_requests_total", "operation", NULL,                 \
       "requests of the sandbox since it was started")                                              \
     M(VIEW_ERRORS, COUNTER, "agentfense_view_errors_total", "operation", NULL,                     \

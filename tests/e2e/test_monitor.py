@@ -10,25 +10,26 @@ import time
 import grpc
 import pytest
 
-from harness import BIN, ROOT, monpb, pb
+from harness import BIN, ROOT, eventually, monpb, pb
 
 PROMTOOL = shutil.which("promtool") or shutil.which(
     "promtool", path=str(ROOT / "build/deps/promtool")
 )
 DASHBOARD = ROOT / "packaging/grafana/agentfense.json"
-# One for each line of the user's page, "Monitoring".
+PAGE = ROOT / "tests/python/performance.md"
+# What the user's page lists under "Monitoring", and what tells it.
 USERS_PAGE = {
-    "agentfense_sandboxes_active",
-    "agentfense_fuse_mounts",
-    "process_resident_memory_bytes",
-    "process_cpu_seconds_total",
-    "agentfense_disk_read_bytes_total",
-    "agentfense_disk_written_bytes_total",
-    "agentfense_sandboxes_created_total",
-    "agentfense_command_seconds",
-    "agentfense_fuse_request_seconds",
-    "agentfense_api_errors_total",
+    "Active sandboxes count": {"agentfense_sandboxes_active"},
+    "FUSE mount count": {"agentfense_fuse_mounts"},
+    "Memory usage": {"process_resident_memory_bytes"},
+    "CPU usage": {"process_cpu_seconds_total"},
+    "Disk I/O": {"agentfense_disk_read_bytes_total", "agentfense_disk_written_bytes_total"},
+    "Sandbox creation rate": {"agentfense_sandboxes_created_total"},
+    "Command execution latency": {"agentfense_command_seconds"},
+    "File operation latency": {"agentfense_fuse_request_seconds"},
+    "Error rate": {"agentfense_api_errors_total"},
 }
+USERS_METRICS = set().union(*USERS_PAGE.values())
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,7 @@ def get_stats(client, **fields):
 
 def test_every_metric_of_the_users_page_is_served(client, sandbox, metrics_socket):
     text = scrape(metrics_socket)
-    assert USERS_PAGE <= set(re.findall(r"^# TYPE (\S+) ", text, re.M))
+    assert USERS_METRICS <= set(re.findall(r"^# TYPE (\S+) ", text, re.M))
     assert value(text, "agentfense_sandboxes_active") == 1
     assert value(text, "agentfense_fuse_mounts") == 1
     assert value(text, "agentfense_sandboxes_created_total") >= 1
@@ -145,7 +146,7 @@ def test_the_dashboard_asks_for_metrics_that_exist(client, sandbox, metrics_sock
         for target in panel["targets"]:
             asked |= set(re.findall(r"\b(?:agentfense|process)_\w+", target["expr"]))
     assert asked and asked <= known, asked - known
-    assert {n for n in USERS_PAGE} <= {re.sub("_bucket$", "", n) for n in asked}
+    assert USERS_METRICS <= {re.sub("_bucket$", "", n) for n in asked}
 
 
 def test_get_stats_has_the_endpoints_names(client, sandbox, metrics_socket):
@@ -155,6 +156,57 @@ def test_get_stats_has_the_endpoints_names(client, sandbox, metrics_socket):
     assert len(times.counts) == len(times.bounds) + 1
     assert sum(times.counts) >= 2 and times.sum > 0
     assert list(times.bounds) == sorted(times.bounds)
+
+
+def fsctl_stats(daemon, *args):
+    """(name, label values...) -> the metric, as agentfense-fsctl stats --json has it."""
+    argv = [BIN / "agentfense-fsctl", "--socket", daemon.socket, "--json", "stats", *args]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)["metrics"]
+    return {(m["name"], *sorted(m["labels"].values())): m for m in found}
+
+
+def test_the_page_get_stats_the_endpoint_and_fsctl_have_the_same_metrics(
+    client, daemon, sandbox, metrics_socket
+):
+    part = PAGE.read_text().split("## Monitoring", 1)[1].split("```")[1]
+    assert set(re.findall(r"^- (.*)$", part, re.M)) == set(USERS_PAGE)
+    text = scrape(metrics_socket)
+    served = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.M))
+    told = {key[0]: monpb.Metric.Kind.Name(m.kind) for key, m in get_stats(client).items()}
+    shown = {key[0]: m["kind"] for key, m in fsctl_stats(daemon).items()}
+    assert served == shown == {name: k.removeprefix("KIND_").lower() for name, k in told.items()}
+    assert USERS_METRICS <= set(served)
+
+
+def test_fsctl_stats_shows_the_same_values(client, daemon, sandbox):
+    told, shown = get_stats(client), fsctl_stats(daemon)
+    for name in ("agentfense_sandboxes_created_total", "agentfense_sandboxes_active"):
+        assert shown[name,]["value"] == told[name,].value
+    times = shown["agentfense_command_seconds",]["histogram"]
+    assert times["count"] == sum(times["counts"]) == sum(
+        told["agentfense_command_seconds",].histogram.counts
+    )
+    assert 0 < times["p50"] <= times["p99"] and times["sum"] > 0
+    argv = [BIN / "agentfense-fsctl", "--socket", daemon.socket, "stats"]
+    text = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    assert re.search(r"^agentfense_command_seconds +\d+ mean=\S+ p50<\S+ p99<\S+  ", text, re.M)
+    assert re.search(r"^agentfense_commands_total\{success\} +\d+  ", text, re.M)
+
+
+def test_commands_that_run_are_counted_by_sandbox(client, daemon, sandbox):
+    idle = client.sandbox(client.codebase({"a": "1"}), manual=True)
+
+    def running(which):
+        return get_stats(client, sandbox_id=which)["agentfense_view_commands_running",].value
+
+    call = client.sandboxes.Exec.future(pb.ExecRequest(sandbox_id=sandbox, command="sleep 1000"))
+    eventually(lambda: running(sandbox) == 1)
+    assert running(idle) == 0
+    assert fsctl_stats(daemon, sandbox)["agentfense_view_commands_running",]["value"] == 1
+    call.cancel()
+    eventually(lambda: running(sandbox) == 0)
+    client.destroy(idle)
 
 
 def test_get_stats_of_one_sandbox(client, sandbox):

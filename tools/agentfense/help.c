@@ -50,6 +50,17 @@ const struct command_row command_rows[] = {
                       "SANDBOX is an id or the beginning of one. A added, M modified, D deleted, "
                       "R renamed.\n",
                       1, 1, TAKES_JSON},
+    [COMMAND_WATCH] =
+        {"watch", "SANDBOX [PATH]", "shows what changes in a sandbox, as it happens",
+         "SANDBOX is an id or the beginning of one; PATH, below /workspace, leaves out what is "
+         "elsewhere.\n"
+         "One line for each change: created, modified, deleted, renamed; with --json an object "
+         "each. Ends\n"
+         "with the sandbox, or when interrupted. agentfense-fsctl trace shows reading, too.\n"
+         "\n"
+         "  --denied   also what was refused: by a rule, or since the sandbox is frozen\n"
+         "  --count N  end after N lines\n",
+         1, 2, TAKES_WATCH | TAKES_JSON},
     [COMMAND_RULES] =
         {"rules", "SANDBOX [set RULE...]", "shows a sandbox's rules, or changes them while it runs",
          "SANDBOX is an id or the beginning of one; a RULE is PATTERN=LEVEL[@PRIORITY], where no\n"
@@ -170,7 +181,8 @@ void help_print_usage(FILE *out)
           "\nCommands:\n",
           out);
     for (size_t i = 0; i < AF_ARRAY_LEN(command_rows); i++)
-        fprintf(out, "  %s %s\n      %s\n", command_rows[i].name, command_rows[i].arguments,
+        fprintf(out, "  %s%s%s\n      %s\n", command_rows[i].name,
+                *command_rows[i].arguments ? " " : "", command_rows[i].arguments,
                 command_rows[i].summary);
     fputc('\n', out);
     print_options(0, out);
@@ -179,7 +191,7 @@ void help_print_usage(FILE *out)
 
 void help_print_command(const struct command_row *row, FILE *out)
 {
-    fprintf(out, "Usage: agentfense [OPTION...] %s %s\nThis %s.\n\n%s\n", row->name, row->arguments,
-            row->summary, row->help);
+    fprintf(out, "Usage: agentfense [OPTION...] %s%s%s\nThis %s.\n\n%s\n", row->name,
+            *row->arguments ? " " : "", row->arguments, row->summary, row->help);
     print_options(row->takes, out);
 }

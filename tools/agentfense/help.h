@@ -22,6 +22,7 @@
 #define TAKES_COMMIT   1024u
 #define TAKES_CREATION 2048u // limits and quotas of what is made
 #define TAKES_POLICY   4096u // its commit policy, labels
+#define TAKES_WATCH    8192u // --denied, --count
 
 struct command_row {
     const char *name, *arguments, *summary, *help;

@@ -28,23 +28,15 @@ static void prepare_process(void)
 static int run_command(const struct options *options)
 {
     static int (*const commands[])(const struct options *) = {
-        [COMMAND_RUN] = command_run,
-        [COMMAND_CREATE] = command_create,
-        [COMMAND_LS] = command_ls,
-        [COMMAND_START] = command_start,
-        [COMMAND_STOP] = command_stop,
-        [COMMAND_EXEC] = command_exec,
-        [COMMAND_SHELL] = command_shell,
-        [COMMAND_PS] = command_ps,
-        [COMMAND_LOGS] = command_logs,
-        [COMMAND_ATTACH] = command_attach,
-        [COMMAND_KILL] = command_kill,
-        [COMMAND_WAIT] = command_wait,
-        [COMMAND_CP] = command_cp,
-        [COMMAND_DIFF] = command_diff,
-        [COMMAND_RULES] = command_rules,
-        [COMMAND_COMMIT] = command_commit,
-        [COMMAND_ROLLBACK] = command_rollback,
+        [COMMAND_RUN] = command_run,       [COMMAND_CREATE] = command_create,
+        [COMMAND_LS] = command_ls,         [COMMAND_START] = command_start,
+        [COMMAND_STOP] = command_stop,     [COMMAND_EXEC] = command_exec,
+        [COMMAND_SHELL] = command_shell,   [COMMAND_PS] = command_ps,
+        [COMMAND_LOGS] = command_logs,     [COMMAND_ATTACH] = command_attach,
+        [COMMAND_KILL] = command_kill,     [COMMAND_WAIT] = command_wait,
+        [COMMAND_CP] = command_cp,         [COMMAND_DIFF] = command_diff,
+        [COMMAND_WATCH] = command_watch,   [COMMAND_RULES] = command_rules,
+        [COMMAND_COMMIT] = command_commit, [COMMAND_ROLLBACK] = command_rollback,
         [COMMAND_RM] = command_rm,
     };
     return commands[options->command](options);

@@ -21,6 +21,8 @@
 enum {
     OPT_ALL = 256,
     OPT_APPLY,
+    OPT_COUNT,
+    OPT_DENIED,
     OPT_DIFF,
     OPT_END_HOLDERS,
     OPT_ENV,
@@ -37,12 +39,14 @@ enum {
     OPT_WORKDIR,
 };
 
-#define PLAIN_OPTIONS 23 // the table below
+#define PLAIN_OPTIONS 25 // the table below
 #define OPTIONS_MAX   64
 
 static const struct option plain_options[PLAIN_OPTIONS] = {
     {"all", no_argument, NULL, OPT_ALL},
     {"apply", no_argument, NULL, OPT_APPLY},
+    {"count", required_argument, NULL, OPT_COUNT},
+    {"denied", no_argument, NULL, OPT_DENIED},
     {"detach", no_argument, NULL, 'd'},
     {"diff", no_argument, NULL, OPT_DIFF},
     {"end-holders", no_argument, NULL, OPT_END_HOLDERS},
@@ -98,6 +102,15 @@ static int add_label(struct options *options, const char *text)
                                 sizeof *options->labels);
     options->labels[options->n_labels++] = text;
     return -1;
+}
+
+// 0: it is no number from 1.
+static uint64_t parse_count(const char *text)
+{
+    char *end;
+    errno = 0;
+    uint64_t count = strtoull(text, &end, 10);
+    return errno || *end || text[0] < '0' || text[0] > '9' ? 0 : count;
 }
 
 // 0: there is no such signal.
@@ -157,6 +170,14 @@ static int take_process_option(struct parse *parse, int option, const char *name
         parse->used |= TAKES_FOLLOW;
         options->follow = true;
         return -1;
+    case OPT_DENIED:
+        parse->used |= TAKES_WATCH;
+        options->denied = true;
+        return -1;
+    case OPT_COUNT:
+        parse->used |= TAKES_WATCH;
+        options->count = parse_count(optarg);
+        return options->count ? -1 : usage_error("--count takes a number from 1, not '%s'", optarg);
     case OPT_ALL:
         parse->used |= TAKES_KILL;
         options->all = true;
@@ -281,6 +302,7 @@ static int check(const struct parse *parse, const struct command_row *row, bool 
         {TAKES_STREAMS, "-i, -t or -d"},
         {TAKES_FOLLOW, "--follow"},
         {TAKES_KILL, "--signal or --all"},
+        {TAKES_WATCH, "--denied or --count"},
     };
     const struct options *options = parse->options;
     for (size_t i = 0; i < AF_ARRAY_LEN(words); i++)

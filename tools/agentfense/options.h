@@ -27,6 +27,7 @@ enum command {
     COMMAND_WAIT,
     COMMAND_CP,
     COMMAND_DIFF,
+    COMMAND_WATCH,
     COMMAND_RULES,
     COMMAND_COMMIT,
     COMMAND_ROLLBACK,
@@ -49,6 +50,8 @@ struct options {
     bool interactive, terminal, detach; // -i, -t, -d
     bool json, end_holders, follow, all;
     int signal;       // of kill
+    bool denied;      // of watch
+    uint64_t count;   // of watch; 0: without end
     bool refuse;      // conflicts
     const char *file; // of rules
     char **args;      // before "--"

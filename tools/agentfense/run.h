@@ -13,6 +13,8 @@ int command_run(const struct options *options);
 int command_start(const struct options *options);
 int command_stop(const struct options *options);
 int command_diff(const struct options *options);
+// watch.c
+int command_watch(const struct options *options);
 // copy.c
 int command_cp(const struct options *options);
 // commits.c

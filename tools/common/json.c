@@ -7,6 +7,7 @@
 
 #include <assert.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -53,7 +54,9 @@ static void before(struct json *json, const void *key, size_t key_len)
     unsigned at = json->depth - 1;
     assert(json->is_array[at] == (key == NULL));
     fputs(json->has_members[at] ? "," : "", json->file);
-    if (json->depth == 1 || !json->is_array[at])
+    if (json->one_line)
+        fputs(json->has_members[at] ? " " : "", json->file);
+    else if (json->depth == 1 || !json->is_array[at])
         fprintf(json->file, "\n%*s", (int)(2 * json->depth), "");
     else
         fputs(json->has_members[at] ? " " : "", json->file);
@@ -93,7 +96,7 @@ void json_end(struct json *json)
     assert(json->depth > 0);
     json->depth--;
     bool is_array = json->is_array[json->depth];
-    if (json->has_members[json->depth] && (!is_array || json->depth == 0))
+    if (json->has_members[json->depth] && (!is_array || json->depth == 0) && !json->one_line)
         fprintf(json->file, "\n%*s", (int)(2 * json->depth), "");
     fputc(is_array ? ']' : '}', json->file);
 }
@@ -134,10 +137,20 @@ void json_uint(struct json *json, const char *key, uint64_t value)
     fprintf(json->file, "%" PRIu64, value);
 }
 
-void json_uint_named(struct json *json, const void *key, size_t key_len, uint64_t value)
+void json_bytes_named(struct json *json, const void *key, size_t key_len, const void *bytes,
+                      size_t len)
 {
     before(json, key ? key : "", key_len);
-    fprintf(json->file, "%" PRIu64, value);
+    put_bytes(json, bytes, len);
+}
+
+void json_number(struct json *json, const char *key, double value)
+{
+    before_text(json, key);
+    if (isfinite(value))
+        fprintf(json->file, "%.15g", value);
+    else
+        fputs("null", json->file);
 }
 
 void json_bool(struct json *json, const char *key, bool value)

@@ -26,6 +26,7 @@
 
 struct json {
     FILE *file;
+    bool one_line; // set after json_init: no newline but the last; for streams of values
     unsigned depth;
     bool is_array[JSON_DEPTH_MAX];
     bool has_members[JSON_DEPTH_MAX];
@@ -44,9 +45,12 @@ void json_text(struct json *json, const char *key, const char *text);
 void json_bytes(struct json *json, const char *key, const void *bytes, size_t len);
 void json_int(struct json *json, const char *key, int64_t value);
 void json_uint(struct json *json, const char *key, uint64_t value);
+// null when it is no finite number.
+void json_number(struct json *json, const char *key, double value);
 void json_bool(struct json *json, const char *key, bool value);
-// A key that is not a constant: a counter's name.
-void json_uint_named(struct json *json, const void *key, size_t key_len, uint64_t value);
+// A key that is not a constant: a label's name. The bytes get no _hex member.
+void json_bytes_named(struct json *json, const void *key, size_t key_len, const void *bytes,
+                      size_t len);
 // Seconds and nanoseconds since 1970 as "2026-01-31T12:00:00.000000000Z".
 void json_time(struct json *json, const char *key, int64_t seconds, int32_t nanos);
 

@@ -21,15 +21,26 @@ struct fsctl {
     bool repair, deep; // fsck's
     const char *file;  // rules --file
     bool end_holders;  // rules --end-holders
+    bool denied;       // trace --denied
+    double interval_s; // requests, top --interval; 0: not given
+    uint64_t count;    // trace, requests, top --count; 0: without end
     int exit_code;     // of fsck
     int argc;          // of the command's own arguments
     char **argv;
 };
 
+// Which of the options that are not for all commands.
+#define FSCTL_TAKES_TREE     1u  // --all, --depth
+#define FSCTL_TAKES_FSCK     2u  // --repair, --deep
+#define FSCTL_TAKES_RULES    4u  // --file, --end-holders
+#define FSCTL_TAKES_DENIED   8u  // --denied
+#define FSCTL_TAKES_INTERVAL 16u // --interval
+#define FSCTL_TAKES_COUNT    32u // --count
+
 struct fsctl_command {
     const char *name, *arguments, *summary, *help;
     int min_args, max_args;
-    bool has_tree_options;
+    unsigned takes; // FSCTL_TAKES_...
     int (*run)(struct fsctl *ctl, struct af_error *err);
 };
 
@@ -44,6 +55,7 @@ int fsctl_rules(struct fsctl *ctl, struct af_error *err);
 int fsctl_quota(struct fsctl *ctl, struct af_error *err);
 int fsctl_access(struct fsctl *ctl, struct af_error *err);
 int fsctl_requests(struct fsctl *ctl, struct af_error *err);
+int fsctl_trace(struct fsctl *ctl, struct af_error *err);
 int fsctl_layers(struct fsctl *ctl, struct af_error *err);
 int fsctl_blobs(struct fsctl *ctl, struct af_error *err);
 int fsctl_du(struct fsctl *ctl, struct af_error *err);

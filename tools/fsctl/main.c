@@ -22,10 +22,13 @@
 
 enum {
     OPT_ALL = 256,
+    OPT_COUNT,
     OPT_DEEP,
+    OPT_DENIED,
     OPT_DEPTH,
     OPT_END_HOLDERS,
     OPT_FILE,
+    OPT_INTERVAL,
     OPT_JSON,
     OPT_REPAIR,
     OPT_SOCKET,
@@ -34,11 +37,14 @@ enum {
 
 static const struct option long_options[] = {
     {"all", no_argument, NULL, OPT_ALL},
+    {"count", required_argument, NULL, OPT_COUNT},
     {"deep", no_argument, NULL, OPT_DEEP},
+    {"denied", no_argument, NULL, OPT_DENIED},
     {"depth", required_argument, NULL, OPT_DEPTH},
     {"end-holders", no_argument, NULL, OPT_END_HOLDERS},
     {"file", required_argument, NULL, OPT_FILE},
     {"help", no_argument, NULL, 'h'},
+    {"interval", required_argument, NULL, OPT_INTERVAL},
     {"json", no_argument, NULL, OPT_JSON},
     {"repair", no_argument, NULL, OPT_REPAIR},
     {"socket", required_argument, NULL, OPT_SOCKET},
@@ -50,54 +56,64 @@ static const struct fsctl_command commands[] = {
     {"views", "", "every sandbox's view",
      "Lists every sandbox: its status, slot and host uid while it runs, the layers below its own,\n"
      "the content bytes and inodes it changed, and how many rules it has.\n",
-     0, 0, false, fsctl_views},
+     0, 0, 0, fsctl_views},
     {"tree", "VIEW [PATH]", "the files below a directory, each with its level",
      "  --all      also what the sandbox does not see\n"
      "  --depth N  at most N levels below PATH\n",
-     1, 2, true, fsctl_tree},
+     1, 2, FSCTL_TAKES_TREE, fsctl_tree},
     {"stat", "VIEW PATH", "one file: attributes, level, where it is stored",
      "Shows attributes as stored, the level, the layer that holds the record, where the content\n"
      "is, and whether its pages are shared with other views.\n",
-     2, 2, false, fsctl_stat},
+     2, 2, 0, fsctl_stat},
     {"explain", "VIEW PATH", "which rule decides a path's level, and why",
-     "Lists every rule that matches PATH, the deciding one first. PATH need not exist.\n", 2, 2,
-     false, fsctl_explain},
+     "Lists every rule that matches PATH, the deciding one first. PATH need not exist.\n", 2, 2, 0,
+     fsctl_explain},
     {"diff", "VIEW", "what the sandbox changed",
      "One line for each change: A added, M modified (or its mode or times), D deleted, R "
      "renamed.\n",
-     1, 1, false, fsctl_diff},
+     1, 1, 0, fsctl_diff},
     {"rules", "VIEW [set RULE...]", "its rules; set changes them, also while it runs",
      "A RULE is PATTERN=LEVEL[@PRIORITY] (without a priority 20). set adds it, or puts it in the\n"
      "place of one with the same pattern and priority. Returns when the new rules hold.\n"
      "  --file FILE    the rules in FILE, one a line, in the place of all\n"
      "  --end-holders  end the sandbox's processes that hold a file open which is forbidden now\n",
-     1, 1025, false, fsctl_rules},
+     1, 1025, FSCTL_TAKES_RULES, fsctl_rules},
     {"quota", "VIEW BYTES [INODES]", "sets how much it may add; at once",
      "Numbers, with K, M, G or T, or none. Lower than what is used: it cannot grow any more.\n", 2,
-     3, false, fsctl_quota},
+     3, 0, fsctl_quota},
     {"access", "VIEW ACCESS", "freezes it, cuts it off, or gives it back; at once",
-     "ACCESS is normal, read-only (every change is refused) or cut-off (everything is).\n", 2, 2,
-     false, fsctl_access},
+     "ACCESS is normal, read-only (every change is refused) or cut-off (everything is).\n", 2, 2, 0,
+     fsctl_access},
     {"requests", "VIEW", "what the kernel asked for it, by operation",
      "Counts and times since the sandbox was started: the mean and the slowest, from a request's\n"
-     "arrival in the daemon to its answer.\n",
-     1, 1, false, fsctl_requests},
+     "arrival in the daemon to its answer.\n"
+     "  --interval S  again and again, what was asked for within S seconds; with --json a line\n"
+     "                each time\n"
+     "  --count N     with --interval: N times\n",
+     1, 1, FSCTL_TAKES_INTERVAL | FSCTL_TAKES_COUNT, fsctl_requests},
+    {"trace", "VIEW [PATH]", "its requests as they come, with verdict and rule",
+     "Only what is at or below PATH. What the kernel answers from its caches is no request: every\n"
+     "change is seen, every refusal of the daemon, and the first look at each file. With --json a\n"
+     "line for each. Ends when interrupted, or with the sandbox.\n"
+     "  --denied   only what a rule or the view's access refuses\n"
+     "  --count N  end after N\n",
+     1, 2, FSCTL_TAKES_DENIED | FSCTL_TAKES_COUNT, fsctl_trace},
     {"du", "[VIEW]", "the space that sandboxes take",
      "PRIVATE is what the sandbox added or changed; SHARED is what the layers below hold, which\n"
      "other sandboxes and the codebase may have too.\n",
-     0, 1, false, fsctl_du},
+     0, 1, 0, fsctl_du},
     {"layers", "[VIEW | CODEBASE]", "its layers, top first; without one, all",
      "DEPTH is the position in the stack; a frozen layer never changes. REFS says how many stacks\n"
      "and owners hold it.\n",
-     0, 1, false, fsctl_layers},
+     0, 1, 0, fsctl_layers},
     {"blobs", "", "content files: size, space on disk, references",
-     "Small contents are in records of the database, not in files.\n", 0, 0, false, fsctl_blobs},
+     "Small contents are in records of the database, not in files.\n", 0, 0, 0, fsctl_blobs},
     {"gc", "", "what nobody refers to any more, after removing it",
      "Removes it now instead of in the background, and returns when it is gone from the disk.\n", 0,
-     0, false, fsctl_gc},
+     0, 0, fsctl_gc},
     {"drop-caches", "[VIEW]", "how many cached inodes were dropped",
      "They are read again from the store when they are needed. The kernel's own caches stay.\n", 0,
-     1, false, fsctl_drop_caches},
+     1, 0, fsctl_drop_caches},
     {"fsck", "[DIR]", "checks the store, and repairs it",
      "Without DIR: the store of the running daemon, read-only. With DIR, the state directory of a\n"
      "stopped one:\n"
@@ -105,10 +121,12 @@ static const struct fsctl_command commands[] = {
      "             DIR/lost+found\n"
      "  --deep     read all content that has a digest, and compare\n"
      "Exit code: 0 clean, 1 repaired, 4 something is left, 8 it could not be checked.\n",
-     0, 1, false, fsctl_fsck},
-    {"stats", "", "the daemon's transport, policy and counters",
-     "Shows how the daemon talks to the kernel, and its counters since it started.\n", 0, 0, false,
-     fsctl_stats},
+     0, 1, FSCTL_TAKES_FSCK, fsctl_fsck},
+    {"stats", "[VIEW]", "every figure of the daemon, or of one sandbox",
+     "The names are those of the Prometheus endpoint. Of a histogram: how many, the mean, and "
+     "what\n"
+     "half and 99 of 100 are below.\n",
+     0, 1, 0, fsctl_stats},
 };
 
 static void print_common(FILE *out)
@@ -206,63 +224,124 @@ static const struct fsctl_command *find_command(const char *name)
     return NULL;
 }
 
-static bool parse_depth(const char *text, uint32_t *ret)
+static bool parse_count(const char *text, uint64_t *ret)
 {
     char *end;
     errno = 0;
-    unsigned long value = strtoul(text, &end, 10);
-    if (errno || *end || text[0] < '0' || text[0] > '9' || value == 0 || value > UINT32_MAX)
-        return false;
-    *ret = (uint32_t)value;
-    return true;
+    *ret = strtoull(text, &end, 10);
+    return !errno && !*end && text[0] >= '0' && text[0] <= '9' && *ret > 0;
+}
+
+static bool parse_depth(const char *text, uint32_t *ret)
+{
+    uint64_t value;
+    bool is_one = parse_count(text, &value) && value <= UINT32_MAX;
+    *ret = is_one ? (uint32_t)value : 0;
+    return is_one;
+}
+
+static bool parse_interval(const char *text, double *ret)
+{
+    char *end;
+    errno = 0;
+    *ret = strtod(text, &end);
+    return !errno && !*end && end != text && *ret >= 0.1 && *ret <= 86400;
 }
 
 struct invocation {
     const struct fsctl_command *command;
     const char *socket;
-    bool has_tree_options, has_fsck_options, has_rules_options;
+    bool help;
+    unsigned given; // FSCTL_TAKES_... of the options that were given
 };
+
+static int check_options(const struct invocation *call)
+{
+    static const struct {
+        unsigned takes;
+        const char *text;
+    } words[] = {
+        {FSCTL_TAKES_TREE, "--all and --depth belong to tree"},
+        {FSCTL_TAKES_FSCK, "--repair and --deep belong to fsck"},
+        {FSCTL_TAKES_RULES, "--file and --end-holders belong to rules"},
+        {FSCTL_TAKES_DENIED, "--denied belongs to trace"},
+        {FSCTL_TAKES_INTERVAL, "--interval belongs to requests and top"},
+        {FSCTL_TAKES_COUNT, "--count belongs to trace, requests and top"},
+    };
+    for (size_t i = 0; i < AF_ARRAY_LEN(words); i++)
+        if (call->given & ~call->command->takes & words[i].takes)
+            return usage_error("%s", words[i].text);
+    return -1;
+}
+
+// One option. Returns -1 to go on, else the exit code.
+static int take_option(int option, const char *text, struct fsctl *ctl, struct invocation *call)
+{
+    const struct {
+        int option;
+        unsigned takes;
+        bool *flag;
+    } flags[] = {
+        {OPT_JSON, 0, &ctl->json},
+        {OPT_ALL, FSCTL_TAKES_TREE, &ctl->all},
+        {OPT_REPAIR, FSCTL_TAKES_FSCK, &ctl->repair},
+        {OPT_DEEP, FSCTL_TAKES_FSCK, &ctl->deep},
+        {OPT_END_HOLDERS, FSCTL_TAKES_RULES, &ctl->end_holders},
+        {OPT_DENIED, FSCTL_TAKES_DENIED, &ctl->denied},
+        {'h', 0, &call->help},
+    };
+    for (size_t i = 0; i < AF_ARRAY_LEN(flags); i++) {
+        if (flags[i].option != option)
+            continue;
+        call->given |= flags[i].takes;
+        *flags[i].flag = true;
+        return -1;
+    }
+    switch (option) {
+    case OPT_VERSION:
+        puts("agentfense-fsctl " AGENTFENSE_VERSION);
+        return 0;
+    case OPT_SOCKET:
+        call->socket = optarg;
+        return -1;
+    case OPT_FILE:
+        call->given |= FSCTL_TAKES_RULES;
+        ctl->file = optarg;
+        return -1;
+    case OPT_DEPTH:
+        call->given |= FSCTL_TAKES_TREE;
+        return parse_depth(optarg, &ctl->depth)
+                   ? -1
+                   : usage_error("--depth takes a number from 1, not '%s'", optarg);
+    case OPT_COUNT:
+        call->given |= FSCTL_TAKES_COUNT;
+        return parse_count(optarg, &ctl->count)
+                   ? -1
+                   : usage_error("--count takes a number from 1, not '%s'", optarg);
+    case OPT_INTERVAL:
+        call->given |= FSCTL_TAKES_INTERVAL;
+        return parse_interval(optarg, &ctl->interval_s)
+                   ? -1
+                   : usage_error("--interval takes seconds, 0.1 to 86400, not '%s'", optarg);
+    default:
+        return usage_error(option == ':' ? "%s needs a value" : "there is no option %s", text);
+    }
+}
 
 // Returns -1 to go on, else the exit code.
 static int parse(int argc, char **argv, struct fsctl *ctl, struct invocation *call)
 {
-    bool help = false;
     opterr = 0;
     for (int option; (option = getopt_long(argc, argv, ":h", long_options, NULL)) != -1;) {
-        if (option == 'h') {
-            help = true;
-        } else if (option == OPT_VERSION) {
-            puts("agentfense-fsctl " AGENTFENSE_VERSION);
-            return 0;
-        } else if (option == OPT_JSON) {
-            ctl->json = true;
-        } else if (option == OPT_SOCKET) {
-            call->socket = optarg;
-        } else if (option == OPT_REPAIR) {
-            call->has_fsck_options = ctl->repair = true;
-        } else if (option == OPT_DEEP) {
-            call->has_fsck_options = ctl->deep = true;
-        } else if (option == OPT_ALL) {
-            call->has_tree_options = ctl->all = true;
-        } else if (option == OPT_END_HOLDERS) {
-            call->has_rules_options = ctl->end_holders = true;
-        } else if (option == OPT_FILE) {
-            call->has_rules_options = true;
-            ctl->file = optarg;
-        } else if (option == OPT_DEPTH) {
-            if (!parse_depth(optarg, &ctl->depth))
-                return usage_error("--depth takes a number from 1, not '%s'", optarg);
-            call->has_tree_options = true;
-        } else {
-            return usage_error(option == ':' ? "%s needs a value" : "there is no option %s",
-                               argv[optind - 1]);
-        }
+        int code = take_option(option, argv[optind - 1], ctl, call);
+        if (code >= 0)
+            return code;
     }
     const char *name = optind < argc ? argv[optind] : NULL;
     call->command = name ? find_command(name) : NULL;
     if (name && !call->command)
         return usage_error("there is no command '%s'", name);
-    if (help) {
+    if (call->help) {
         if (call->command)
             print_command_help(call->command, stdout);
         else
@@ -276,13 +355,7 @@ static int parse(int argc, char **argv, struct fsctl *ctl, struct invocation *ca
     if (ctl->argc < call->command->min_args || ctl->argc > call->command->max_args)
         return usage_error("%s takes %s", name,
                            *call->command->arguments ? call->command->arguments : "no arguments");
-    if (call->has_tree_options && !call->command->has_tree_options)
-        return usage_error("--all and --depth belong to tree");
-    if (call->has_fsck_options && call->command->run != fsctl_fsck)
-        return usage_error("--repair and --deep belong to fsck");
-    if (call->has_rules_options && call->command->run != fsctl_rules)
-        return usage_error("--file and --end-holders belong to rules");
-    return -1;
+    return check_options(call);
 }
 
 int main(int argc, char **argv)

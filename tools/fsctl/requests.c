@@ -6,7 +6,9 @@
 #include "proto/agentfense_monitor.pb-c.h"
 #include "tools/common/escape.h"
 #include "tools/common/json.h"
+#include "tools/common/when.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -64,23 +66,40 @@ static uint64_t mean_ns(const struct operation *op)
     return op->requests ? (uint64_t)(op->busy_s * 1e9 / (double)op->requests) : 0;
 }
 
+static void put_operations(struct json *json, const struct operations *list)
+{
+    for (size_t i = 0; i < list->count; i++) {
+        const struct operation *op = &list->items[i];
+        if (op->requests == 0)
+            continue;
+        json_begin_object(json, NULL);
+        json_bytes(json, "operation", op->name.data, op->name.len);
+        json_uint(json, "requests", op->requests);
+        json_uint(json, "errors", op->errors);
+        json_uint(json, "mean_ns", mean_ns(op));
+        if (op->slowest_s > 0)
+            json_uint(json, "slowest_ns", (uint64_t)(op->slowest_s * 1e9));
+        json_end(json);
+    }
+}
+
 static void print_json(struct fsctl *ctl, const struct operations *list)
 {
     struct json json;
     json_init(&json, ctl->out);
     json_begin_array(&json, NULL);
-    for (size_t i = 0; i < list->count; i++) {
-        const struct operation *op = &list->items[i];
-        json_begin_object(&json, NULL);
-        json_bytes(&json, "operation", op->name.data, op->name.len);
-        json_uint(&json, "requests", op->requests);
-        json_uint(&json, "errors", op->errors);
-        json_uint(&json, "mean_ns", mean_ns(op));
-        json_uint(&json, "slowest_ns", (uint64_t)(op->slowest_s * 1e9));
-        json_end(&json);
-    }
+    put_operations(&json, list);
     json_end(&json);
     json_finish(&json);
+}
+
+static void add_operation(struct table *table, const struct operation *op)
+{
+    AF_CLEANUP_FREE char *name = tool_escaped(op->name.data, op->name.len);
+    table_add(table, name);
+    table_addf(table, "%" PRIu64, op->requests);
+    table_addf(table, "%" PRIu64, op->errors);
+    table_addf(table, "%.1f", (double)mean_ns(op) / 1000);
 }
 
 static void print_table(struct fsctl *ctl, const struct operations *list)
@@ -90,31 +109,125 @@ static void print_table(struct fsctl *ctl, const struct operations *list)
     struct table table;
     table_init(&table, AF_ARRAY_LEN(titles), titles);
     for (size_t i = 0; i < list->count; i++) {
-        const struct operation *op = &list->items[i];
-        AF_CLEANUP_FREE char *name = tool_escaped(op->name.data, op->name.len);
-        table_add(&table, name);
-        table_addf(&table, "%" PRIu64, op->requests);
-        table_addf(&table, "%" PRIu64, op->errors);
-        table_addf(&table, "%.1f", (double)mean_ns(op) / 1000);
-        table_addf(&table, "%.1f", op->slowest_s * 1e6);
+        add_operation(&table, &list->items[i]);
+        table_addf(&table, "%.1f", list->items[i].slowest_s * 1e6);
     }
     table_print(&table, ctl->out, fsctl_bold(ctl), fsctl_plain(ctl));
 }
 
-int fsctl_requests(struct fsctl *ctl, struct af_error *err)
+// ---- once, or again and again
+
+static int ask(struct fsctl *ctl, const struct af_id *id, Agentfense__V1__GetStatsResponse **ret,
+               struct operations *list, struct af_error *err)
 {
     Agentfense__V1__GetStatsRequest request = AGENTFENSE__V1__GET_STATS_REQUEST__INIT;
+    request.sandbox_id = af_client_text(id->text);
+    if (rpc_unary(ctl->client, "/agentfense.v1.MonitorService/GetStats", &request.base,
+                  &agentfense__v1__get_stats_response__descriptor, ret, err) < 0)
+        return -1;
+    list->count = 0;
+    gather(*ret, list);
+    return 0;
+}
+
+// What was asked for since `before`. A sandbox that was started anew has begun to count anew.
+static void subtract(const struct operations *now, const struct operations *before,
+                     struct operations *ret)
+{
+    struct operations known = *before;
+    *ret = *now;
+    for (size_t i = 0; i < ret->count; i++) {
+        struct operation *op = &ret->items[i];
+        const struct operation *was = find(&known, op->name);
+        op->slowest_s = 0; // since the start, not since then
+        if (!was || was->requests > op->requests)
+            continue;
+        op->requests -= was->requests;
+        op->errors -= was->errors;
+        op->busy_s -= was->busy_s;
+    }
+}
+
+static void print_interval_json(struct fsctl *ctl, const struct operations *list, double seconds)
+{
+    struct json json;
+    struct timespec now = af_timespec_of_ns(af_wall_ns());
+    json_init(&json, ctl->out);
+    json.one_line = true;
+    json_begin_object(&json, NULL);
+    json_time(&json, "at", now.tv_sec, (int32_t)now.tv_nsec);
+    json_uint(&json, "interval_ns", (uint64_t)(seconds * 1e9));
+    json_begin_array(&json, "operations");
+    put_operations(&json, list);
+    json_end(&json);
+    json_end(&json);
+    json_finish(&json);
+}
+
+static void print_interval(struct fsctl *ctl, const struct operations *list, double seconds)
+{
+    static const char *const titles[] = {"OPERATION", ">REQUESTS", ">ERRORS", ">MEAN us",
+                                         ">PER SECOND"};
+    struct table table;
+    char when[TOOL_WHEN_MAX];
+    uint64_t all = 0;
+    tool_when_local(af_wall_ns() / AF_NS_PER_SEC, when);
+    table_init(&table, AF_ARRAY_LEN(titles), titles);
+    for (size_t i = 0; i < list->count; i++) {
+        const struct operation *op = &list->items[i];
+        if (op->requests == 0)
+            continue;
+        all += op->requests;
+        add_operation(&table, op);
+        table_addf(&table, "%.1f", (double)op->requests / seconds);
+    }
+    fprintf(ctl->out, "%s  %" PRIu64 " requests\n", when, all);
+    table_print(&table, ctl->out, fsctl_bold(ctl), fsctl_plain(ctl));
+}
+
+static int repeat(struct fsctl *ctl, const struct af_id *id, struct af_error *err)
+{
+    const struct timespec pause = af_timespec_of_ns((int64_t)(ctl->interval_s * 1e9));
+    AF_CLEANUP(rpc_cleanup) Agentfense__V1__GetStatsResponse *before_reply = NULL;
+    struct operations before, now, since;
+    int64_t asked_ns = af_monotonic_ns();
+    if (ask(ctl, id, &before_reply, &before, err) < 0)
+        return -1;
+    for (uint64_t i = 0; ctl->count == 0 || i < ctl->count; i++) {
+        Agentfense__V1__GetStatsResponse *reply = NULL;
+        nanosleep(&pause, NULL);
+        int64_t now_ns = af_monotonic_ns();
+        double seconds = (double)(now_ns - asked_ns) / 1e9;
+        if (ask(ctl, id, &reply, &now, err) < 0)
+            return -1;
+        asked_ns = now_ns;
+        subtract(&now, &before, &since);
+        if (ctl->json)
+            print_interval_json(ctl, &since, seconds);
+        else
+            print_interval(ctl, &since, seconds);
+        if (fflush(ctl->out) != 0)
+            return af_error_errno(err, errno, "cannot write the output");
+        rpc_free(before_reply);
+        before_reply = reply;
+        before = now;
+    }
+    return 0;
+}
+
+int fsctl_requests(struct fsctl *ctl, struct af_error *err)
+{
     AF_CLEANUP(rpc_cleanup) Agentfense__V1__GetStatsResponse *reply = NULL;
-    struct operations list = {.count = 0};
+    struct operations list;
     struct af_id id;
+    if (ctl->count > 0 && ctl->interval_s == 0)
+        return af_error_set(err, AF_INVALID_ARGUMENT, "--count needs --interval");
     if (rpc_find_view(ctl->client, ctl->argv[0], &id, err) < 0)
         return -1;
-    request.sandbox_id =
-        (ProtobufCBinaryData){.data = (uint8_t *)(uintptr_t)id.text, .len = strlen(id.text)};
-    if (rpc_unary(ctl->client, "/agentfense.v1.MonitorService/GetStats", &request.base,
-                  &agentfense__v1__get_stats_response__descriptor, &reply, err) < 0)
+    if (ctl->interval_s > 0)
+        return repeat(ctl, &id, err);
+    if (ask(ctl, &id, &reply, &list, err) < 0)
         return -1;
-    gather(reply, &list);
     if (ctl->json)
         print_json(ctl, &list);
     else

@@ -51,7 +51,7 @@ static void test_every_kind_of_value_comes_back(void **state)
     json_begin_array(&output.json, "empty");
     json_end(&output.json);
     json_begin_object(&output.json, "object");
-    json_uint_named(&output.json, "a\xFF\nb", 4, 7);
+    json_bytes_named(&output.json, "a\xFF\nb", 4, "7", 1);
     json_end(&output.json);
     json_end(&output.json);
     json_t *root = parse(&output);
