@@ -20,7 +20,7 @@
 #define OPTIONS_MAX    80
 
 static const char *const transport_names[] = {"auto", "io_uring", "dev_fuse", NULL};
-static const char *const open_policy_names[] = {"kernel", NULL};
+static const char *const open_policy_names[] = {"kernel", "server", NULL};
 static const char *const runtime_names[] = {"bwrap", "docker", NULL};
 static const char *const log_level_names[] = {"debug", "info", "warn", "error", NULL};
 
@@ -55,7 +55,10 @@ const struct config_option config_options[] = {
     {"transport", NULL, "transport", CONFIG_ENUM, AT(transport), 0, 0, transport_names, "NAME",
      "FUSE transport: auto, io_uring or dev_fuse"},
     {"open-policy", NULL, "open_policy", CONFIG_ENUM, AT(open_policy), 0, 0, open_policy_names,
-     "NAME", "who decides about opens: kernel"},
+     "NAME", "who decides about opens: kernel or server"},
+    {"passthrough-bytes", NULL, "passthrough_bytes", CONFIG_BYTES, AT(passthrough_bytes), 0,
+     1ull << 50, NULL, "BYTES",
+     "open policy server: read-only files from this size on are read without the daemon; 0: none"},
     {"fuse-workers", NULL, "fuse_workers", CONFIG_U32, AT(fuse_workers), 0, 256, NULL, "N",
      "threads that serve the file system; 0: as the CPUs are"},
     {"node-cache", NULL, "node_cache", CONFIG_U32, AT(node_cache), 1, 1u << 24, NULL, "N",
@@ -145,6 +148,7 @@ void af_config_init(struct af_config *config)
         .socket = must_dup(AF_SOCKET_DEFAULT),
         .transport = AF_TRANSPORT_AUTO,
         .open_policy = AF_OPEN_POLICY_KERNEL,
+        .passthrough_bytes = AF_PASSTHROUGH_BYTES_DEFAULT,
         .node_cache = AF_NODE_CACHE_DEFAULT,
         .reflection = true,
         .xattrs = true,

@@ -21,7 +21,7 @@
 #include <sys/types.h>
 
 enum af_transport { AF_TRANSPORT_AUTO, AF_TRANSPORT_IO_URING, AF_TRANSPORT_DEV_FUSE };
-enum af_open_policy { AF_OPEN_POLICY_KERNEL };
+enum af_open_policy { AF_OPEN_POLICY_KERNEL, AF_OPEN_POLICY_SERVER };
 
 struct af_config {
     // Where. Absolute paths without a trailing slash; state and socket are always set.
@@ -40,9 +40,10 @@ struct af_config {
     // File system.
     enum af_transport transport;
     enum af_open_policy open_policy;
-    unsigned fuse_workers; // 0: as the CPUs are
-    uint32_t node_cache;   // inodes kept in memory over all views
-    bool xattrs;           // extended attributes; without them a file written costs a request less
+    uint64_t passthrough_bytes; // of the server policy; 0: none
+    unsigned fuse_workers;      // 0: as the CPUs are
+    uint32_t node_cache;        // inodes kept in memory over all views
+    bool xattrs; // extended attributes; without them a file written costs a request less
 
     // API.
     unsigned workers;           // threads that run handlers; 0: as the CPUs are

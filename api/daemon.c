@@ -185,6 +185,7 @@ static int start_mux(struct daemon *daemon, struct af_error *err)
         // Slots count from 1: the last one runs as uid_base + uid_count.
         .reserved_uid = daemon->config.uid_base + daemon->config.uid_count + 1,
         .nodes_max = daemon->config.node_cache,
+        .no_sharing = daemon->config.open_policy == AF_OPEN_POLICY_SERVER,
     };
     return mux_open(&options, &daemon->mux, err);
 }
@@ -196,18 +197,23 @@ static int start_fs(struct daemon *daemon, struct af_error *err)
         [AF_TRANSPORT_IO_URING] = FS_TRANSPORT_IO_URING,
         [AF_TRANSPORT_DEV_FUSE] = FS_TRANSPORT_DEV_FUSE,
     };
+    static const enum fs_open_policy policies[] = {
+        [AF_OPEN_POLICY_KERNEL] = FS_OPEN_KERNEL,
+        [AF_OPEN_POLICY_SERVER] = FS_OPEN_SERVER,
+    };
     struct fs_options options = {
         .mux = daemon->mux,
         .mountpoint = daemon->config.mount,
         .uid_base = daemon->config.uid_base,
         .transport = transports[daemon->config.transport],
-        .open_policy = FS_OPEN_KERNEL,
+        .open_policy = policies[daemon->config.open_policy],
+        .passthrough_bytes = daemon->config.passthrough_bytes,
         .workers = daemon->config.fuse_workers,
         .no_xattrs = !daemon->config.xattrs,
     };
     if (fs_session_new(&options, &daemon->fs, err) < 0 || fs_session_start(daemon->fs, err) < 0)
         return -1;
-    char line[256];
+    char line[512];
     fs_session_describe(daemon->fs, line, sizeof line);
     af_log(AF_LOG_INFO, "fs", line, "mount=%s", daemon->config.mount);
     return 0;

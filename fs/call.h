@@ -22,6 +22,10 @@
 // Returned by a run function whose answer comes later from elsewhere (an asynchronous read).
 #define FS_PENDING (-4096)
 
+// What the handle of an open file says.
+#define FS_HANDLE_PLAIN   0
+#define FS_HANDLE_COUNTED 1 // passthrough.c counts it
+
 enum fs_answer {
     FS_ANSWER_NONE, // success without content
     FS_ANSWER_ENTRY,
@@ -31,6 +35,7 @@ enum fs_answer {
     FS_ANSWER_WRITTEN,
     FS_ANSWER_STATFS,
     FS_ANSWER_OFFSET, // of an lseek
+    FS_ANSWER_OPEN,
     FS_ANSWER_LENGTH, // of an extended attribute, or of the list of them
 };
 
@@ -68,6 +73,10 @@ struct fs_call {
             const char *mem;
             size_t size;
         } buf;
+        struct {
+            uint64_t handle; // FS_HANDLE_*
+            int backing;     // id of a backing file; 0: none
+        } open;
         struct statvfs statvfs;
         off_t offset;
         size_t length;

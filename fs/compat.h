@@ -1,7 +1,8 @@
 // What differs between the libfuse releases we build against, in this one place.
 //
 //   >= 3.18.3  everything
-//   3.14       (Debian 12) no io_uring transport, no reliable KILLPRIV_V2, 32-bit capabilities
+//   3.14       (Debian 12) no io_uring transport, no passthrough, no reliable KILLPRIV_V2, 32-bit
+//              capabilities
 // Each difference is a function or a constant here; the rest of fs has no #if. Owns nothing.
 #ifndef AF_FS_COMPAT_H
 #define AF_FS_COMPAT_H
@@ -65,6 +66,24 @@ static inline void fs_compat_no_interrupt(struct fuse_conn_info *conn)
     conn->no_interrupt = 1;
 }
 
+#define FS_FUSE_CAP_PASSTHROUGH FUSE_CAP_PASSTHROUGH
+
+// Registers a file that opens may be passed through to; 0: refused.
+static inline int fs_compat_backing_open(fuse_req_t req, int fd)
+{
+    return fuse_passthrough_open(req, fd);
+}
+
+static inline void fs_compat_backing_close(fuse_req_t req, int id)
+{
+    fuse_passthrough_close(req, id);
+}
+
+static inline void fs_compat_set_backing(struct fuse_file_info *file, int id)
+{
+    file->backing_id = id;
+}
+
 static inline int fs_compat_expire_entry(struct fuse_session *se, uint64_t parent, const char *name,
                                          size_t len)
 {
@@ -107,6 +126,27 @@ static inline bool fs_compat_payload(fuse_req_t req, char **ret, size_t *ret_siz
 static inline void fs_compat_no_interrupt(struct fuse_conn_info *conn)
 {
     (void)conn;
+}
+
+#define FS_FUSE_CAP_PASSTHROUGH 0
+
+static inline int fs_compat_backing_open(fuse_req_t req, int fd)
+{
+    (void)req;
+    (void)fd;
+    return 0;
+}
+
+static inline void fs_compat_backing_close(fuse_req_t req, int id)
+{
+    (void)req;
+    (void)id;
+}
+
+static inline void fs_compat_set_backing(struct fuse_file_info *file, int id)
+{
+    (void)file;
+    (void)id;
 }
 
 static inline int fs_compat_expire_entry(struct fuse_session *se, uint64_t parent, const char *name,

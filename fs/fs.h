@@ -42,7 +42,7 @@ enum fs_transport {
 
 enum fs_open_policy {
     FS_OPEN_KERNEL, // OPEN and OPENDIR answered ENOSYS: a warm open costs no request
-    FS_OPEN_SERVER, // every OPEN reaches the daemon; not in this version: fs_session_new refuses
+    FS_OPEN_SERVER, // every OPEN and OPENDIR is decided by the daemon
 };
 
 struct fs_options {
@@ -50,10 +50,11 @@ struct fs_options {
     const char *mountpoint; // absolute path of an existing directory; copied
     enum fs_transport transport;
     enum fs_open_policy open_policy;
-    unsigned workers;      // threads on /dev/fuse; 0: default. io_uring has one per CPU
-    unsigned slow_workers; // threads for what may block (copy-up, fsync); 0: default
-    bool no_xattrs;        // answered ENOSYS, so that the kernel never asks again
-    uid_t uid_base;        // of the views, to tell whose a request on a shared file is; 0: nobody's
+    uint64_t passthrough_bytes; // `server` only: files from this size on; 0: none
+    unsigned workers;           // threads on /dev/fuse; 0: default. io_uring has one per CPU
+    unsigned slow_workers;      // threads for what may block (copy-up, fsync); 0: default
+    bool no_xattrs;             // answered ENOSYS, so that the kernel never asks again
+    uid_t uid_base; // of the views, to tell whose a request on a shared file is; 0: nobody's
     unsigned read_ahead_kib; // of the mount's backing device info; 0: default (1024)
 };
 
@@ -69,6 +70,8 @@ int fs_session_start(struct fs_session *session, struct af_error *err);
 // One line, no newline: transport and open policy in use, and why; for the start-up line and
 // fsctl. Before fs_session_start: what was chosen. Truncated to size; any thread.
 void fs_session_describe(struct fs_session *session, char *ret, size_t size);
+
+enum fs_open_policy fs_session_open_policy(const struct fs_session *session);
 
 // The mountpoint as given. Any thread.
 const char *fs_session_mountpoint(const struct fs_session *session);

@@ -1,4 +1,4 @@
-// Files: OPEN, OPENDIR, FLUSH, RELEASE, READ, WRITE, FSYNC.
+// Content: READ, WRITE, FSYNC.
 //
 // READ: mux says where the bytes are. In memory: answered from there. In a backing file: tried
 // without waiting, straight into the buffer the answer travels in; when a disk is needed the read
@@ -16,57 +16,6 @@
 #include <sys/uio.h>
 #include <sys/vfs.h>
 #include <unistd.h>
-
-// ---- open and close ----------------------------------------------------------------------
-
-// In the `kernel` policy the answer is always ENOSYS, which the kernel remembers.
-static void answer_open(fuse_req_t req, enum fs_op op, fuse_ino_t nodeid)
-{
-    struct fs_call call;
-    fs_call_begin(&call, req, op, nodeid);
-    char *payload;
-    size_t size;
-    if (fs_call_payload(&call, &payload, &size))
-        atomic_store(&call.session->transport.ring_seen, true);
-    fs_call_send(&call, -ENOSYS);
-}
-
-void fs_op_open(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *file)
-{
-    (void)file;
-    answer_open(req, FS_OP_OPEN, nodeid);
-}
-
-void fs_op_opendir(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *file)
-{
-    (void)file;
-    answer_open(req, FS_OP_OPENDIR, nodeid);
-}
-
-void fs_op_flush(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *file)
-{
-    (void)file;
-    answer_open(req, FS_OP_FLUSH, nodeid);
-}
-
-static void answer_release(fuse_req_t req, enum fs_op op, fuse_ino_t nodeid)
-{
-    struct fs_call call;
-    fs_call_begin(&call, req, op, nodeid);
-    fs_call_send(&call, 0);
-}
-
-void fs_op_release(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *file)
-{
-    (void)file;
-    answer_release(req, FS_OP_RELEASE, nodeid);
-}
-
-void fs_op_releasedir(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *file)
-{
-    (void)file;
-    answer_release(req, FS_OP_RELEASEDIR, nodeid);
-}
 
 // ---- read --------------------------------------------------------------------------------
 

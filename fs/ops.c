@@ -2,7 +2,7 @@
 //
 // A handler fills a struct fs_call and dispatches it; see call.h. What is not in the table is
 // answered ENOSYS by libfuse, after which the kernel falls back by itself and does not ask again.
-// Owns nothing. Read next: op_attr.c, op_dir.c, op_file.c, op_space.c, op_xattr.c,
+// Owns nothing. Read next: op_open.c, op_attr.c, op_dir.c, op_file.c, op_space.c, op_xattr.c,
 // op_namespace.c.
 #include "fs/ops.h"
 
@@ -35,8 +35,8 @@ const struct fuse_lowlevel_ops fs_ops = {
     .readdirplus = fs_op_readdirplus,
     .fsyncdir = fs_op_fsyncdir,
 
-    // Files. In the `kernel` policy OPEN, OPENDIR and FLUSH are answered ENOSYS once, by the
-    // priming, and RELEASE never comes.
+    // Files. In the `kernel` policy OPEN, OPENDIR and FLUSH are answered ENOSYS once, and RELEASE
+    // never comes.
     .open = fs_op_open,
     .opendir = fs_op_opendir,
     .flush = fs_op_flush,

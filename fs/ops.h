@@ -37,12 +37,14 @@ void fs_op_readdir(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
 void fs_op_readdirplus(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
                        struct fuse_file_info *file);
 
-// op_file.c
+// op_open.c
 void fs_op_open(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *file);
 void fs_op_opendir(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *file);
 void fs_op_flush(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *file);
 void fs_op_release(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *file);
 void fs_op_releasedir(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *file);
+
+// op_file.c
 void fs_op_read(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t offset,
                 struct fuse_file_info *file);
 void fs_op_write(fuse_req_t req, fuse_ino_t nodeid, const char *data, size_t size, off_t offset,

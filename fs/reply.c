@@ -121,9 +121,30 @@ int fs_check_name(const char *name)
 
 static void send_create(struct fs_call *call)
 {
-    // No OPEN and no RELEASE will come: the kernel remembers ENOSYS. The pages it has stay.
-    struct fuse_file_info file = {.flags = (int)call->flags, .keep_cache = 1};
+    // In the `kernel` policy no RELEASE will come: the kernel remembers ENOSYS. Pages stay.
+    struct fuse_file_info file = {
+        .flags = (int)call->flags,
+        .fh = FS_HANDLE_PLAIN,
+        .keep_cache = 1,
+        .noflush = 1,
+    };
     fuse_reply_create(call->req, &call->out.entry, &file);
+}
+
+static void send_open(struct fs_call *call)
+{
+    bool is_dir = call->op == FS_OP_OPENDIR;
+    struct fuse_file_info file = {.flags = (int)call->flags, .fh = call->out.open.handle};
+    if (call->out.open.backing > 0) {
+        fs_compat_set_backing(&file, call->out.open.backing); // excludes keep_cache
+    } else {
+        file.keep_cache = 1;
+        file.cache_readdir = is_dir;
+    }
+    file.noflush = !is_dir;
+    // Who was killed meanwhile gets it all the same, and a RELEASE follows. Only a connection at
+    // its end takes no answer; the table goes with it.
+    fuse_reply_open(call->req, &file);
 }
 
 void fs_call_send(struct fs_call *call, int rc)
@@ -145,6 +166,9 @@ void fs_call_send(struct fs_call *call, int rc)
             break;
         case FS_ANSWER_CREATE:
             send_create(call);
+            break;
+        case FS_ANSWER_OPEN:
+            send_open(call);
             break;
         case FS_ANSWER_ATTR:
             fuse_reply_attr(call->req, &call->out.attr_out.st, call->out.attr_out.timeout);

@@ -16,6 +16,7 @@
 #include "mux/base/log.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,15 +47,35 @@ bool fs_session_is_serving(struct fs_session *session)
            !atomic_load(&session->ended);
 }
 
+static void describe_policy(const struct fs_session *session, char *ret, size_t size)
+{
+    if (session->policy == FS_OPEN_KERNEL)
+        snprintf(ret, size,
+                 "open policy kernel (OPEN answered ENOSYS: a warm open costs no request)");
+    else if (session->passthrough)
+        snprintf(ret, size,
+                 "open policy server (every OPEN decided here; read-only files from %" PRIu64
+                 " KiB passed through)",
+                 session->passthrough_bytes >> 10);
+    else
+        snprintf(ret, size, "open policy server (every OPEN decided here; no passthrough: %s)",
+                 session->no_passthrough);
+}
+
 void fs_session_describe(struct fs_session *session, char *ret, size_t size)
 {
     char transport[2 * FS_TEXT_MAX];
     fs_transport_describe(&session->transport, session->worker_count, transport, sizeof transport);
-    snprintf(ret, size,
-             "%s, open policy kernel (OPEN answered ENOSYS: a warm open costs no request), "
-             "read-ahead %s%u KiB, libfuse %s",
-             transport, session->read_ahead_set ? "" : "not set to ", session->read_ahead_kib,
+    char policy[2 * FS_TEXT_MAX];
+    describe_policy(session, policy, sizeof policy);
+    snprintf(ret, size, "%s, %s, read-ahead %s%u KiB, libfuse %s", transport, policy,
+             session->read_ahead_set ? "" : "not set to ", session->read_ahead_kib,
              fuse_pkgversion());
+}
+
+enum fs_open_policy fs_session_open_policy(const struct fs_session *session)
+{
+    return session->policy;
 }
 
 static unsigned default_workers(void)
@@ -81,9 +102,6 @@ static int make_parts(struct fs_session *session, struct af_error *err)
 
 static int check_options(const struct fs_options *options, struct af_error *err)
 {
-    if (options->open_policy != FS_OPEN_KERNEL)
-        return af_error_set(err, AF_UNIMPLEMENTED,
-                            "open policy server is not in this version: use kernel");
     if (options->workers > FS_WORKERS_MAX)
         return af_error_set(err, AF_INVALID_ARGUMENT, "at most %d FUSE workers", FS_WORKERS_MAX);
     return 0;
@@ -102,6 +120,7 @@ int fs_session_new(const struct fs_options *options, struct fs_session **ret, st
     session->root_fd = -1;
     session->end_fd = -1;
     session->policy = options->open_policy;
+    session->passthrough_bytes = options->passthrough_bytes;
     session->uid_base = options->uid_base;
     session->no_xattrs = options->no_xattrs;
     session->worker_count = options->workers ? options->workers : default_workers();
@@ -126,6 +145,21 @@ int fs_session_new(const struct fs_options *options, struct fs_session **ret, st
 
 // ---- what is negotiated ------------------------------------------------------------------
 
+static void negotiate_passthrough(struct fs_session *session, struct fuse_conn_info *conn)
+{
+    const char *why_not = NULL;
+    if (session->passthrough_bytes == 0)
+        why_not = "off, as configured";
+    else if (FS_FUSE_CAP_PASSTHROUGH == 0)
+        why_not = "libfuse is older than 3.18";
+    else if (!fs_compat_capable(conn, FS_FUSE_CAP_PASSTHROUGH))
+        why_not = "this kernel does not offer it";
+    else if (!session->passthrough && fs_passthrough_new(&session->passthrough) != 0)
+        why_not = "out of memory";
+    fs_compat_want(conn, FS_FUSE_CAP_PASSTHROUGH, !why_not);
+    snprintf(session->no_passthrough, sizeof session->no_passthrough, "%s", why_not ? why_not : "");
+}
+
 void fs_session_negotiate(struct fs_session *session, struct fuse_conn_info *conn)
 {
     static const struct {
@@ -137,7 +171,7 @@ void fs_session_negotiate(struct fs_session *session, struct fuse_conn_info *con
         // Pages are dropped when mux says so, not whenever an mtime differs.
         {FUSE_CAP_AUTO_INVAL_DATA, false},
         {FUSE_CAP_WRITEBACK_CACHE, false},
-        // Local locks: in this policy no unlock would ever reach us (docs/FUSE.md).
+        // Locks stay in the kernel (docs/FUSE.md).
         {FUSE_CAP_FLOCK_LOCKS, false},
         {FUSE_CAP_POSIX_LOCKS, false},
         {FUSE_CAP_EXPORT_SUPPORT, false},
@@ -157,6 +191,8 @@ void fs_session_negotiate(struct fs_session *session, struct fuse_conn_info *con
     };
     for (size_t i = 0; i < sizeof wishes / sizeof wishes[0]; i++)
         fs_compat_want(conn, wishes[i].cap, wishes[i].on);
+    if (session->policy == FS_OPEN_SERVER)
+        negotiate_passthrough(session, conn);
     conn->max_write = FS_IO_MAX;
     if (conn->max_readahead > FS_IO_MAX)
         conn->max_readahead = FS_IO_MAX;
@@ -437,6 +473,7 @@ void fs_session_free(struct fs_session *session)
     fs_session_stop(session);
     fs_invalidator_free(session->invalidator);
     af_io_free(session->io);
+    fs_passthrough_free(session->passthrough);
     fs_counters_free(session->counters);
     fs_view_counters_free(session);
     fs_taps_free(session);

@@ -27,6 +27,7 @@
 #define FS_TEXT_MAX    160
 
 struct fs_slow;
+struct fs_passthrough;
 struct fs_invalidator;
 struct fs_counter_shard;
 struct fs_taps;
@@ -80,6 +81,10 @@ struct fs_session {
     atomic_bool ended; // the connection is gone
     int end_fd;        // eventfd, readable once ended
 
+    uint64_t passthrough_bytes;         // from this size on; 0: never
+    struct fs_passthrough *passthrough; // NULL: not negotiated
+    char no_passthrough[FS_TEXT_MAX];   // why not, of the `server` policy; "" when it is
+
     struct af_io *io;
     struct fs_slow *slow;
     struct fs_invalidator *invalidator;
@@ -127,6 +132,17 @@ int fs_slow_push(struct fs_slow *slow, const struct fs_call *call, fs_run_fn run
 void fs_slow_close(struct fs_slow *slow);
 // Waits until nothing is queued or running, at most timeout_ns. Whether that came true.
 bool fs_slow_drain(struct fs_slow *slow, int64_t timeout_ns);
+
+// ---- passthrough.c: large files read without requests ------------------------------------
+
+int fs_passthrough_new(struct fs_passthrough **ret);
+// NULL is ignored.
+void fs_passthrough_free(struct fs_passthrough *table);
+// For an open, as far as it has been answered, of a file whose content of `size` bytes never
+// changes under its nodeid: passes it through where it is large enough. 0 or -errno.
+int fs_passthrough_open(struct fs_call *call, uint64_t size);
+// `req`, a RELEASE of a counted handle.
+void fs_passthrough_close(struct fs_session *session, fuse_req_t req, uint64_t nodeid);
 
 // ---- invalidate.c: the notifier ----------------------------------------------------------
 

@@ -20,16 +20,19 @@ bool mux_node_is_shareable(const struct mux_node *node)
     return is_shareable(node->mode, node->nlink, node->index == 0, node->level);
 }
 
-static uint64_t shared_nodeid(unsigned level, uint64_t version)
+static uint64_t version_nodeid(const struct mux *mux, uint32_t route, unsigned level,
+                               uint64_t version)
 {
+    if (mux->no_sharing)
+        return mux_nodeid_pinned(route, version);
     return mux_nodeid_shared(level == RULES_READ ? MUX_CLASS_READ : MUX_CLASS_VIEW, version);
 }
 
-uint64_t mux_nodeid_of(uint32_t route, const struct store_inode *inode, bool in_delta,
-                       enum rules_level level)
+uint64_t mux_nodeid_of(const struct mux *mux, uint32_t route, const struct store_inode *inode,
+                       bool in_delta, enum rules_level level)
 {
     if (is_shareable(inode->mode, inode->nlink, in_delta, level))
-        return shared_nodeid(level, inode->version);
+        return version_nodeid(mux, route, level, inode->version);
     return mux_nodeid_private(route, inode->fid);
 }
 
@@ -76,11 +79,12 @@ void mux_attr_fill(const struct mux *mux, const struct mux_view *view, const str
 
 void mux_entry_fill(const struct mux_op *op, const struct mux_node *node, struct mux_entry *ret)
 {
-    bool shared = mux_node_is_shareable(node);
+    bool by_version = mux_node_is_shareable(node);
     mux_attr_fill(op->mux, op->view, node, &ret->st);
     ret->hidden = false;
-    ret->nodeid = shared ? shared_nodeid(node->level, node->version) : node->nodeid;
-    ret->generation = shared ? 0 : op->view->epoch;
+    ret->nodeid = by_version ? version_nodeid(op->mux, op->view->route, node->level, node->version)
+                             : node->nodeid;
+    ret->generation = by_version && !op->mux->no_sharing ? 0 : op->view->epoch;
     ret->entry_ttl_ns = ret->attr_ttl_ns = MUX_TTL_NS;
 }
 

@@ -30,7 +30,7 @@ void mux_entry_fill(const struct mux_op *op, const struct mux_node *node, struct
 void mux_entry_fill_absent(struct mux_entry *ret);
 
 // The nodeid that a lookup answers for a record at a level, without a node: for inspection.
-uint64_t mux_nodeid_of(uint32_t route, const struct store_inode *inode, bool in_delta,
-                       enum rules_level level);
+uint64_t mux_nodeid_of(const struct mux *mux, uint32_t route, const struct store_inode *inode,
+                       bool in_delta, enum rules_level level);
 
 #endif

@@ -168,8 +168,9 @@ static int stat_in_txn(struct mux *mux, const char *sandbox_id, struct store_txn
     rules_state_release(rules, state);
     uint64_t root;
     if (mux_view_find(mux, sandbox_id, &root)) {
-        info->nodeid = mux_nodeid_of(mux_nodeid_route(root), &inode, info->in_delta, info->level);
-        info->shared = mux_nodeid_is_shared(info->nodeid);
+        info->nodeid =
+            mux_nodeid_of(mux, mux_nodeid_route(root), &inode, info->in_delta, info->level);
+        info->shared = mux_nodeid_is_shared(info->nodeid) && !mux->no_sharing;
     }
     return 0;
 }

@@ -111,7 +111,8 @@ int mux_locate(struct mux *mux, uint64_t nodeid, uid_t uid, const char *name, st
     if (name && strnlen(name, AF_NAME_MAX + 1) > AF_NAME_MAX)
         return -ENAMETOOLONG;
     if (shared) {
-        int rc = route_of_uid(mux, uid, &route);
+        route = mux_nodeid_route(nodeid);
+        int rc = mux->no_sharing ? 0 : route_of_uid(mux, uid, &route);
         if (rc < 0)
             return rc;
         inside = mux_nodeid_private(route, 0);

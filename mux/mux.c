@@ -60,6 +60,7 @@ int mux_open_sized(const struct mux_options *options, size_t nodes_max, struct m
     mux->uid_base = options->uid_base;
     mux->uid_count = options->uid_count;
     mux->reserved_uid = options->reserved_uid;
+    mux->no_sharing = options->no_sharing;
     mux->opened_ns = af_wall_ns();
     mux->merge_step_max = MUX_MERGE_STEP_MAX;
     if (open_parts(mux, options, nodes_max, err) < 0) {

@@ -36,6 +36,7 @@ struct mux_options {
     const char *state_dir; // see mux/store/store.h
     uid_t uid_base;        // slot n runs as host uid and gid uid_base + n
     uint32_t uid_count;    // how many slots there may be (at most AF_SLOT_COUNT)
+    bool no_sharing;       // no two views have one nodeid, hence no inode of the kernel (nodeid.h)
     bool no_compaction;    // layers are merged only when asked (tests, tools)
     uid_t reserved_uid;    // owner and group shown for what a sandbox may not change; outside
                            // uid_base .. uid_base + uid_count

@@ -32,6 +32,7 @@ struct mux {
     uid_t uid_base;
     uint32_t uid_count;
     uid_t reserved_uid;
+    bool no_sharing;                     // mux/nodeid.h
     int64_t opened_ns;                   // wall clock: the times of the top directory
     const struct mux_notifier *notifier; // or NULL: nobody listens (tests, tools)
     void *notifier_arg;

@@ -323,8 +323,54 @@ bool mux_node_is_visible(const struct mux_op *op, const struct mux_node *node)
     return S_ISDIR(node->mode) && !rules_is_hidden(op->view->rules, node->state);
 }
 
+// ---- nodes of versions
+
+static int version_from_store(struct store_txn *txn, uint64_t nodeid, struct mux_node *ret)
+{
+    uint64_t layer, fid;
+    struct store_inode inode;
+    int rc = store_version_find(txn, mux_nodeid_fid(nodeid), &layer, &fid);
+    if (rc == 0)
+        rc = store_inode_get(txn, layer, fid, &inode);
+    if (rc == 0)
+        mux_node_of_inode(nodeid, &inode, 1, ret);
+    return rc == -ENOENT ? -ESTALE : rc;
+}
+
+// The level is that of the file as the view has it now, but never write. A version that the view
+// has no more is open somewhere, or nobody could ask for it, and stays readable.
+static int load_pinned(struct mux_op *op, uint64_t nodeid, struct mux_node *ret)
+{
+    struct mux_node node, now;
+    if (mux_node_cache_get(op->mux->nodes, NULL, nodeid, op->view->stamp, ret))
+        return 0;
+    int rc = mux_op_read(op);
+    if (rc == 0)
+        rc = version_from_store(op->txn, nodeid, &node);
+    if (rc < 0)
+        return rc;
+    rc = mux_node_load(op, node.fid, &now);
+    if (rc < 0 && rc != -ESTALE)
+        return rc;
+    node.level = RULES_READ;
+    if (rc == 0) {
+        if (now.level < node.level)
+            node.level = now.level;
+        mux_node_fini(op, &now);
+        node.stamp = op->view->stamp;
+        mux_node_cache_put(op->mux->nodes, NULL, &node);
+    }
+    *ret = node;
+    return 0;
+}
+
 int mux_node_load_shared(struct mux *mux, uint64_t nodeid, struct mux_node *ret)
 {
+    if (mux->no_sharing) {
+        struct mux_op op;
+        int rc = mux_op_enter(mux, mux_nodeid_private(mux_nodeid_route(nodeid), 0), &op);
+        return rc < 0 ? rc : mux_op_leave(&op, load_pinned(&op, nodeid, ret));
+    }
     if (mux_node_cache_get(mux->nodes, NULL, nodeid, 0, ret))
         return 0;
     enum mux_node_class cls = mux_nodeid_class(nodeid);
@@ -334,16 +380,11 @@ int mux_node_load_shared(struct mux *mux, uint64_t nodeid, struct mux_node *ret)
     int rc = store_read_begin(mux->store, &txn);
     if (rc < 0)
         return rc;
-    uint64_t layer, fid;
-    struct store_inode inode;
-    rc = store_version_find(txn, mux_nodeid_fid(nodeid), &layer, &fid);
-    if (rc == 0)
-        rc = store_inode_get(txn, layer, fid, &inode);
+    rc = version_from_store(txn, nodeid, ret);
     if (rc == 0) {
-        mux_node_of_inode(nodeid, &inode, 1, ret);
         ret->level = cls == MUX_CLASS_READ ? RULES_READ : RULES_VIEW;
         mux_node_cache_put(mux->nodes, NULL, ret);
     }
     store_read_end(txn);
-    return rc == -ENOENT ? -ESTALE : rc;
+    return rc;
 }

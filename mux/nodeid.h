@@ -3,6 +3,8 @@
 //   private:  0 | turn (3 bits) | slot (16 bits) | fid (44 bits)   one view's directory or file
 //   shared:   1 | class (19 bits) | version (44 bits)              an unmodified regular file
 //                                                                  whose pages all views share
+// Where nothing is to be shared (struct mux_options, no_sharing), the class is a route: the number
+// then names one immutable version in one view, and is called pinned.
 // A private nodeid names a file for ever (fids are never reused). turn and slot together are the
 // view's route. turn counts the slot's uses, modulo 8: what the kernel still says about a former
 // user of the slot (a late FORGET above all) does not meet the present one. Besides, the view's
@@ -50,7 +52,7 @@ static inline bool mux_nodeid_is_shared(uint64_t nodeid)
     return (nodeid & MUX_SHARED_BIT) != 0;
 }
 
-// The route of a private nodeid, or the class of a shared one.
+// The route of a private or pinned nodeid, or the class of a shared one.
 static inline uint32_t mux_nodeid_route(uint64_t nodeid)
 {
     return (uint32_t)((nodeid & ~MUX_SHARED_BIT) >> AF_FID_BITS);
@@ -60,6 +62,12 @@ static inline uint32_t mux_nodeid_route(uint64_t nodeid)
 static inline uint32_t mux_nodeid_slot(uint64_t nodeid)
 {
     return mux_nodeid_route(nodeid) & ((1u << MUX_SLOT_BITS) - 1);
+}
+
+// The same number in the place of the class: no two views have it.
+static inline uint64_t mux_nodeid_pinned(uint32_t route, uint64_t version)
+{
+    return MUX_SHARED_BIT | ((uint64_t)route << AF_FID_BITS) | version;
 }
 
 // The class of a shared nodeid.

@@ -87,6 +87,16 @@ int mux_rmdir(struct mux *mux, const struct mux_ctx *ctx, uint64_t parent, const
 int mux_rename(struct mux *mux, const struct mux_ctx *ctx, uint64_t parent, const char *name,
                uint64_t new_parent, const char *new_name, unsigned flags);
 
+// Whether the view's rules and access let it be opened, as they are now; `write` for an open that
+// may write. A directory may be opened when it is visible. -EACCES, -EROFS, -ENOENT, -ESTALE.
+// Only where opens are asked for (the `server` open policy); costs no more than a GETATTR.
+struct mux_opened {
+    int level;           // enum rules_level
+    uint64_t fixed_size; // of a regular file whose content never changes under this nodeid; else 0
+};
+int mux_open_check(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, bool write,
+                   struct mux_opened *ret);
+
 // Where the bytes of a read are: either in memory, or in a blob at the same offset.
 struct mux_read {
     size_t size;      // bytes to answer with; 0 at the end of the file

@@ -37,6 +37,7 @@ struct dir {
 // A name and what has to be done about it.
 struct name {
     uint64_t fid;
+    uint64_t version;          // of a file; 0: not asked for
     rules_state before, after; // of a directory; owned
     bool is_dir;
     bool drop;   // the answer to its lookup is another one
@@ -111,6 +112,13 @@ static uint64_t nodeid_of(const struct mux_revoke *revoke, uint64_t fid)
     return mux_nodeid_private(mux_nodeid_route(revoke->root_nodeid), fid);
 }
 
+// What the kernel has of a version that is this view's alone.
+static void forget_version(struct mux_revoke *revoke, uint64_t version)
+{
+    uint64_t nodeid = mux_nodeid_pinned(mux_nodeid_route(revoke->root_nodeid), version);
+    revoke->mux->notifier->drop_inode_now(revoke->mux->notifier_arg, nodeid, 0, 0);
+}
+
 // Attributes with offset -1; with offset 0 what is cached of its content as well. Whether the
 // kernel has it.
 static bool forget_inode(struct mux_revoke *revoke, uint64_t fid, int64_t offset)
@@ -150,12 +158,14 @@ static void compare(const struct mux_revoke *revoke, struct name *name)
 }
 
 // A file's level is that of its most restricted name, so another name may have changed it.
-static int look_for_links(struct mux_op *op, struct name *name)
+static int look_at_file(struct mux_op *op, struct name *name)
 {
     struct store_inode inode;
     int rc = mux_resolve_inode(op->txn, mux_op_layers(op), name->fid, &inode, NULL);
-    if (rc == 0 && inode.nlink > 1)
+    if (rc == 0 && inode.nlink > 1 && !name->drop)
         name->reattr = true;
+    if (rc == 0)
+        name->version = inode.version;
     return rc == -ENOENT ? -EUCLEAN : rc;
 }
 
@@ -163,6 +173,7 @@ static int judge(struct mux_revoke *revoke, struct mux_op *op, const struct dir 
                  const struct store_entry *found, struct name *name)
 {
     name->fid = found->fid;
+    name->version = 0;
     name->is_dir = found->type == DT_DIR;
     name->len = found->name_len;
     name->drop = name->reattr = name->relist = false;
@@ -172,15 +183,15 @@ static int judge(struct mux_revoke *revoke, struct mux_op *op, const struct dir 
     if (!revoke->before) {
         name->drop = !name->is_dir;
         name->reattr = name->is_dir;
-        return 0;
+        return revoke->mux->no_sharing && !name->is_dir ? look_at_file(op, name) : 0;
     }
     name->before = rules_step(revoke->before, dir->before, found->name, found->name_len);
     name->after = rules_step(revoke->after, dir->after, found->name, found->name_len);
     int rc = name->before && name->after ? 0 : -ENOMEM;
     if (rc == 0)
         compare(revoke, name);
-    if (rc == 0 && !name->is_dir && !name->drop)
-        rc = look_for_links(op, name);
+    if (rc == 0 && !name->is_dir && (!name->drop || revoke->mux->no_sharing))
+        rc = look_at_file(op, name);
     if (rc < 0 || !name->is_dir)
         release_states(revoke, name->before, name->after);
     return rc;
@@ -245,8 +256,11 @@ static int tell(struct mux_revoke *revoke, uint64_t dir, const struct name *name
 {
     forget_name(revoke, dir, name);
     if (!name->is_dir) {
-        if (name->drop || name->reattr)
+        if (name->drop || name->reattr) {
             forget_inode(revoke, name->fid, 0);
+            if (revoke->mux->no_sharing)
+                forget_version(revoke, name->version);
+        }
         return 0;
     }
     if (forget_inode(revoke, name->fid, -1))

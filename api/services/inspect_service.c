@@ -305,14 +305,15 @@ static void stats(struct grpc_call *call, const ProtobufCMessage *message)
     }
     add_daemon_counters(list, daemon);
     add_fs_counters(list, daemon->fs);
-    char described[256];
+    char described[512];
     Google__Protobuf__Timestamp started;
     fs_session_describe(daemon->fs, described, sizeof described);
     service_set_timestamp(&started, daemon->started_ns);
     Agentfense__V1__StatsResponse reply = AGENTFENSE__V1__STATS_RESPONSE__INIT;
     reply.version = grpc_text(AF_VERSION);
     reply.transport = grpc_text(strstr(described, "/dev/fuse") ? "dev_fuse" : "io_uring");
-    reply.open_policy = grpc_text("kernel");
+    bool by_server = fs_session_open_policy(daemon->fs) == FS_OPEN_SERVER;
+    reply.open_policy = grpc_text(by_server ? "server" : "kernel");
     reply.started_at = &started;
     reply.counters = list->pointers;
     reply.n_counters = list->count;

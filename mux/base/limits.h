@@ -22,7 +22,8 @@
 #define AF_FID_BITS   44
 
 // Memory.
-#define AF_NODE_CACHE_DEFAULT 262144u // inodes cached over all views, about 250 bytes each
+#define AF_NODE_CACHE_DEFAULT        262144u // inodes cached over all views, about 250 bytes each
+#define AF_PASSTHROUGH_BYTES_DEFAULT (64u << 10) // measured: docs/FUSE.md
 
 // Rules.
 #define AF_RULES_MAX           1024 // rules of one sandbox

@@ -4,7 +4,7 @@
 errors stay grpc.RpcError, so that tests assert on codes and details. Environment:
   AGENTFENSE_BIN          folder of the binaries (default build/release/bin)
   AGENTFENSE_TRANSPORT    auto, io_uring or dev_fuse
-  AGENTFENSE_OPEN_POLICY  kernel
+  AGENTFENSE_OPEN_POLICY  kernel (default) or server
 """
 
 import os
@@ -29,6 +29,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ.get("AGENTFENSE_BIN", ROOT / "build/release/bin")).resolve()
 PROTO = ROOT / "proto"
+OPEN_POLICY = os.environ.get("AGENTFENSE_OPEN_POLICY") or "kernel"
+# What the open policy server asks of every open and close, and kernel never.
+OPENING = {"open", "release", "opendir", "releasedir"} if OPEN_POLICY == "server" else set()
 READY_SECONDS = 60
 STOP_SECONDS = 60
 

@@ -300,7 +300,7 @@ def requests_of(fsctl, sandbox):
 
 
 def test_requests_are_counted_for_the_view_that_makes_them(client, fsctl):
-    base = client.codebase({"big.bin": b"x" * 100_000})
+    base = client.codebase({"big.bin": b"x" * 50_000})
     rules = [("**/*", "write", 0), ("/big.bin", "read", 10)]  # read: its pages are shared
     mine, other = (client.sandbox(base, rules=rules, manual=True) for _ in range(2))
     client.out(other, "true")

@@ -32,6 +32,8 @@ struct fake_node {
     bool used;
     bool stale; // its view is gone
     bool slow;  // operations on it are MUX_SLOW and then wait for the latch
+    bool fixed; // its content never changes: for passthrough
+    int open_error;
     uint64_t nodeid;
     uint64_t parent;
     char name[AF_NAME_MAX + 1];
@@ -147,11 +149,12 @@ static __attribute__((unused)) uint64_t fake_add_slow(uint64_t parent, const cha
     return nodeid;
 }
 
-static __attribute__((unused)) void fake_add_blob(uint64_t parent, const char *name, int fd,
-                                                  off_t size)
+static __attribute__((unused)) uint64_t fake_add_blob(uint64_t parent, const char *name, int fd,
+                                                      off_t size)
 {
     uint64_t nodeid = fake_add(parent, name, S_IFREG | 0644, NULL);
     FAKE_WITH(node, nodeid, (node->fd = fd, node->st.st_size = size));
+    return nodeid;
 }
 
 static __attribute__((unused)) void fake_close_latch(void)
@@ -586,5 +589,7 @@ int mux_readdir(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, uin
     rc = fake_list(nodeid, cookie, plus, fn, arg);
     FAKE_END
 }
+
+#include "tests/unit/fs/fake_mux_open.h"
 
 #endif

@@ -24,6 +24,7 @@
 #include <sys/wait.h>
 
 static enum fs_transport transport;
+static enum fs_open_policy policy;
 static char mountpoint[64];
 static struct fs_session *session;
 static uint64_t view; // the nodeid of <mount>/v
@@ -37,7 +38,13 @@ static int setup(void **state)
     if (!mkdtemp(mountpoint))
         return -1;
     struct af_error err = {0};
-    struct fs_options options = {.mux = &fake, .mountpoint = mountpoint, .transport = transport};
+    struct fs_options options = {
+        .mux = &fake,
+        .mountpoint = mountpoint,
+        .transport = transport,
+        .open_policy = policy,
+        .passthrough_bytes = 4096,
+    };
     if (fs_session_new(&options, &session, &err) != 0 || fs_session_start(session, &err) != 0) {
         print_error("%s\n", err.text);
         return -1;
