@@ -21,7 +21,7 @@ B := $(BUILD)/$(VARIANT)$(if $(filter system,$(FUSE)),-sysfuse)
 
 # ---- goals that build nothing here ------------------------------------------------------
 .PHONY: help deps check check-full run clean distclean all bins lib-check objs unit units \
-        format tidy style gen fuzz fuzzers bench bench-quick bench-exec python install deb man
+        format tidy style gen fuzz fuzzers bench bench-quick bench-exec bench-import python install deb man
 help:
 	@echo 'make              build the daemon and tools (VARIANT=release|asan|tsan, FUSE=system)'
 	@echo 'make run          install what is needed, build, and show the demo'
@@ -36,6 +36,7 @@ help:
 	@echo 'make bench        this system beside its peers, with plots; bench-quick is smaller'
 	@echo 'make install       into DESTDIR and PREFIX (/usr/local); make deb: a package in build/deb; make man'
 	@echo 'make bench-exec   start, exec and destroy beside a bare bubblewrap'
+	@echo 'make bench-import directories into codebases beside cp -a'
 	@echo 'make style | format | tidy | clean | distclean'
 
 deps:
@@ -71,6 +72,10 @@ python: deps
 bench-exec: deps
 	@$(MAKE) --no-print-directory VARIANT=release all
 	@$(PYTHON) bench/exec.py
+
+bench-import: deps
+	@$(MAKE) --no-print-directory VARIANT=release all
+	@$(PYTHON) bench/run.py --only imports
 
 # A peer that cannot be installed is left out, with a line that says so.
 bench bench-quick: deps
@@ -126,7 +131,7 @@ PRIVATE_FUSE := $(if $(filter system,$(FUSE)),,$(wildcard $(FUSE_DIR)/lib/libfus
 PKGS := liburing lmdb libseccomp libprotobuf-c libnghttp2 libssl libcrypto libcurl jansson \
         libcyaml yaml-0.1 libfyaml liburcu libsystemd libcap libarchive
 BUILD_GOALS := $(filter-out help deps check check-full run clean distclean style format fuzz bench \
-                 bench-quick bench-exec python, \
+                 bench-quick bench-exec bench-import python, \
                  $(or $(MAKECMDGOALS),all))
 ifneq ($(BUILD_GOALS),)
 PKGS_HERE   := $(shell for p in $(PKGS); do pkg-config --exists $$p 2>/dev/null && echo $$p; done)

@@ -20,6 +20,7 @@ import shutil
 import api
 import exec as commands
 import growth
+import imports
 import ops
 import work
 from common import ROOT, Aim, Table
@@ -61,7 +62,7 @@ def run_work(table, size):
 
 
 PIECES = {"ops": ops.run, "work": run_work, "exec": run_commands, "api": api.run,
-          "growth": growth.run}
+          "growth": growth.run, "imports": imports.run}
 
 
 def machine():

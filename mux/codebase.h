@@ -49,7 +49,8 @@ void mux_upload_abort(struct mux_upload *upload);
 struct mux_import;
 struct mux_import_totals {
     uint64_t files, directories, symlinks, hard_links, removed, bytes;
-    int64_t updated_ns; // of the codebase, with the import in it
+    uint64_t reused_files; // of `files`: whose content took no copy
+    int64_t updated_ns;    // of the codebase, with the import in it
 };
 int mux_import_begin(struct mux *mux, const char *codebase_id, struct mux_import **ret,
                      struct af_error *err);
@@ -60,6 +61,18 @@ int mux_import_begin(struct mux *mux, const char *codebase_id, struct mux_import
 int mux_import_entry(struct mux_import *import, const void *path, size_t path_len, mode_t mode,
                      int64_t mtime_ns, const void *symlink_target, size_t target_len,
                      struct af_error *err);
+// A regular file of this host, with all of its content: `st` is the fstat of `fd`, from just
+// before. May block on the disk. A file that changes meanwhile may arrive as a mix of both states.
+int mux_import_file(struct mux_import *import, const void *path, size_t path_len,
+                    const struct stat *st, int fd, struct af_error *err);
+// For a tree of this host that is imported again: whether the codebase has the object as it is.
+// Then it stays, and the path counts as sent. Files are compared by what was remembered of them
+// when mux_import_file read them, links and directories by what they are. target: of a link.
+// mux_import_may_keep: false when there is nothing that it could keep.
+bool mux_import_may_keep(const struct mux_import *import);
+int mux_import_keep(struct mux_import *import, const void *path, size_t path_len,
+                    const struct stat *st, const void *target, size_t target_len, bool *ret_kept,
+                    struct af_error *err);
 // One more name for a file that has been sent, or is in the codebase.
 int mux_import_link(struct mux_import *import, const void *path, size_t path_len,
                     const void *target, size_t target_len, struct af_error *err);

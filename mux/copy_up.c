@@ -1,90 +1,26 @@
-// Blobs copied: FICLONE, copy_file_range, read and write, in this order. Read next: copy_up.h.
+// Blobs copied, whole. Read next: copy_up.h, copy_file.h.
 #include "mux/copy_up.h"
+
+#include "mux/copy_file.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fs.h>
 #include <linux/magic.h>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/vfs.h>
 #include <unistd.h>
-
-#define CHUNK_BYTES (1u << 20)
-
-static int copy_by_hand(int from, int to, off_t offset, size_t len)
-{
-    AF_CLEANUP_FREE char *buf = malloc(CHUNK_BYTES);
-    if (!buf)
-        return -ENOMEM;
-    while (len > 0) {
-        ssize_t got = pread(from, buf, len < CHUNK_BYTES ? len : CHUNK_BYTES, offset);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got <= 0)
-            return got < 0 ? -errno : 0; // the rest reads as zeros, there and here
-        for (ssize_t done = 0; done < got;) {
-            ssize_t put = pwrite(to, buf + done, (size_t)(got - done), offset + done);
-            if (put < 0 && errno == EINTR)
-                continue;
-            if (put < 0)
-                return -errno;
-            done += put;
-        }
-        offset += got;
-        len -= (size_t)got;
-    }
-    return 0;
-}
-
-static int copy_extent(int from, int to, off_t offset, size_t len)
-{
-    while (len > 0) {
-        off_t in = offset, out = offset;
-        ssize_t n = copy_file_range(from, &in, to, &out, len, 0);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0 && errno != ENOSPC && errno != EIO && errno != EDQUOT)
-            return copy_by_hand(from, to, offset, len);
-        if (n <= 0)
-            return n < 0 ? -errno : 0;
-        offset += n;
-        len -= (size_t)n;
-    }
-    return 0;
-}
-
-// Data extents only, so that a sparse file stays sparse.
-static int copy_extents(int from, int to, off_t end)
-{
-    for (off_t at = 0; at < end;) {
-        off_t data = lseek(from, at, SEEK_DATA);
-        if (data < 0 && errno == ENXIO)
-            return 0; // nothing but a hole follows
-        if (data < 0)
-            return copy_extent(from, to, at, (size_t)(end - at));
-        off_t hole = lseek(from, data, SEEK_HOLE);
-        if (hole < 0 || hole > end)
-            hole = end;
-        int rc = data < hole ? copy_extent(from, to, data, (size_t)(hole - data)) : 0;
-        if (rc < 0)
-            return rc;
-        at = hole;
-    }
-    return 0;
-}
 
 static int copy_content(int from, int to, uint64_t bytes)
 {
     struct stat st;
     if (fstat(from, &st) < 0)
         return -errno;
-    if (ioctl(to, FICLONE, from) == 0)
+    if (mux_clone_file(from, to))
         return (uint64_t)st.st_size > bytes && ftruncate(to, (off_t)bytes) < 0 ? -errno : 0;
     if ((uint64_t)st.st_size < bytes)
         return -EIO; // cut since it was opened
-    int rc = copy_extents(from, to, (off_t)bytes);
+    int rc = mux_copy_extents(from, to, 0, (off_t)bytes);
     return rc == 0 && ftruncate(to, (off_t)bytes) < 0 ? -errno : rc; // a hole at the end
 }
 

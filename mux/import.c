@@ -28,12 +28,13 @@ static void free_import(struct mux_import *import)
     mux_content_sink_fini(&import->sink);
     mux_fid_map_fini(&import->implied);
     mux_fid_map_fini(&import->ancestors);
+    mux_fid_map_fini(&import->kept);
     mux_layer_list_fini(&import->layers);
     import->magic = 0;
     free(import);
 }
 
-static int fail(struct mux_import *import, const struct af_error *err)
+int mux_import_fail(struct mux_import *import, const struct af_error *err)
 {
     import->failed = true;
     import->failure = *err;
@@ -59,6 +60,7 @@ int mux_import_begin(struct mux *mux, const char *codebase_id, struct mux_import
     if (!import)
         return mux_fail(err, -ENOMEM, "starting the import");
     import->magic = MUX_IMPORT_MAGIC;
+    import->clones = true;
     import->store = mux_store(mux);
     strcpy(import->codebase_id.text, codebase_id);
     int rc = mux_content_sink_init(&import->sink, import->store, false);
@@ -99,6 +101,17 @@ static int flush_if_full(struct mux_import *import, struct af_error *err)
     if (import->n_items < MUX_IMPORT_BATCH_ENTRIES && import->batch_bytes < MUX_IMPORT_BATCH_BYTES)
         return 0;
     return mux_import_flush(import, err);
+}
+
+int mux_import_ready(struct mux_import *import, const void *path, size_t path_len,
+                     struct mux_path *ret, struct af_error *err)
+{
+    if (check_alive(import, err) < 0)
+        return -1;
+    if (mux_check_path(path, path_len, false, ret, err) < 0 || finish_data(import, err) < 0 ||
+        flush_if_full(import, err) < 0)
+        return mux_import_fail(import, err);
+    return 0;
 }
 
 static int check_kind(const struct mux_path *path, mode_t mode, const void *target,
@@ -177,16 +190,14 @@ int mux_import_entry(struct mux_import *import, const void *path, size_t path_le
                      struct af_error *err)
 {
     struct mux_path parsed;
-    if (check_alive(import, err) < 0)
+    if (mux_import_ready(import, path, path_len, &parsed, err) < 0)
         return -1;
-    if (mux_check_path(path, path_len, false, &parsed, err) < 0 ||
-        check_kind(&parsed, mode, symlink_target, target_len, err) < 0 ||
-        finish_data(import, err) < 0 || flush_if_full(import, err) < 0)
-        return fail(import, err);
+    if (check_kind(&parsed, mode, symlink_target, target_len, err) < 0)
+        return mux_import_fail(import, err);
     int rc = queue_entry(import, &parsed, mode, mtime_ns, symlink_target, target_len);
     if (rc < 0) {
         mux_fail(err, rc, "importing");
-        return fail(import, err);
+        return mux_import_fail(import, err);
     }
     return 0;
 }
@@ -195,15 +206,13 @@ int mux_import_link(struct mux_import *import, const void *path, size_t path_len
                     const void *target, size_t target_len, struct af_error *err)
 {
     struct mux_path parsed, leads_to;
-    if (check_alive(import, err) < 0)
+    if (mux_import_ready(import, path, path_len, &parsed, err) < 0)
         return -1;
-    if (mux_check_path(path, path_len, false, &parsed, err) < 0 ||
-        mux_check_path(target, target_len, false, &leads_to, err) < 0 ||
-        finish_data(import, err) < 0 || flush_if_full(import, err) < 0)
-        return fail(import, err);
+    if (mux_check_path(target, target_len, false, &leads_to, err) < 0)
+        return mux_import_fail(import, err);
     if (parsed.len == 0 || leads_to.len == 0) {
         af_error_set(err, AF_INVALID_ARGUMENT, "the root directory is no hard link");
-        return fail(import, err);
+        return mux_import_fail(import, err);
     }
     struct mux_import_item item = {
         .path = strdup(parsed.text),
@@ -215,7 +224,7 @@ int mux_import_link(struct mux_import *import, const void *path, size_t path_len
         free(item.path);
         free(item.link_target);
         mux_fail(err, -ENOMEM, "importing");
-        return fail(import, err);
+        return mux_import_fail(import, err);
     }
     import->items[import->n_items++] = item;
     import->batch_bytes += item.path_len + item.link_target_len;
@@ -232,7 +241,7 @@ int mux_import_remove(struct mux_import *import, const void *path, size_t path_l
     if (mux_check_path(path, path_len, false, &parsed, err) < 0 || finish_data(import, err) < 0 ||
         mux_import_flush(import, err) < 0 ||
         mux_import_remove_tree(import, parsed.text, parsed.len, err) < 0)
-        return fail(import, err);
+        return mux_import_fail(import, err);
     return 0;
 }
 
@@ -245,7 +254,7 @@ int mux_import_expect(struct mux_import *import, int64_t updated_ns, struct af_e
     af_error_set(err, AF_ABORTED,
                  "the codebase is another version than the import is for, so nothing was imported; "
                  "send the whole tree");
-    return fail(import, err);
+    return mux_import_fail(import, err);
 }
 
 int mux_import_replace(struct mux_import *import, const void *path, size_t path_len,
@@ -254,7 +263,7 @@ int mux_import_replace(struct mux_import *import, const void *path, size_t path_
     if (check_alive(import, err) < 0)
         return -1;
     if (mux_check_path(path, path_len, false, &import->replaced, err) < 0)
-        return fail(import, err);
+        return mux_import_fail(import, err);
     import->replace = true;
     return 0;
 }
@@ -267,7 +276,7 @@ static int check_receiving(struct mux_import *import, struct af_error *err)
         return 0;
     af_error_set(err, AF_INVALID_ARGUMENT,
                  "data without a regular file: send the file's entry before its data");
-    return fail(import, err);
+    return mux_import_fail(import, err);
 }
 
 // Tells what the sink answered.
@@ -280,7 +289,7 @@ static int received(struct mux_import *import, int rc, struct af_error *err)
     } else if (rc < 0) {
         mux_fail(err, rc, "storing the data");
     }
-    return rc < 0 ? fail(import, err) : 0;
+    return rc < 0 ? mux_import_fail(import, err) : 0;
 }
 
 int mux_import_data(struct mux_import *import, const void *data, size_t len, struct af_error *err)
@@ -302,7 +311,8 @@ int mux_import_commit(struct mux_import *import, struct mux_import_totals *ret,
 {
     if (check_alive(import, err) < 0 || finish_data(import, err) < 0 ||
         mux_import_flush(import, err) < 0 ||
-        (import->replace && mux_import_remove_rest(import, err) < 0) ||
+        // Nothing but the root was there before.
+        (import->replace && !import->base_is_empty && mux_import_remove_rest(import, err) < 0) ||
         mux_import_adopt(import, err) < 0) {
         mux_import_abort(import);
         return -1;

@@ -144,6 +144,7 @@ static int put_item(struct mux_import *import, struct mux_tree_edit *edit,
         .mode = item->mode,
         .mtime_ns = item->mtime_ns,
         .content = has_content ? &item->content : NULL,
+        .source = item->has_source ? &item->source : NULL,
     };
     uint64_t parent;
     if (find_parent(import, edit, item, &parent, err) < 0)
@@ -168,6 +169,7 @@ int mux_import_edit(struct mux_import *import, struct store_txn *txn, struct mux
         .now_ns = af_wall_ns(),
         .implied = &import->implied,
         .ancestors = import->replace ? &import->ancestors : NULL,
+        .kept = &import->kept,
     };
     return 0;
 }
@@ -176,6 +178,7 @@ void mux_import_edited(struct mux_import *import, const struct mux_tree_edit *ed
 {
     import->bytes_delta += edit->bytes_delta;
     import->files_delta += edit->files_delta;
+    import->has_changed = true;
 }
 
 // *ret_clash: the item, and its path's length, that must make room before this can be done.
@@ -213,9 +216,12 @@ static int try_flush(struct mux_import *import, size_t *ret_item, size_t *ret_cl
     }
     rc = store_commit(txn);
     for (size_t i = 0; i < import->n_items; i++) {
-        free(import->items[i].path);
-        free(import->items[i].link_target);
-        mux_content_fini(&import->items[i].content, rc == 0 ? blobs[i] : 0);
+        struct mux_import_item *item = &import->items[i];
+        bool found = item->content.blob && blobs[i] != store_blob_id(item->content.blob);
+        import->totals.reused_files += found || item->is_shared;
+        free(item->path);
+        free(item->link_target);
+        mux_content_fini(&item->content, rc == 0 ? blobs[i] : 0);
     }
     import->n_items = 0;
     import->batch_bytes = 0;
@@ -226,14 +232,15 @@ static int try_flush(struct mux_import *import, size_t *ret_item, size_t *ret_cl
 // replaces makes room for what is of another kind than before; each round removes one such name.
 int mux_import_flush(struct mux_import *import, struct af_error *err)
 {
-    for (;;) {
+    while (import->n_items > 0) {
         size_t item = 0, clash_len = 0;
         if (try_flush(import, &item, &clash_len, err) == 0)
-            return 0;
+            break;
         if (!import->replace || clash_len == 0 ||
             mux_import_remove_tree(import, import->items[item].path, clash_len, err) < 0)
             return -1;
     }
+    return 0;
 }
 
 static int adopt_in_txn(struct mux_import *import, struct store_txn *txn, struct af_error *err)
@@ -256,8 +263,27 @@ static int adopt_in_txn(struct mux_import *import, struct store_txn *txn, struct
     return rc < 0 ? mux_fail(err, rc, "importing") : 0;
 }
 
+// The codebase holds what was sent already.
+static int leave_as_it_is(struct mux_import *import, struct af_error *err)
+{
+    struct store_txn *txn;
+    struct store_codebase codebase;
+    int rc = store_read_begin(import->store, &txn);
+    if (rc < 0)
+        return mux_fail(err, rc, "importing");
+    rc = mux_import_check_base(import, txn, &codebase, err);
+    store_read_end(txn);
+    if (rc < 0)
+        return -1;
+    import->totals.updated_ns = import->base_updated_ns;
+    mux_import_drop_layer(import);
+    return 0;
+}
+
 int mux_import_adopt(struct mux_import *import, struct af_error *err)
 {
+    if (!import->has_changed && !import->base_is_empty)
+        return leave_as_it_is(import, err);
     struct store_txn *txn;
     int rc = store_write_begin(import->store, &txn);
     if (rc < 0)

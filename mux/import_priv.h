@@ -21,6 +21,9 @@ struct mux_import_item {
     mode_t mode;
     int64_t mtime_ns;
     struct mux_content content;
+    bool has_source; // a file that mux_import_file read
+    bool is_shared;  // its content took no copy
+    struct mux_source source;
     char *link_target; // a hard link to this path, else NULL
     size_t link_target_len;
 };
@@ -37,6 +40,8 @@ struct mux_import {
 
     struct mux_fid_map implied;   // see tree_edit.h
     struct mux_fid_map ancestors; // kept when `replace`: directories above what was sent
+    struct mux_fid_map kept;      // of the base: objects that stay as they are
+    bool has_changed;             // something was put or removed
     bool replace;
     struct mux_path replaced; // below this directory
     int64_t bytes_delta, files_delta;
@@ -51,6 +56,10 @@ struct mux_import {
     // The directory of the entry before, for entries come grouped by directory.
     struct mux_path parent_path;
     uint64_t parent_fid; // 0: none
+    // The same for mux_import_keep: a directory that is in the base.
+    struct mux_path kept_path;
+    uint64_t kept_parent; // 0: none
+    bool clones;          // the file system shares extents, as far as is known
 
     bool failed; // then every further call gives `failure`
     struct af_error failure;
@@ -70,6 +79,10 @@ int mux_import_check_base(struct mux_import *import, struct store_txn *txn,
 int mux_import_edit(struct mux_import *import, struct store_txn *txn, struct mux_tree_edit *ret,
                     struct af_error *err);
 void mux_import_edited(struct mux_import *import, const struct mux_tree_edit *edit);
+// import.c: the steps that every entry takes, for import_host.c.
+int mux_import_ready(struct mux_import *import, const void *path, size_t path_len,
+                     struct mux_path *ret, struct af_error *err);
+int mux_import_fail(struct mux_import *import, const struct af_error *err);
 // import_remove.c: takes the path and what is below it out, in bounded transactions; and, at the
 // end of an import that replaces, everything that was not sent. The queue is empty.
 int mux_import_remove_tree(struct mux_import *import, const char *path, size_t len,

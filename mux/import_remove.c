@@ -85,6 +85,7 @@ static int begin(struct mux_import *import, struct plan *plan, struct store_txn 
         .txn = *ret,
         .layers = mux_layer_list_all(&import->layers),
         .implied = &import->implied,
+        .kept = &import->kept,
     };
     return 0;
 }

@@ -16,12 +16,22 @@ size_t mux_path_name_start(const char *path, size_t len)
     return len;
 }
 
-static int put_record(struct mux_tree_edit *edit, struct store_inode *inode)
+// source: what the content was read from, or NULL.
+static int put_record_from(struct mux_tree_edit *edit, struct store_inode *inode,
+                           const struct mux_source *source)
 {
     int rc = store_new_id(edit->store, &inode->version);
+    inode->origin = 0;
+    if (rc == 0 && source)
+        rc = mux_source_origin(source, inode->version, &inode->origin);
     if (rc == 0)
         rc = store_inode_put(edit->txn, edit->layers.ids[0], inode);
     return rc;
+}
+
+static int put_record(struct mux_tree_edit *edit, struct store_inode *inode)
+{
+    return put_record_from(edit, inode, NULL);
 }
 
 static struct store_inode fresh_inode(const struct mux_tree_edit *edit, mode_t mode,
@@ -58,7 +68,7 @@ static int touch_directory(struct mux_tree_edit *edit, uint64_t fid)
 
 // Records a new object under a name that is free in the live layer or to be replaced.
 static int add_object(struct mux_tree_edit *edit, uint64_t parent, const char *name,
-                      size_t name_len, struct store_inode *inode)
+                      size_t name_len, struct store_inode *inode, const struct mux_source *source)
 {
     int rc = store_new_id(edit->store, &inode->fid);
     if (rc < 0)
@@ -66,7 +76,7 @@ static int add_object(struct mux_tree_edit *edit, uint64_t parent, const char *n
     inode->parent = parent;
     inode->name = name;
     inode->name_len = (uint8_t)name_len;
-    rc = put_record(edit, inode);
+    rc = put_record_from(edit, inode, source);
     if (rc == 0)
         rc = store_entry_put(edit->txn, edit->layers.ids[0], parent, name, name_len, inode->fid,
                              (uint8_t)IFTODT(inode->mode));
@@ -79,7 +89,7 @@ static int make_directory(struct mux_tree_edit *edit, uint64_t parent, const cha
                           size_t name_len, uint64_t *ret_fid)
 {
     struct store_inode inode = fresh_inode(edit, S_IFDIR | 0755, edit->now_ns);
-    int rc = add_object(edit, parent, name, name_len, &inode);
+    int rc = add_object(edit, parent, name, name_len, &inode, NULL);
     if (rc == 0 && edit->implied)
         rc = mux_fid_map_put(edit->implied, inode.fid, 1);
     if (rc == 0)
@@ -91,6 +101,8 @@ static int make_directory(struct mux_tree_edit *edit, uint64_t parent, const cha
 bool mux_tree_edit_is_given(const struct mux_tree_edit *edit, uint64_t fid)
 {
     struct store_inode inode;
+    if (edit->kept && mux_fid_map_get(edit->kept, fid, NULL))
+        return true;
     return edit->implied && !mux_fid_map_get(edit->implied, fid, NULL) &&
            store_inode_get(edit->txn, edit->layers.ids[0], fid, &inode) == 0;
 }
@@ -180,7 +192,7 @@ static int put_new(struct mux_tree_edit *edit, uint64_t parent, const char *name
     struct store_inode inode = fresh_inode(edit, object->mode, object->mtime_ns);
     int rc = object->content ? mux_content_describe(edit->txn, object->content, &inode) : 0;
     if (rc == 0)
-        rc = add_object(edit, parent, name, name_len, &inode);
+        rc = add_object(edit, parent, name, name_len, &inode, object->source);
     if (rc == 0 && object->content)
         rc = mux_content_register(edit->txn, object->content, &inode);
     if (rc < 0)
@@ -210,7 +222,7 @@ static int put_over(struct mux_tree_edit *edit, const struct store_inode *old,
     inode.name_len = old->name_len;
     int rc = object->content ? mux_content_describe(edit->txn, object->content, &inode) : 0;
     if (rc == 0)
-        rc = put_record(edit, &inode);
+        rc = put_record_from(edit, &inode, object->source);
     if (rc == 0 && object->content)
         rc = mux_content_register(edit->txn, object->content, &inode);
     if (rc < 0)

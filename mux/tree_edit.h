@@ -11,6 +11,7 @@
 #include "mux/fid_map.h"
 #include "mux/host_call.h"
 #include "mux/resolve.h"
+#include "mux/source.h"
 
 #define MUX_TREE_EDIT_PUTS_MAX 64 // by one edit of an import
 
@@ -24,6 +25,9 @@ struct mux_tree_edit {
     // (parents, files that lost a name), so that an explicit entry for them may still come while
     // no path may be given twice.
     struct mux_fid_map *implied;
+    // Import only, else NULL: objects of the base that are as they were given, and so have no
+    // record.
+    const struct mux_fid_map *kept;
     // Import only, else NULL: every directory that mux_tree_edit_parent went through.
     struct mux_fid_map *ancestors;
     // Of `implied`, what this edit has taken out: mux_tree_edit_undo puts it back.
@@ -40,6 +44,7 @@ struct mux_tree_object {
     mode_t mode; // type and permission bits
     int64_t mtime_ns;
     const struct mux_content *content; // regular files and symlink targets, else NULL
+    const struct mux_source *source;   // what a regular file was read from, or NULL
 };
 
 // The directory that holds the path's last component, made (0755) where missing. The path is

@@ -1,9 +1,9 @@
 // A directory of the host into a codebase, with the caller's own rights.
 //
 // Walked by descriptors, links never followed, under the caller's file-system uid and groups: what
-// they could not read, the daemon does not read for them. Between two steps the thread is root
-// again, for the store is root's. A directory of the daemon's own mount is refused (B1). Owns the
-// walk's stack. Read next: archive.h, ignore.h.
+// they could not read, the daemon does not read for them. While it puts something into the import
+// the thread is root, for the store is root's. A directory of the daemon's own mount is refused
+// (B1). Owns the walk's stack. Read next: archive.h, ignore.h.
 #include "api/services/archive.h"
 #include "api/services/ignore.h"
 
@@ -23,7 +23,6 @@
 #include <unistd.h>
 #include <uthash.h>
 
-#define READ_BYTES  (1u << 20)
 #define DEPTH_MAX   512 // of directories: each takes a descriptor
 #define PATH_SHOWN  160
 #define GROUPS_MAX  1024
@@ -48,7 +47,6 @@ struct walk {
     const struct archive_directory *directory;
     struct mux_import *import;
     struct first_name *names;
-    char *buffer;
     unsigned entries;
     struct af_error *err;
 };
@@ -57,12 +55,16 @@ struct walk {
 
 static void become_caller(const struct walk *walk)
 {
+    if (walk->directory->uid == 0)
+        return;
     setfsgid(walk->directory->gid);
     setfsuid(walk->directory->uid);
 }
 
-static void become_root(void)
+static void become_root(const struct walk *walk)
 {
+    if (walk->directory->uid == 0)
+        return;
     setfsuid(0);
     setfsgid(0);
 }
@@ -101,51 +103,38 @@ static int64_t mtime_ns(const struct stat *st)
 
 static int put(struct walk *walk, const char *path, const struct stat *st, const char *target)
 {
-    return mux_import_entry(walk->import, path, strlen(path), st->st_mode, mtime_ns(st), target,
-                            target ? strlen(target) : 0, walk->err);
-}
-
-static int put_data(struct walk *walk, const char *path, int fd, off_t size)
-{
-    off_t at = 0;
-    while (at < size) {
-        off_t data = lseek(fd, at, SEEK_DATA);
-        off_t next = data < 0 ? (errno == ENXIO ? size : at) : data < size ? data : size;
-        if (next > at && mux_import_hole(walk->import, (uint64_t)(next - at), walk->err) < 0)
-            return -1;
-        at = next;
-        off_t hole = data < 0 ? -1 : lseek(fd, at, SEEK_HOLE);
-        off_t end = hole < 0 || hole > size ? size : hole;
-        while (at < end) {
-            size_t want = (size_t)(end - at) < READ_BYTES ? (size_t)(end - at) : READ_BYTES;
-            ssize_t n = pread(fd, walk->buffer, want, at);
-            if (n < 0)
-                return fail(walk, "read", path);
-            if (n == 0) // it has become shorter: what is there is taken
-                return 0;
-            if (mux_import_data(walk->import, walk->buffer, (size_t)n, walk->err) < 0)
-                return -1;
-            at += n;
-        }
-    }
-    return 0;
-}
-
-static int put_file(struct walk *walk, int dir, const char *name, const char *path)
-{
-    struct stat st;
+    become_root(walk);
+    int rc = mux_import_entry(walk->import, path, strlen(path), st->st_mode, mtime_ns(st), target,
+                              target ? strlen(target) : 0, walk->err);
     become_caller(walk);
-    AF_CLEANUP_FD int fd =
-        openat(dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-    int error = errno;
-    become_root();
-    errno = error;
-    if (fd < 0 || fstat(fd, &st) < 0)
-        return fail(walk, "open", path);
-    if (!S_ISREG(st.st_mode))
-        return af_error_set(walk->err, AF_ABORTED, "'%.*s' changes while it is read", PATH_SHOWN,
-                            path);
-    return put(walk, path, &st, NULL) < 0 ? -1 : put_data(walk, path, fd, st.st_size);
+    return rc;
+}
+
+static int put_link(struct walk *walk, const char *path, const char *first)
+{
+    become_root(walk);
+    int rc = mux_import_link(walk->import, path, strlen(path), first, strlen(first), walk->err);
+    become_caller(walk);
+    return rc;
+}
+
+static int put_data(struct walk *walk, const char *path, const struct stat *st, int fd)
+{
+    become_root(walk);
+    int rc = mux_import_file(walk->import, path, strlen(path), st, fd, walk->err);
+    become_caller(walk);
+    return rc;
+}
+
+// Whether the codebase has it like this already. target: of a link.
+static int keep(struct walk *walk, const char *path, const struct stat *st, const char *target,
+                bool *ret)
+{
+    become_root(walk);
+    int rc = mux_import_keep(walk->import, path, strlen(path), st, target,
+                             target ? strlen(target) : 0, ret, walk->err);
+    become_caller(walk);
+    return rc;
 }
 
 // A file with several names: the first is the file. *ret_first: an earlier name, or NULL.
@@ -175,19 +164,43 @@ static int look_up_links(struct walk *walk, const struct stat *st, const char *p
     return 0;
 }
 
+static int put_file(struct walk *walk, int dir, const char *name, const char *path)
+{
+    struct stat st;
+    const char *first;
+    AF_CLEANUP_FD int fd =
+        openat(dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT)
+        return 0; // gone since it was listed
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return fail(walk, "open", path);
+    if (!S_ISREG(st.st_mode))
+        return af_error_set(walk->err, AF_ABORTED, "'%.*s' changes while it is read", PATH_SHOWN,
+                            path);
+    if (look_up_links(walk, &st, path, &first) < 0)
+        return -1;
+    return first ? put_link(walk, path, first) : put_data(walk, path, &st, fd);
+}
+
 static int put_symlink(struct walk *walk, int dir, const char *name, const char *path,
                        const struct stat *st)
 {
     char target[AF_SYMLINK_MAX + 1];
-    become_caller(walk);
+    const char *first;
+    bool kept;
+    if (look_up_links(walk, st, path, &first) < 0)
+        return -1;
+    if (first)
+        return put_link(walk, path, first);
     ssize_t n = readlinkat(dir, name, target, sizeof target);
-    int error = errno;
-    become_root();
-    errno = n == (ssize_t)sizeof target ? ENAMETOOLONG : error;
+    if (n == (ssize_t)sizeof target)
+        errno = ENAMETOOLONG;
     if (n < 0 || n == (ssize_t)sizeof target)
         return fail(walk, "read the link", path);
     target[n] = '\0';
-    return put(walk, path, st, target);
+    if (keep(walk, path, st, target, &kept) < 0)
+        return -1;
+    return kept ? 0 : put(walk, path, st, target);
 }
 
 // ---- which are left out
@@ -211,9 +224,7 @@ static bool is_left_out(const struct walk *walk, const struct level *level, cons
 static int read_ignore_file(struct walk *walk, int dir, const char *name, struct level *level)
 {
     struct stat st;
-    become_caller(walk);
     AF_CLEANUP_FD int fd = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    become_root();
     if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size > IGNORE_BYTES_MAX)
         return 0;
     AF_CLEANUP_FREE char *text = malloc((size_t)st.st_size + 1);
@@ -230,31 +241,49 @@ static int read_ignore_file(struct walk *walk, int dir, const char *name, struct
 static int walk_directory(struct walk *walk, int parent, const char *name, const char *path,
                           struct level *up, unsigned depth);
 
-static int put_one(struct walk *walk, int dir, const char *name, const char *path,
-                   struct level *level, unsigned depth)
+// What it is, when the directory does not say: DT_UNKNOWN then as well when it is gone.
+static int type_of(struct walk *walk, int dir, const struct dirent *entry, const char *path,
+                   unsigned char *ret)
 {
     struct stat st;
-    const char *first;
-    become_caller(walk);
-    int rc = fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW);
-    int error = errno;
-    become_root();
-    errno = error;
-    if (rc < 0)
-        return errno == ENOENT ? 0 : fail(walk, "look at", path); // gone since it was listed
-    if (is_left_out(walk, level, path, S_ISDIR(st.st_mode)))
+    *ret = entry->d_type;
+    if (*ret != DT_UNKNOWN)
         return 0;
-    if (S_ISDIR(st.st_mode))
-        return walk_directory(walk, dir, name, path, level, depth + 1);
-    if (!S_ISREG(st.st_mode) && !S_ISLNK(st.st_mode) && !S_ISFIFO(st.st_mode))
-        return 0;
-    if (look_up_links(walk, &st, path, &first) < 0)
+    if (fstatat(dir, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+        *ret = IFTODT(st.st_mode);
+    else if (errno != ENOENT)
+        return fail(walk, "look at", path);
+    return 0;
+}
+
+static int put_one(struct walk *walk, int dir, const struct dirent *entry, const char *path,
+                   struct level *level, unsigned depth)
+{
+    const char *name = entry->d_name;
+    struct stat st;
+    unsigned char type;
+    bool kept = false;
+    if (type_of(walk, dir, entry, path, &type) < 0)
         return -1;
-    if (first)
-        return mux_import_link(walk->import, path, strlen(path), first, strlen(first), walk->err);
+    if (is_left_out(walk, level, path, type == DT_DIR))
+        return 0;
+    if (type == DT_DIR)
+        return walk_directory(walk, dir, name, path, level, depth + 1);
+    if (type == DT_REG && !mux_import_may_keep(walk->import))
+        return put_file(walk, dir, name, path);
+    if (type != DT_REG && type != DT_LNK && type != DT_FIFO)
+        return 0;
+    if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+        return errno == ENOENT ? 0 : fail(walk, "look at", path); // gone since it was listed
     if (S_ISLNK(st.st_mode))
         return put_symlink(walk, dir, name, path, &st);
-    return S_ISFIFO(st.st_mode) ? put(walk, path, &st, NULL) : put_file(walk, dir, name, path);
+    if (S_ISFIFO(st.st_mode))
+        return put(walk, path, &st, NULL);
+    if (!S_ISREG(st.st_mode))
+        return 0;
+    if (keep(walk, path, &st, NULL, &kept) < 0)
+        return -1;
+    return kept ? 0 : put_file(walk, dir, name, path);
 }
 
 static int walk_names(struct walk *walk, DIR *stream, const char *path, struct level *level,
@@ -276,7 +305,7 @@ static int walk_names(struct walk *walk, DIR *stream, const char *path, struct l
             return af_error_set(walk->err, AF_INVALID_ARGUMENT,
                                 "a path below '%.*s' has more than %d bytes", PATH_SHOWN, path,
                                 AF_PATH_MAX);
-        rc = put_one(walk, dirfd(stream), entry->d_name, child, level, depth);
+        rc = put_one(walk, dirfd(stream), entry, child, level, depth);
     }
     return rc;
 }
@@ -286,11 +315,10 @@ static int walk_directory(struct walk *walk, int parent, const char *name, const
 {
     struct level level = {.up = up, .path = path};
     struct stat st;
-    become_caller(walk);
+    bool kept = false;
     int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | (up ? O_NOFOLLOW : 0));
-    int error = errno;
-    become_root();
-    errno = error;
+    if (fd < 0 && errno == ENOENT && up)
+        return 0; // gone since it was listed
     if (fd < 0 || fstat(fd, &st) < 0) {
         fail(walk, "open the directory", *path ? path : name);
         if (fd >= 0)
@@ -309,6 +337,8 @@ static int walk_directory(struct walk *walk, int parent, const char *name, const
                                             : "'%.*s' lies inside the daemon's own mount",
                           PATH_SHOWN, *path ? path : name);
     if (rc == 0)
+        rc = keep(walk, path, &st, NULL, &kept);
+    if (rc == 0 && !kept)
         rc = put(walk, path, &st, NULL);
     if (rc == 0 && walk->directory->honour_ignore_files &&
         (read_ignore_file(walk, fd, ".gitignore", &level) < 0 ||
@@ -327,15 +357,14 @@ int archive_read_directory(const struct archive_directory *directory, struct mux
     struct walk walk = {.directory = directory, .import = import, .err = err};
     if (take_groups(directory, err) < 0)
         return -1;
-    walk.buffer = malloc(READ_BYTES);
-    int rc = walk.buffer ? walk_directory(&walk, AT_FDCWD, directory->path, "", NULL, 0)
-                         : af_error_errno(err, ENOMEM, "cannot read the directory");
+    become_caller(&walk);
+    int rc = walk_directory(&walk, AT_FDCWD, directory->path, "", NULL, 0);
+    become_root(&walk);
     struct first_name *name, *next;
     HASH_ITER (hh, walk.names, name, next) {
         HASH_DEL(walk.names, name);
         free(name->path);
         free(name);
     }
-    free(walk.buffer);
     return rc;
 }

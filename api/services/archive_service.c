@@ -119,6 +119,7 @@ static void send_totals(struct grpc_call *call, const struct mux_import_totals *
     reply.symlinks = totals->symlinks;
     reply.hard_links = totals->hard_links;
     reply.bytes = totals->bytes;
+    reply.reused_files = totals->reused_files;
     grpc_call_reply(call, &reply.base);
 }
 

@@ -130,10 +130,9 @@ static int add_open(struct store *store, uint64_t id, int fd, bool fresh, struct
 
 // ---- files
 
-// Opens below a folder, through no symlink, waiting for nobody: a FIFO would be one.
+// Opens below a folder, through no symlink.
 static int open_once(int dir_fd, const char *name, int flags)
 {
-    flags |= O_NONBLOCK;
     struct open_how how = {
         .flags = (uint64_t)(flags | O_CLOEXEC | O_NOFOLLOW),
         .mode = flags & O_CREAT ? 0600 : 0,
@@ -151,7 +150,7 @@ static int open_once(int dir_fd, const char *name, int flags)
 int store_open_regular(int dir_fd, const char *name, int flags)
 {
     struct stat st;
-    int fd = open_once(dir_fd, name, flags);
+    int fd = open_once(dir_fd, name, flags | O_NONBLOCK); // waits for nobody: a FIFO would be one
     if (fd < 0)
         return fd;
     int rc = fstat(fd, &st) < 0 ? -errno : S_ISREG(st.st_mode) ? 0 : -EIO;
@@ -173,6 +172,17 @@ static int open_file(struct store *store, int dir_fd, const char *name, int flag
     return fd;
 }
 
+// A new file is a regular one.
+static int make_file(struct store *store, const char *name)
+{
+    int fd = open_once(store->new_fd, name, O_RDWR | O_CREAT | O_EXCL);
+    if (fd == -EMFILE || fd == -ENFILE) {
+        close_unused(store, 0);
+        fd = open_once(store->new_fd, name, O_RDWR | O_CREAT | O_EXCL);
+    }
+    return fd;
+}
+
 int store_blob_new(struct store *store, struct store_blob **ret)
 {
     uint64_t id;
@@ -181,7 +191,7 @@ int store_blob_new(struct store *store, struct store_blob **ret)
         return rc;
     char name[STORE_BLOB_PATH_MAX];
     store_blob_path(id, true, name);
-    int fd = open_file(store, store->new_fd, name, O_RDWR | O_CREAT | O_EXCL);
+    int fd = make_file(store, name);
     if (fd < 0)
         return fd;
     rc = add_open(store, id, fd, true, ret);

@@ -236,21 +236,40 @@ static uint64_t fid_of(MDB_val suffix)
     return be64toh(be);
 }
 
-// Whether the merged tree, whose entries are all there already, has the name a record tells of.
+// Names of one file, looked up in the merged tree, whose entries are all there already.
+struct named {
+    const struct store_merge *merge;
+    struct store_txn *txn;
+    uint64_t fid;
+    bool found;
+};
+
+static int look_for_name(void *arg, uint64_t parent, const char *name, size_t name_len)
+{
+    struct named *named = arg;
+    struct store_entry entry;
+    int rc = store_entry_get(named->txn, named->merge->layer, parent, name, name_len, &entry);
+    if (rc == -ENOENT)
+        named->found = !named->merge->is_bottom; // the name is in a layer below
+    else if (rc == 0)
+        named->found = entry.fid == named->fid;
+    return rc == -ENOENT || rc == 0 ? named->found : rc;
+}
+
+// Whether the merged tree has a name that a record tells of, or the index of names: who loses the
+// last of several names leaves the record that is below as it was.
 static int is_named(const struct store_merge *merge, struct store_txn *txn,
                     const struct store_inode *inode, bool *ret)
 {
-    struct store_entry entry;
+    struct named named = {.merge = merge, .txn = txn, .fid = inode->fid};
     *ret = true;
-    if (inode->parent == 0 || inode->nlink > 1) // the root; who loses one of several has a record
+    if (inode->parent == 0) // the root
         return 0;
-    int rc =
-        store_entry_get(txn, merge->layer, inode->parent, inode->name, inode->name_len, &entry);
-    if (rc == -ENOENT)
-        *ret = !merge->is_bottom; // the name is in a layer below
-    else if (rc == 0)
-        *ret = entry.fid == inode->fid;
-    return rc == -ENOENT ? 0 : rc;
+    int rc = look_for_name(&named, inode->parent, inode->name, inode->name_len);
+    for (size_t i = 0; rc == 0 && inode->nlink > 1 && i < merge->count; i++)
+        rc = store_link_walk(txn, merge->run[i], inode->fid, look_for_name, &named);
+    *ret = named.found;
+    return rc < 0 ? rc : 0;
 }
 
 static bool may_spare(struct store_merge *merge, const struct store_inode *inode)

@@ -10,7 +10,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define STORE_SCHEMA_VERSION 5
+#define STORE_SCHEMA_VERSION 6
 #define STORE_FORMAT         1 // first byte of every value
 
 enum store_dbi {
@@ -41,7 +41,7 @@ struct value_entry {
 struct value_inode {
     uint8_t format, content, blob_owned, name_len;
     uint32_t mode, nlink, xattr_bytes;
-    uint64_t version, size, parent, blob;
+    uint64_t version, size, parent, blob, origin;
     int64_t atime_ns, mtime_ns, ctime_ns, btime_ns;
 } __attribute__((packed)); // then the name, then the inline content
 

@@ -214,10 +214,13 @@ struct store_inode {
     const char *name; // that name
     uint8_t name_len;
     enum store_content content;
-    uint64_t blob;           // for STORE_CONTENT_BLOB
-    bool blob_owned;         // the blob was made for this record and no other record refers to
-                             // it: it may be written in place while the layer is live. Kept as
-                             // put; mux clears it when it copies a record to another layer.
+    uint64_t blob;   // for STORE_CONTENT_BLOB
+    bool blob_owned; // the blob was made for this record and no other record refers to
+                     // it: it may be written in place while the layer is live. Kept as
+                     // put; mux clears it when it copies a record to another layer.
+    uint64_t origin; // of a file that an import read here: names what it was read from, together
+                     // with `version`, so a record that was changed since has none that fits.
+                     // 0: none. The store does not look into it.
     const void *inline_data; // for STORE_CONTENT_INLINE
     size_t inline_len;
     uint32_t xattr_bytes; // size of its extended attributes, 0: it has none

@@ -15,6 +15,7 @@ PIECES = {
     "work": {"git status, second", "make -j2 of a C project", "cold walk, second view", "rm -rf"},
     "exec": {"exec of true, shell", "create", "start from the pool"},
     "api": {"create a sandbox", "small reads", "memory of one of 50 idle sandboxes"},
+    "imports": {"import, 50 small files, tmpfs", "import again, 1 x 1 MiB, tmpfs"},
     "growth": {"cold look in a delta of so many, 50", "list and look up, a name, of so many, 100"},
 }
 

@@ -343,6 +343,48 @@ static void test_an_import_under_way_is_not_disturbed(void **state)
     free(text);
 }
 
+static void import_step(struct fixture *fixture, struct af_id codebase, bool has_names)
+{
+    struct mux_import *import;
+    struct mux_import_totals totals;
+    struct af_error err = {0};
+    int rc = mux_import_begin(fixture->mux, codebase.text, &import, &err);
+    if (rc == 0 && has_names)
+        rc = mux_import_entry(import, "one", 3, S_IFREG | 0644, 0, NULL, 0, &err);
+    if (rc == 0 && has_names)
+        rc = mux_import_link(import, "dir/two", 7, "one", 3, &err);
+    if (rc == 0 && !has_names)
+        rc = mux_import_remove(import, "one", 3, &err);
+    if (rc == 0 && !has_names)
+        rc = mux_import_remove(import, "dir/two", 7, &err);
+    if (rc == 0)
+        rc = mux_import_commit(import, &totals, &err);
+    if (rc < 0)
+        fail_msg("%s", err.text);
+}
+
+// A record that counts two names stays below when both are taken away above it.
+static void test_a_file_that_lost_all_of_its_names_does_not_come_back(void **state)
+{
+    struct fixture *fixture = *state;
+    layers_reopen(fixture, false);
+    struct af_id codebase = deep_codebase(fixture, 3);
+    import_step(fixture, codebase, true);
+    uint64_t before = stats_of(fixture).inodes;
+    import_step(fixture, codebase, false);
+    for (size_t i = 0; i < 2 * DEPTH_FINE; i++) {
+        struct view view = ops_view(fixture, codebase, "**=write");
+        ops_put(&view, "dir/last", "text");
+        ops_detach(&view);
+        layers_push(fixture, codebase, view.sandbox);
+    }
+    drain(fixture);
+    uint64_t removed;
+    assert_int_equal(store_gc_drain(mux_store(fixture->mux), &removed), 0);
+    assert_true(stats_of(fixture).inodes < before);
+    assert_fsck_clean(fixture);
+}
+
 static void test_a_head_is_not_thawed_while_it_is_merged(void **state)
 {
     struct fixture *fixture = *state;
@@ -423,6 +465,7 @@ int main(void)
         fixture_test(test_an_attached_view_keeps_its_nodeids_and_open_files),
         fixture_test(test_the_last_record_without_a_name_goes_with_its_view),
         fixture_test(test_an_import_under_way_is_not_disturbed),
+        fixture_test(test_a_file_that_lost_all_of_its_names_does_not_come_back),
         fixture_test(test_a_head_is_not_thawed_while_it_is_merged),
         fixture_test(test_a_codebase_deleted_during_its_merge_leaves_nothing),
         fixture_test(test_a_full_stack_refuses_no_sandbox),

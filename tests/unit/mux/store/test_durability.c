@@ -381,7 +381,9 @@ static void damage(const char *dir, size_t round)
         size_t number = round * 100;
         int rc = mdb_cursor_get(cursor, &key, &value, MDB_FIRST);
         for (; rc == 0; rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
-            uint8_t bytes[8192] = {0};
+            uint8_t bytes[8192] = {0}, name[512]; // a key in the page may move with the put
+            memcpy(name, key.mv_data, key.mv_size);
+            key.mv_data = name;
             size_t len = value.mv_size < 4096 ? value.mv_size : 4096;
             memcpy(bytes, value.mv_data, len);
             MDB_val v = {spoil(bytes, len, number++), bytes};

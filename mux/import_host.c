@@ -1,0 +1,310 @@
+// A tree into a codebase, all or nothing: files of this host, read by their descriptors, and what
+// is there already.
+//
+// Contents are copied by the kernel, shared where the file system can, and not hashed: the store
+// may then hold one content twice, which costs space but no time. A second import of a tree leaves
+// what has not changed since the first alone: it costs a stat and a look into the store each.
+// Errors: an af_error. Thread: one at a time per import. Read next: source.h, copy_file.h.
+#include "mux/import_priv.h"
+
+#include "mux/base/clock.h"
+#include "mux/copy_file.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+// Less is copied faster than shared: the kernel writes a file to the disk before it shares it.
+#define CLONE_BYTES_MIN (128u << 10)
+// Up to here one read and one write cost less than a copy in the kernel.
+#define BUFFER_BYTES (64u << 10)
+
+// Reads up to `size` bytes from the start: what is there.
+static ssize_t read_start(int fd, char *buf, size_t size)
+{
+    size_t have = 0;
+    while (have < size) {
+        ssize_t n = pread(fd, buf + have, size - have, (off_t)have);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -errno;
+        if (n == 0)
+            break;
+        have += (size_t)n;
+    }
+    return (ssize_t)have;
+}
+
+static int read_inline(int fd, size_t size, struct mux_content *ret)
+{
+    char buf[AF_INLINE_CONTENT_MAX];
+    ssize_t n = read_start(fd, buf, size);
+    if (n <= 0)
+        return (int)n;
+    ret->inline_data = malloc((size_t)n);
+    if (!ret->inline_data)
+        return -ENOMEM;
+    memcpy(ret->inline_data, buf, (size_t)n);
+    ret->size = (uint64_t)n;
+    return 0;
+}
+
+static int write_start(int fd, const char *buf, size_t size)
+{
+    for (size_t done = 0; done < size;) {
+        ssize_t n = pwrite(fd, buf + done, size - done, (off_t)done);
+        if (n < 0 && errno != EINTR)
+            return -errno;
+        done += n > 0 ? (size_t)n : 0;
+    }
+    return 0;
+}
+
+static int copy_small(int from, int to, size_t size)
+{
+    char buf[BUFFER_BYTES];
+    ssize_t n = read_start(from, buf, size);
+    return n < 0 ? (int)n : write_start(to, buf, (size_t)n);
+}
+
+static int copy_large(const struct stat *st, int from, int to)
+{
+    struct stat now;
+    bool is_sparse = st->st_blocks * 512 < st->st_size;
+    int rc = is_sparse ? mux_copy_extents(from, to, 0, st->st_size)
+                       : mux_copy_bytes(from, to, 0, (size_t)st->st_size);
+    if (rc < 0)
+        return rc;
+    // A hole at the end; or it has become shorter: what is there is taken.
+    off_t size = st->st_size;
+    if (fstat(from, &now) == 0 && now.st_size < size)
+        size = now.st_size;
+    return ftruncate(to, size) < 0 ? -errno : 0;
+}
+
+static int copy_to_blob(struct mux_import *import, const struct stat *st, int from, int to,
+                        bool *ret_shared)
+{
+    *ret_shared = false;
+    if (st->st_size <= BUFFER_BYTES)
+        return copy_small(from, to, (size_t)st->st_size);
+    if (st->st_size >= CLONE_BYTES_MIN && import->clones) {
+        *ret_shared = mux_clone_file(from, to);
+        import->clones = *ret_shared;
+        if (*ret_shared)
+            return 0;
+    }
+    return copy_large(st, from, to);
+}
+
+static int read_content(struct mux_import *import, const struct stat *st, int fd,
+                        struct mux_content *ret, bool *ret_shared)
+{
+    struct stat made;
+    *ret = (struct mux_content){0};
+    *ret_shared = false;
+    if (st->st_size <= AF_INLINE_CONTENT_MAX)
+        return read_inline(fd, (size_t)st->st_size, ret);
+    int rc = store_blob_new(import->store, &ret->blob);
+    if (rc < 0)
+        return rc;
+    int blob = store_blob_fd(ret->blob);
+    rc = copy_to_blob(import, st, fd, blob, ret_shared);
+    if (rc == 0 && fstat(blob, &made) < 0)
+        rc = -errno;
+    if (rc == 0)
+        ret->size = (uint64_t)made.st_size;
+    if (rc == 0 && made.st_size > AF_FILE_SIZE_MAX)
+        rc = -EFBIG;
+    if (rc < 0 || ret->size == 0)
+        mux_content_fini(ret, 0);
+    return rc;
+}
+
+static int count_bytes(struct mux_import *import, uint64_t bytes, struct af_error *err)
+{
+    import->totals.bytes += bytes;
+    if (import->totals.bytes <= AF_CODEBASE_SIZE_MAX)
+        return 0;
+    return af_error_set(err, AF_INVALID_ARGUMENT,
+                        "the tree's files have more than %lld bytes in all", AF_CODEBASE_SIZE_MAX);
+}
+
+static int fail_reading(int rc, const struct mux_path *path, struct af_error *err)
+{
+    if (rc == -EFBIG)
+        return af_error_set(err, AF_INVALID_ARGUMENT, "'%.*s' is larger than %lld bytes",
+                            MUX_SHOW(path->text, path->len), AF_FILE_SIZE_MAX);
+    return mux_fail(err, rc, "copying a file");
+}
+
+int mux_import_file(struct mux_import *import, const void *path, size_t path_len,
+                    const struct stat *st, int fd, struct af_error *err)
+{
+    struct mux_path parsed;
+    struct mux_source source = mux_source_of(st);
+    int64_t now_ns = af_wall_ns();
+    if (mux_import_ready(import, path, path_len, &parsed, err) < 0)
+        return -1;
+    struct mux_import_item item = {
+        .path_len = parsed.len,
+        .mode = st->st_mode & (S_IFREG | 07777),
+        .mtime_ns = source.mtime_ns,
+        .source = source,
+        .has_source = st->st_nlink == 1 && mux_source_is_settled(&source, now_ns),
+    };
+    int rc = read_content(import, st, fd, &item.content, &item.is_shared);
+    if (rc < 0) {
+        fail_reading(rc, &parsed, err);
+        return mux_import_fail(import, err);
+    }
+    item.path = strdup(parsed.text);
+    if (!item.path) {
+        mux_content_fini(&item.content, 0);
+        mux_fail(err, -ENOMEM, "importing");
+        return mux_import_fail(import, err);
+    }
+    import->items[import->n_items++] = item;
+    import->batch_bytes += parsed.len + (item.content.blob ? 0 : item.content.size);
+    import->totals.files++;
+    if (count_bytes(import, item.content.size, err) < 0)
+        return mux_import_fail(import, err);
+    return 0;
+}
+
+// ---- what is there already
+
+// Walks down to a directory of the base. Those on the way hold what is sent, kept or not.
+static int walk_to(struct mux_import *import, struct store_txn *txn, const char *path, size_t end,
+                   uint64_t *ret)
+{
+    struct mux_layers base = mux_layer_list_base(&import->layers);
+    struct store_entry entry;
+    uint64_t dir = import->root_fid;
+    for (size_t i = 0; i < end;) {
+        const char *slash = memchr(path + i, '/', end - i);
+        size_t n = (size_t)(slash - (path + i)); // end is past a slash
+        int rc = mux_resolve_entry(txn, base, dir, path + i, n, &entry, NULL);
+        if (rc == 0 && entry.type != DT_DIR)
+            rc = -ENOTDIR;
+        if (rc == 0 && import->replace)
+            rc = mux_fid_map_put(&import->ancestors, entry.fid, 1);
+        if (rc < 0)
+            return rc;
+        dir = entry.fid;
+        i += n + 1;
+    }
+    *ret = dir;
+    return 0;
+}
+
+static int find_kept_parent(struct mux_import *import, struct store_txn *txn,
+                            const struct mux_path *path, uint64_t *ret)
+{
+    size_t end = mux_path_name_start(path->text, path->len);
+    struct mux_path *cached = &import->kept_path;
+    if (import->kept_parent == 0 || cached->len != end ||
+        memcmp(cached->text, path->text, end) != 0) {
+        import->kept_parent = 0;
+        int rc = walk_to(import, txn, path->text, end, &import->kept_parent);
+        if (rc < 0)
+            return rc;
+        memcpy(cached->text, path->text, end);
+        cached->len = end;
+    }
+    *ret = import->kept_parent;
+    return 0;
+}
+
+static int find_in_base(struct mux_import *import, struct store_txn *txn,
+                        const struct mux_path *path, struct store_inode *ret)
+{
+    struct mux_layers base = mux_layer_list_base(&import->layers);
+    struct store_entry entry;
+    uint64_t parent;
+    if (path->len == 0)
+        return mux_resolve_inode(txn, base, import->root_fid, ret, NULL);
+    int rc = find_kept_parent(import, txn, path, &parent);
+    size_t start = mux_path_name_start(path->text, path->len);
+    if (rc == 0)
+        rc = mux_resolve_entry(txn, base, parent, path->text + start, path->len - start, &entry,
+                               NULL);
+    return rc < 0 ? rc : mux_resolve_inode(txn, base, entry.fid, ret, NULL);
+}
+
+static bool is_same(const struct store_inode *inode, const struct mux_source *source,
+                    const void *target, size_t target_len)
+{
+    uint64_t origin;
+    if (inode->mode != (source->mode & (S_IFMT | 07777)) || inode->mtime_ns != source->mtime_ns ||
+        inode->xattr_bytes > 0)
+        return false;
+    if (S_ISREG(inode->mode))
+        return inode->nlink == 1 && inode->origin != 0 &&
+               mux_source_origin(source, inode->version, &origin) == 0 && origin == inode->origin;
+    if (S_ISLNK(inode->mode))
+        return inode->nlink == 1 && inode->inline_len == target_len &&
+               memcmp(inode->inline_data, target, target_len) == 0;
+    return S_ISDIR(inode->mode);
+}
+
+static int keep_in_txn(struct mux_import *import, struct store_txn *txn,
+                       const struct mux_path *path, const struct mux_source *source,
+                       const void *target, size_t target_len, bool *ret, struct af_error *err)
+{
+    struct store_codebase codebase;
+    struct store_inode inode;
+    if (mux_import_check_base(import, txn, &codebase, err) < 0)
+        return -1;
+    int rc = find_in_base(import, txn, path, &inode);
+    if (rc == -ENOENT || rc == -ENOTDIR)
+        return 0;
+    if (rc == 0 && is_same(&inode, source, target, target_len)) {
+        rc = mux_fid_map_put(&import->kept, inode.fid, 1);
+        *ret = true;
+    }
+    return rc < 0 ? mux_fail(err, rc, "comparing with what the codebase holds") : 0;
+}
+
+bool mux_import_may_keep(const struct mux_import *import)
+{
+    return !import->base_is_empty;
+}
+
+int mux_import_keep(struct mux_import *import, const void *path, size_t path_len,
+                    const struct stat *st, const void *target, size_t target_len, bool *ret_kept,
+                    struct af_error *err)
+{
+    struct mux_path parsed;
+    struct mux_source source = mux_source_of(st);
+    struct store_txn *txn;
+    *ret_kept = false;
+    if (mux_import_ready(import, path, path_len, &parsed, err) < 0)
+        return -1;
+    if (import->base_is_empty || (st->st_nlink != 1 && !S_ISDIR(st->st_mode)))
+        return 0;
+    int rc = store_read_begin(import->store, &txn);
+    if (rc < 0) {
+        mux_fail(err, rc, "importing");
+        return mux_import_fail(import, err);
+    }
+    rc = keep_in_txn(import, txn, &parsed, &source, target, target_len, ret_kept, err);
+    store_read_end(txn);
+    if (rc < 0)
+        return mux_import_fail(import, err);
+    if (!*ret_kept)
+        return 0;
+    if (S_ISREG(st->st_mode)) {
+        import->totals.files++;
+        import->totals.reused_files++;
+        if (count_bytes(import, source.size, err) < 0)
+            return mux_import_fail(import, err);
+    } else if (S_ISLNK(st->st_mode)) {
+        import->totals.symlinks++;
+    } else {
+        import->totals.directories++;
+    }
+    return 0;
+}
