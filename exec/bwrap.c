@@ -228,8 +228,13 @@ static int bwrap_start(const struct exec_box *box, struct exec_launch *launch, s
         return -1;
     int failed =
         spawn_bwrap(e, stage_fd, box->pool ? EXEC_POOL_NICE : 0, &fds, argv, words, launch);
+    if (failed == -ENOENT || failed == -EACCES)
+        return af_error_set(err, AF_FAILED_PRECONDITION,
+                            "cannot start %s: %s; install bubblewrap again, or name its program "
+                            "in the configuration",
+                            e->bwrap_path, strerror(-failed));
     if (failed < 0)
-        return af_error_errno(err, failed, "cannot start %s", e->bwrap_path);
+        return exec_spawn_error(err, failed, "cannot start bubblewrap");
     launch->socket_fd = af_take_fd(&ours);
     launch->words_fd = af_take_fd(&words);
     return 0;

@@ -241,8 +241,13 @@ static void set_failure(struct exec_command *command, const struct exec_status_r
         break;
     case EXEC_STAGE_FORK:
     case EXEC_STAGE_SLOTS:
-        af_error_set(err, AF_RESOURCE_EXHAUSTED, "the sandbox cannot start another process: %s",
-                     strerror(e));
+        if (e == EAGAIN)
+            af_error_set(err, AF_RESOURCE_EXHAUSTED,
+                         "the sandbox is at its process limit: end some of its processes, or give "
+                         "it a higher limit");
+        else
+            af_error_set(err, AF_RESOURCE_EXHAUSTED, "the sandbox cannot start another process: %s",
+                         strerror(e));
         break;
     default:
         af_error_set(err, AF_INTERNAL, "the sandbox could not set up the command: %s", strerror(e));

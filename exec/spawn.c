@@ -186,7 +186,17 @@ int exec_userns_new(uid_t uid, gid_t gid, int *ret_fd, struct af_error *err)
                             "the sysctls user.max_user_namespaces and "
                             "kernel.unprivileged_userns_clone",
                             strerror(-e));
-    return af_error_errno(err, e, "cannot make a user namespace");
+    return exec_spawn_error(err, e, "cannot make a user namespace");
+}
+
+int exec_spawn_error(struct af_error *err, int errnum, const char *what)
+{
+    if (errnum == -EAGAIN)
+        return af_error_set(err, AF_RESOURCE_EXHAUSTED,
+                            "%s: the daemon may have no more processes (pids.max of its control "
+                            "group, TasksMax of its service, or kernel.pid_max)",
+                            what);
+    return af_error_errno(err, errnum, "%s", what);
 }
 
 // ---- programs ---------------------------------------------------------------------------

@@ -78,12 +78,15 @@ static int make(struct making *making)
     if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
         return refuse(making, "a mount namespace");
     if (mount("tmpfs", dir, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755,size=64k") < 0 ||
-        mkdir(root, 0755) < 0 || mkdir(proc, 0755) < 0 || mkdir(tmp, 0755) < 0 ||
+        mkdir(root, 0755) < 0 || mkdir(proc, 0755) < 0 ||
         mount("/proc", proc, NULL, MS_BIND, NULL) < 0)
         return refuse(making, dir);
     if (exec_root_build(making->root, root, &making->error) < 0 ||
-        exec_root_lend_host(dir, making->stages->program, &making->error) < 0 ||
-        leave_machine(making, dir) < 0)
+        exec_root_lend_host(dir, making->stages->program, &making->error) < 0)
+        return -1;
+    if (mkdir(tmp, 0755) < 0 && errno != EEXIST) // lent, when bubblewrap itself lies in it
+        return refuse(making, tmp);
+    if (leave_machine(making, dir) < 0)
         return -1;
     making->ns_fd = open("/proc/thread-self/ns/mnt", O_RDONLY | O_CLOEXEC);
     return making->ns_fd < 0 ? refuse(making, "its descriptor") : 0;

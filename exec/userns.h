@@ -29,5 +29,7 @@ struct exec_spawn {
 // The calling thread is suspended until the program runs, no copy of the address space is made.
 // *ret_pid and *ret_pidfd (close-on-exec) are the child; the caller reaps it. 0 or -errno.
 int exec_spawn(const struct exec_spawn *spawn, pid_t *ret_pid, int *ret_pidfd);
+// The sentence for a -errno of the above: `what` could not be done. Returns -1.
+int exec_spawn_error(struct af_error *err, int errnum, const char *what);
 
 #endif

@@ -1,7 +1,9 @@
 """The Docker runtime: the same commands, views and promises as in bubblewrap."""
 
 import os
+import socket
 import subprocess
+import threading
 
 import dockerd as dockerd_module
 import grpc
@@ -217,7 +219,6 @@ def test_O3_a_pull_that_hangs_slows_nobody_else(new_daemon, dockerd):
     client = new_daemon(*options(dockerd, "--exec-docker-pull")).start().client()
     codebase = client.codebase({"f": "x"})
     # A registry that accepts and says nothing.
-    import socket
     with socket.create_server(("127.0.0.1", 0)) as silent:
         image = f"127.0.0.1:{silent.getsockname()[1]}/slow:1"
         stuck = client.sandbox(codebase, FULL, start=False, runtime=DOCKER, image=image)
@@ -228,6 +229,64 @@ def test_O3_a_pull_that_hangs_slows_nobody_else(new_daemon, dockerd):
             assert client.out(sandbox, "cat f") == "x"
         assert not call.done()
     expect(grpc.StatusCode.FAILED_PRECONDITION, call.result)
+
+
+class SlowEngine:
+    """dockerd behind a socket of its own, on which requests for a start can be held up."""
+
+    def __init__(self, path, dockerd):
+        self.dockerd, self.held, self.go_on = dockerd, [], threading.Event()
+        self.hold = False
+        self.server = socket.socket(socket.AF_UNIX)
+        self.server.bind(str(path))
+        self.server.listen(64)
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        try:
+            while True:
+                client = self.server.accept()[0]
+                engine = socket.socket(socket.AF_UNIX)
+                engine.connect(str(self.dockerd.socket))
+                for ends in ((client, engine, True), (engine, client, False)):
+                    threading.Thread(target=self.pass_on, args=ends, daemon=True).start()
+        except OSError:
+            pass  # closed
+
+    def pass_on(self, source, sink, may_wait):
+        try:
+            while data := source.recv(65536):
+                if may_wait and self.hold and b"/start" in data.split(b"\r\n")[0]:
+                    self.held.append(data)
+                    self.go_on.wait(60)
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # the other end went first
+
+
+def test_O3_a_container_whose_start_hangs_slows_nobody_else(new_daemon, dockerd, tmp_path):
+    engine = SlowEngine(tmp_path / "engine.sock", dockerd)
+    daemon = new_daemon("--exec-docker-socket", str(tmp_path / "engine.sock"),
+                        "--exec-docker-image", IMAGE).start()
+    client = daemon.client()
+    codebase = client.codebase({"f": "x"})
+    running = client.sandbox(codebase, FULL, runtime=DOCKER)
+    engine.hold = True
+    stuck = client.sandbox(codebase, FULL, start=False, runtime=DOCKER)
+    call = client.sandboxes.StartSandbox.future(pb.StartSandboxRequest(sandbox_id=stuck))
+    eventually(lambda: engine.held)
+    engine.hold = False  # for those that come later
+    assert client.out(running, "cat f") == "x"
+    for runtime in (pb.RUNTIME_TYPE_BWRAP, DOCKER):
+        later = client.sandbox(codebase, FULL, runtime=runtime)
+        assert client.out(later, "cat f") == "x"
+        client.destroy(later)
+    assert not call.done()
+    engine.go_on.set()
+    call.result(30)
+    assert client.out(stuck, "cat f") == "x"
+    engine.server.close()
 
 
 def test_O2_a_server_with_a_runtime_that_is_not_there_does_not_start(new_daemon, tmp_path):

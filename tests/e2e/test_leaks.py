@@ -8,9 +8,9 @@ import shutil
 import grpc
 import pytest
 
-from harness import FULL, eventually, expect, pb
-from processes import processes_with_uid
-from test_limits import needs_cgroups
+from harness import FULL, afpb, eventually, expect, pb
+from processes import kill, processes_with_uid, start
+from test_limits import needs_cgroups, v2_root
 
 CYCLES = 1000
 MIB = 1 << 20
@@ -55,7 +55,7 @@ class Counter:
         """The groups of this daemon's sandboxes; its own one stays."""
         note = self.daemon.state / "run/exec.cgroups"
         for line in note.read_text().split() if note.exists() else []:
-            yield from (d for d in pathlib.Path(line).iterdir() if d.is_dir())
+            yield from (d for d in pathlib.Path(line).glob("*") if d.is_dir())
 
 
 def started(new_daemon, base, *options):
@@ -133,13 +133,13 @@ def test_bwrap_that_vanishes_is_said_and_heals(new_daemon, tmp_path):
     before = count.steady()
     bwrap.rename(tmp_path / "away")
     sandbox = client.sandbox(codebase, FULL, start=False)
-    start = pb.StartSandboxRequest(sandbox_id=sandbox)
+    request = pb.StartSandboxRequest(sandbox_id=sandbox)
     for _ in range(20):
-        text = expect(grpc.StatusCode.NOT_FOUND, client.sandboxes.StartSandbox, start)
-        assert str(bwrap) in text
+        text = expect(grpc.StatusCode.FAILED_PRECONDITION, client.sandboxes.StartSandbox, request)
+        assert str(bwrap) in text and "install" in text
     eventually(lambda: count() == before)
     (tmp_path / "away").rename(bwrap)
-    client.sandboxes.StartSandbox(start)
+    client.sandboxes.StartSandbox(request)
     assert client.out(sandbox, "cat f") == "x"
 
 
@@ -153,12 +153,89 @@ def test_out_of_descriptors_is_said_and_heals(new_daemon):
     old = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (before["fds"] + 2, old[1]))
     sandbox = client.sandbox(codebase, FULL, start=False)
-    start = pb.StartSandboxRequest(sandbox_id=sandbox)
+    request = pb.StartSandboxRequest(sandbox_id=sandbox)
     for _ in range(20):
-        expect(grpc.StatusCode.RESOURCE_EXHAUSTED, client.sandboxes.StartSandbox, start)
+        expect(grpc.StatusCode.RESOURCE_EXHAUSTED, client.sandboxes.StartSandbox, request)
         expect(grpc.StatusCode.RESOURCE_EXHAUSTED, client.exec, warm, "true")
     resource.prlimit(pid, resource.RLIMIT_NOFILE, old)
     assert client.out(warm, "echo healed") == "healed\n"
     eventually(lambda: count() == before)
-    client.sandboxes.StartSandbox(start)
+    client.sandboxes.StartSandbox(request)
     assert client.out(sandbox, "cat f") == "x"
+
+
+
+def is_refused(client, sandbox):
+    """Whether the sandbox has no process left for a command; any other failure is one."""
+    try:
+        client.exec(sandbox, "true")
+        return False
+    except grpc.RpcError as error:
+        assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED, error
+        return True
+
+
+@needs_cgroups
+def test_a_fork_that_fails_in_the_sandbox_is_said_and_heals(new_daemon):
+    daemon, client, count = started(new_daemon, 4600000, "--exec-pool", "0")
+    codebase = client.codebase({"f": "x"})
+    limits = pb.ResourceLimits(pids_limit=20)
+    cycle(client, codebase, resources=limits)
+    before = count.steady()
+    sandbox = client.sandbox(codebase, FULL, resources=limits)
+    process = start(client, sandbox, "while :; do sleep 1000 & done 2>/dev/null")
+    eventually(lambda: is_refused(client, sandbox))
+    for _ in range(20):
+        text = expect(grpc.StatusCode.RESOURCE_EXHAUSTED, client.exec, sandbox, "true")
+        assert "process limit" in text
+        run = afpb.RunRequest(sandbox_id=sandbox, argv=[b"true"])
+        assert expect(grpc.StatusCode.RESOURCE_EXHAUSTED, client.execs.Run, run) == text
+        assert expect(grpc.StatusCode.RESOURCE_EXHAUSTED, start, client, sandbox, "true") == text
+    kill(client, process, 9, everything=True)
+    eventually(lambda: not is_refused(client, sandbox))
+    assert client.out(sandbox, "cat f") == "x"
+    client.destroy(sandbox)
+    eventually(lambda: count() == before)
+
+
+@pytest.fixture
+def pids_group(tmp_path):
+    """A control group that can bound processes, for a daemon."""
+    found = None
+    with open("/proc/self/mountinfo") as file:
+        for line in file:
+            v1 = " - cgroup " in line and "pids" in line.strip().rsplit(" ", 1)[1].split(",")
+            found = line.split()[4] if v1 else found
+    root = found or v2_root()
+    if not root:
+        pytest.skip("no control group hierarchy here bounds processes")
+    group = pathlib.Path(root, f"agentfense-test-{os.getpid()}")
+    group.mkdir()
+    yield group
+    eventually(lambda: not (group / "cgroup.procs").read_text())
+    group.rmdir()
+
+
+def test_a_fork_that_fails_in_the_daemon_is_said_and_heals(pids_group, new_daemon):
+    daemon, client, count = started(new_daemon, 4700000, "--exec-pool", "0")
+    codebase = client.codebase({"f": "x"})
+    warm = client.sandbox(codebase, FULL)
+    client.out(warm, "true")
+    cycle(client, codebase)
+    before = count.steady(len(processes_with_uid(4700000, 4702002)))
+    (pids_group / "cgroup.procs").write_text(str(daemon.process.pid))
+    current = (pids_group / "pids.current").read_text()
+    (pids_group / "pids.max").write_text(current)
+    sandbox = client.sandbox(codebase, FULL, start=False)
+    request = pb.StartSandboxRequest(sandbox_id=sandbox)
+    for _ in range(20):
+        text = expect(
+            grpc.StatusCode.RESOURCE_EXHAUSTED, client.sandboxes.StartSandbox, request)
+        assert "processes" in text
+        assert client.out(warm, "cat f") == "x"  # its init is not below the daemon's bound
+    eventually(lambda: count() == before)
+    (pids_group / "pids.max").write_text("max")
+    client.sandboxes.StartSandbox(request)
+    assert client.out(sandbox, "cat f") == "x"
+    client.close()
+    assert daemon.stop() == 0

@@ -37,12 +37,13 @@ def test_names():
     return names
 
 
-IDS = [f"{letter}{number}" for letter, last in (("S", 3), ("D", 8), ("E", 7), ("P", 8), ("B", 9))
+IDS = [f"{letter}{number}" for letter, last in (("S", 3), ("D", 8), ("E", 7), ("P", 8), ("B", 9),
+                                           ("X", 8), ("O", 5))
        for number in range(1, last + 1)]
 
 
 def cases():
     """{id: test, or None where it says "not built yet"} of docs/TESTING.md's table."""
-    rows = re.findall(r"^\| ([SDEPB]\d) \| .* \| (?:`(\w+)`|not built yet) \|$",
+    rows = re.findall(r"^\| ([SDEPBXO]\d) \| .* \| (?:`(\w+)`|not built yet) \|$",
                       (ROOT / "docs/TESTING.md").read_text(), re.M)
     return {name: test or None for name, test in rows}
