@@ -62,8 +62,18 @@ static void pass(struct turn_gate *gate, struct turn *turn)
         gate->running++;
 }
 
-// The gate opens: those who wait run. True: it is PUSHING instead, which the caller has to submit.
-static bool open_gate(struct turns *turns, struct turn_gate *gate)
+// What lasts and has ended meanwhile is pushed, unless commands run: then the last of them does it.
+static bool push_again(struct turn_gate *gate)
+{
+    if (!gate->ended || gate->running > 0)
+        return false;
+    gate->state = GATE_PUSHING;
+    gate->pushers = AF_TAKE_PTR(gate->ended);
+    return true;
+}
+
+// The gate opens: those who wait run. Returns those whose ends are to be told, without the lock.
+static struct turn *open_gate(struct turns *turns, struct turn_gate *gate)
 {
     struct turn *turn, *next;
     gate->state = GATE_IDLE;
@@ -73,37 +83,40 @@ static bool open_gate(struct turns *turns, struct turn_gate *gate)
         release(turn);
     }
     gate->waiting = NULL;
-    bool push = gate->again && gate->running == 0; // else the last of the running does it
-    gate->again = false;
-    if (push)
-        gate->state = GATE_PUSHING;
+    struct turn *ended = AF_TAKE_PTR(gate->ended);
     drop_if_idle(turns, gate);
-    return push;
+    return ended;
 }
 
 void turns_open(struct turns *turns, struct turn_gate *gate)
 {
+    struct turn *ended = NULL;
     pthread_mutex_lock(&turns->lock);
-    bool push = open_gate(turns, gate);
+    bool push = push_again(gate);
+    if (!push)
+        ended = open_gate(turns, gate);
     pthread_mutex_unlock(&turns->lock);
     if (push)
         turns_submit_push(turns, gate, NULL);
+    turns_tell(ended);
 }
 
 // After a push or a rollback: those who have come meanwhile want the head, too.
 void turns_pushed(struct turns *turns, struct turn_gate *gate)
 {
+    struct turn *ended = NULL;
     pthread_mutex_lock(&turns->lock);
-    bool prepare = gate->waiting != NULL, push = false;
+    bool push = push_again(gate), prepare = !push && gate->waiting;
     if (prepare)
         gate->state = GATE_PREPARING;
-    else
-        push = open_gate(turns, gate);
+    else if (!push)
+        ended = open_gate(turns, gate);
     pthread_mutex_unlock(&turns->lock);
     if (prepare)
         turns_submit_prepare(turns, gate);
     if (push)
         turns_submit_push(turns, gate, NULL);
+    turns_tell(ended);
 }
 
 // ---- entering
@@ -153,10 +166,9 @@ int turns_enter(struct turns *turns, const char *sandbox_id, const struct turn_s
     } else if (first) {
         pthread_mutex_lock(&turns->lock);
         pass(gate, turn);
-        bool push = open_gate(turns, gate);
+        struct turn *ended = open_gate(turns, gate);
         pthread_mutex_unlock(&turns->lock);
-        if (push)
-            turns_submit_push(turns, gate, NULL);
+        turns_tell(ended);
     }
     if (turn->held)
         atomic_store(&turn->refs, 2);
@@ -180,7 +192,7 @@ static void turn_unref(struct turn *turn)
 static bool give_up_preparing(struct turns *turns, struct turn_gate *gate)
 {
     gate->state = GATE_IDLE;
-    if (gate->waiting || gate->again) {
+    if (gate->waiting || gate->ended) {
         gate->state = GATE_PREPARING;
         return true;
     }
@@ -244,11 +256,13 @@ void turn_failed(struct turn *turn)
 
 // ---- ending
 
-// The gate when the turn was the last one, then PUSHING; else NULL.
-static struct turn_gate *leave(struct turn *turn)
+// The gate when the turn was the last one, then PUSHING; else NULL. *ret_later: its end is told
+// after the next push.
+static struct turn_gate *leave(struct turn *turn, bool *ret_later)
 {
     struct turns *turns = turn->turns;
     bool last = false, waited = false;
+    *ret_later = false;
     pthread_mutex_lock(&turns->lock);
     bool lasted = turn->passed && turn->spec.lasting;
     struct turn_gate *gate = lasted ? make_gate(turns, turn->id) : find_gate(turns, turn->id);
@@ -257,7 +271,9 @@ static struct turn_gate *leave(struct turn *turn)
     if (gate && turn->passed) {
         gate->running -= !lasted;
         last = gate->running == 0 && gate->state == GATE_IDLE;
-        gate->again = gate->again || (lasted && gate->state != GATE_IDLE);
+        *ret_later = lasted && gate->state != GATE_IDLE && turn->kept;
+        if (*ret_later)
+            LL_APPEND(gate->ended, turn);
         if (last)
             gate->state = GATE_PUSHING;
     } else if (gate) { // it ended while it was held: cancelled, or its box has gone
@@ -285,6 +301,8 @@ static char *keep(const struct exec_output *output)
 static bool keep_result(struct turn *turn, const struct af_error *err,
                         const struct exec_result *result)
 {
+    if (turn->kept)
+        return true;
     turn->out = keep(&result->out);
     turn->err = keep(&result->err);
     if (!turn->out || !turn->err)
@@ -295,14 +313,20 @@ static bool keep_result(struct turn *turn, const struct af_error *err,
     turn->failed = err != NULL;
     if (err)
         turn->error = *err;
+    turn->kept = true;
     return true;
 }
 
 void turn_done(void *arg, const struct af_error *err, const struct exec_result *result)
 {
     struct turn *turn = arg;
-    struct turn_gate *gate = leave(turn);
     struct turn_need need;
+    bool later;
+    if (turn->spec.lasting) // before the lock; without memory its end is told early
+        keep_result(turn, err, result);
+    struct turn_gate *gate = leave(turn, &later);
+    if (later)
+        return;
     bool push =
         gate && turns_look(turn->turns, turn->id, &need) == 0 && need.on_exec && need.state.changed;
     if (push && keep_result(turn, err, result)) {
@@ -317,10 +341,14 @@ void turn_done(void *arg, const struct af_error *err, const struct exec_result *
     turn_unref(turn);
 }
 
-void turn_tell(struct turn *turn)
+void turns_tell(struct turn *list)
 {
-    turn->spec.done(turn->spec.arg, turn->failed ? &turn->error : NULL, &turn->result);
-    turn_unref(turn);
+    struct turn *turn, *next;
+    LL_FOREACH_SAFE(list, turn, next)
+    {
+        turn->spec.done(turn->spec.arg, turn->failed ? &turn->error : NULL, &turn->result);
+        turn_unref(turn);
+    }
 }
 
 bool turn_output(void *arg, enum exec_output_kind kind, const char *bytes, size_t len)

@@ -31,9 +31,10 @@ struct turn {
     bool over;
     struct exec_command *command; // of a held one: one of the two, a reference
     struct exec_turn *session_turn;
-    struct turn *next; // of those who wait
+    struct turn *next; // of those who wait, before the start or for a push
     LIST_ENTRY(turn) link;
-    // The end, while the push is under way.
+    // The end, until it is told after a push.
+    bool kept;
     bool failed;
     struct af_error error;
     struct exec_result result;
@@ -46,9 +47,9 @@ struct turn_gate {
     enum gate_state state;
     unsigned running;
     struct turn *waiting;
-    bool again; // something that lasts has ended while the gate was not idle: push once more
+    struct turn *ended;   // what lasts and has ended while the gate was not idle: push once more
     struct turns_job job; // while PREPARING or PUSHING
-    struct turn *pusher;  // whose end is told after the push, or NULL
+    struct turn *pushers; // whose ends are told after the push
     UT_hash_handle hh;
 };
 
@@ -71,7 +72,7 @@ int turns_look(struct turns *turns, const char *id, struct turn_need *ret);
 // turns.c, from the jobs
 void turns_open(struct turns *turns, struct turn_gate *gate);
 void turns_pushed(struct turns *turns, struct turn_gate *gate);
-void turn_tell(struct turn *turn);
+void turns_tell(struct turn *turns); // a list
 // turns_work.c
 void turns_submit_prepare(struct turns *turns, struct turn_gate *gate);
 void turns_submit_push(struct turns *turns, struct turn_gate *gate, struct turn *pusher);

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <stddef.h>
 #include <stdlib.h>
+#include <utlist.h>
 
 #define THREADS 4
 
@@ -134,25 +135,24 @@ static void push(struct turns_job *job)
 {
     struct turn_gate *gate = gate_of(job);
     struct turns *turns = gate->turns;
-    struct turn *pusher = gate->pusher;
+    struct turn *pushers = AF_TAKE_PTR(gate->pushers), *turn;
     struct turn_need need;
     struct af_error err;
-    gate->pusher = NULL;
     if (turns_look(turns, gate->id, &need) == 0 && need.on_exec && need.state.changed &&
         mux_commit(turns->options.mux, gate->id, need.conflicts, NULL, &err) < 0) {
         af_log(AF_LOG_WARN, "turns", "a view's changes could not be pushed",
                "sandbox=%s error=\"%s\"", gate->id, err.text);
-        if (pusher)
-            fail_turn(pusher, &err);
+        LL_FOREACH (pushers, turn)
+            fail_turn(turn, &err);
     }
     turns_pushed(turns, gate);
-    if (pusher)
-        turn_tell(pusher);
+    turns_tell(pushers);
 }
 
 void turns_submit_push(struct turns *turns, struct turn_gate *gate, struct turn *pusher)
 {
-    gate->pusher = pusher;
+    if (pusher)
+        LL_APPEND(gate->pushers, pusher);
     gate->job.run = push;
     submit(turns, &gate->job);
 }

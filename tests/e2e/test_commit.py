@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from harness import expect, eventually, pb, sbpb
-from processes import Run, start, wait, write
+from processes import Run, attach, start, wait, write
 
 BASE = {"a": "a0\n", "dir/x": "x0\n", "dir/y": "y0\n", "dir/sub/z": "z0\n"}
 READ_ONLY = [("**/*", pb.PERMISSION_READ, 0)]
@@ -312,6 +312,26 @@ def test_many_that_last_end_beside_commands_and_lose_no_file(client, codebase, m
         assert wait(client, process).exit.exit_code == 0
     want = {f"{kind}{i}" for kind in ("lasting", "short") for i in range(20)}
     eventually(lambda: files(client, codebase) == set(BASE) | want)
+
+
+def test_the_end_of_what_lasts_is_told_after_its_files_are_pushed_also_during_a_push(
+    client, codebase, make
+):
+    sandbox = make()
+    for i in range(5):
+        # The second ends while what the first has written is pushed.
+        slow = (f"echo $$ > /tmp/pid{i}; mkdir d{i}; (cd d{i}; seq 4000 | xargs touch); "
+                "echo made; read x; exit 4")
+        quick = (f"until test -s /tmp/pid{i}; do :; done; while kill -0 $(cat /tmp/pid{i}); do :; "
+                 f"done 2>/dev/null; echo {i} > quick{i}; exit 5")
+        processes = [start(client, sandbox, slow, stdin=True), start(client, sandbox, quick)]
+        eventually(lambda: attach(client, processes[0], follow=False)[0] == b"made\n")  # noqa: B023
+        client.upload(codebase, f"up{i}", "u\n")  # so that the push has every file to merge
+        write(client, processes[0], b"end\n")
+        assert wait(client, processes[1]).exit.exit_code == 5
+        assert client.download(codebase, f"quick{i}") == f"{i}\n".encode()
+        assert wait(client, processes[0]).exit.exit_code == 4
+        assert client.download(codebase, f"d{i}/4000") == b""
 
 
 def test_an_unlinked_open_file_is_kept_and_not_committed(client, codebase, make):
