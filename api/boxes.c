@@ -234,8 +234,9 @@ int boxes_plan(struct boxes *boxes, const char *id, struct box_plan *plan, struc
     return 0;
 }
 
-int boxes_start(struct boxes *boxes, const char *id, struct box_plan *plan, exec_box_done done,
-                exec_box_died died, void *arg, struct exec_box **ret_box, struct af_error *err)
+int boxes_start(struct boxes *boxes, const char *id, struct box_plan *plan,
+                const struct box_callbacks *callbacks, struct exec_box **ret_box,
+                struct af_error *err)
 {
     AF_CHECK_MAGIC(boxes, BOXES_MAGIC);
     char root[PATH_MAX];
@@ -255,10 +256,14 @@ int boxes_start(struct boxes *boxes, const char *id, struct box_plan *plan, exec
         .network = plan->network,
         .limits = limits_of(boxes->config),
         .resources = plan->resources,
+        .idle_ns = boxes->config->exec.idle_end_ns,
+        .idle = callbacks->idle,
     };
     if (!plan->member)
-        return exec_box_start(boxes->engine, &spec, done, died, arg, ret_box, err);
-    if (exec_box_adopt(plan->member, &spec, done, died, arg, err) < 0)
+        return exec_box_start(boxes->engine, &spec, callbacks->started, callbacks->died,
+                              callbacks->arg, ret_box, err);
+    if (exec_box_adopt(plan->member, &spec, callbacks->started, callbacks->died, callbacks->arg,
+                       err) < 0)
         return -1;
     *ret_box = AF_TAKE_PTR(plan->member);
     return 0;

@@ -53,9 +53,18 @@ struct box_plan {
 // Reads the record, takes a box from the pool where one fits, and attaches the view. On failure
 // nothing is attached, and the plan is as good as zeroed.
 int boxes_plan(struct boxes *boxes, const char *id, struct box_plan *plan, struct af_error *err);
-// Starts the planned box; does not block. On failure the plan has still to be dropped.
-int boxes_start(struct boxes *boxes, const char *id, struct box_plan *plan, exec_box_done done,
-                exec_box_died died, void *arg, struct exec_box **ret_box, struct af_error *err);
+// Of exec, all with the same arg.
+struct box_callbacks {
+    exec_box_done started;
+    exec_box_died died;
+    exec_box_idle idle; // when the configuration wants idle boxes to be ended
+    void *arg;
+};
+// Starts the planned box; does not block. On failure the plan has still to be dropped. Again for a
+// box that has gone.
+int boxes_start(struct boxes *boxes, const char *id, struct box_plan *plan,
+                const struct box_callbacks *callbacks, struct exec_box **ret_box,
+                struct af_error *err);
 // Ends what a plan holds, but for the attached view. `stopped` comes when its box is gone: then
 // true is returned. Else there is none. The plan may be dropped after a start that worked.
 bool boxes_drop(struct box_plan *plan, exec_box_stopped stopped, void *arg);

@@ -71,6 +71,7 @@ struct af_config {
         char *rootfs;              // root directory for sandboxes; NULL: the host's, minimal
         unsigned pool;             // boxes that are started ahead
         bool lazy;                 // a start makes no process; the first command does
+        int64_t idle_end_ns;       // a box in which nothing runs for so long is ended; 0: never
         uint64_t tmp_bytes;        // size of a sandbox's private /tmp
         uint64_t home_bytes;       // of its private HOME
         uint64_t shm_bytes;        // of its /dev/shm

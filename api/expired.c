@@ -7,6 +7,7 @@
 #include "mux/sandbox.h"
 
 #define EXPIRED_BATCH 64
+#define AGAIN_NS      (AF_NS_PER_SEC / 10) // for the rest of more than that
 
 struct expired {
     struct af_id ids[EXPIRED_BATCH];
@@ -25,8 +26,8 @@ static int collect(void *arg, const struct store_sandbox *sandbox)
             expired->next_ns = sandbox->expires_ns;
         return 0;
     }
-    if (expired->count == EXPIRED_BATCH) { // the rest in the next round
-        expired->next_ns = expired->now_ns;
+    if (expired->count == EXPIRED_BATCH) { // the rest when these are gone
+        expired->next_ns = expired->now_ns + AGAIN_NS;
         return 1;
     }
     expired->ids[expired->count++] = sandbox->id;

@@ -1,9 +1,11 @@
 // The runner: sandboxes that are starting, running or stopping.
 //
-// Owns one struct run per such sandbox and one thread. exec's callbacks, which must not block,
-// only queue an event; the thread does the store's part, calls the waiters, destroys what expired.
-// Lock: runner->lock over table, events, runs; a leaf but for exec's own. Read next: runner.h.
-#include "api/runner.h"
+// Owns one struct run per such sandbox and the threads. exec's callbacks, which must not block,
+// only queue an event; the runner's thread does the store's part of a start, calls the waiters,
+// destroys what expired, and hands what has stopped to the threads for ends. Lock: runner->lock
+// over table, events, runs; a leaf but for exec's own. Read next: runner_priv.h, runner_box.c,
+// runner_end.c.
+#include "api/runner_priv.h"
 
 #include "api/expired.h"
 #include "mux/base/cleanup.h"
@@ -17,61 +19,11 @@
 #include <uthash.h>
 #include <utlist.h>
 
-#define RUNNER_MAGIC 0x52554e52
-
-enum run_state { RUN_STARTING, RUN_UP, RUN_STOPPING };
-
-struct waiter {
-    runner_done done;
-    void *arg;
-    struct waiter *next;
-};
-
-struct run {
-    char id[AF_ID_TEXT_MAX];
-    struct runner *runner;
-    enum run_state state;
-    bool destroy; // remove the record once stopped
-    bool failed;  // the start failed: the status stays what it was
-    struct box_plan plan;
-    struct exec_box *box;  // NULL: none, as long as a lazy sandbox had no command
-    bool lazy;             // started without a box
-    struct waiter starter; // done NULL: none
-    struct af_error start_error;
-    struct waiter *enders; // those who wait for the stop or the removal
-    UT_hash_handle hh;
-};
-
-enum event_kind { EVENT_STARTED, EVENT_STOPPED, EVENT_DIED };
-
-struct event {
-    enum event_kind kind;
-    struct run *run;
-    bool failed;
-    struct af_error error;
-    struct event *prev, *next;
-};
-
-struct runner {
-    uint32_t magic;
-    struct mux *mux;
-    struct boxes *boxes;
-    struct turns *turns;
-    void (*destroyed)(void *arg, const char *id);
-    void *arg;
-    pthread_t thread;
-    pthread_mutex_t lock;
-    pthread_cond_t wake;    // monotonic clock
-    pthread_cond_t drained; // the table became empty
-    struct run *runs;       // by id
-    struct event *events;
-    int64_t next_expiry_ns; // wall clock, INT64_MAX: none
-    bool closing;
-};
+#define ENDERS 8 // slow ends that hold up nobody
 
 // ---- events: exec's callbacks
 
-static void push_event_locked(struct run *run, enum event_kind kind, const struct af_error *err)
+void runner_push(struct run *run, enum event_kind kind, const struct af_error *err)
 {
     struct runner *runner = run->runner;
     struct event *event = calloc(1, sizeof *event);
@@ -92,7 +44,7 @@ static void push_event_locked(struct run *run, enum event_kind kind, const struc
 static void push_event(struct run *run, enum event_kind kind, const struct af_error *err)
 {
     pthread_mutex_lock(&run->runner->lock);
-    push_event_locked(run, kind, err);
+    runner_push(run, kind, err);
     pthread_mutex_unlock(&run->runner->lock);
 }
 
@@ -101,26 +53,14 @@ static void box_started(void *arg, const struct af_error *err)
     push_event(arg, EVENT_STARTED, err);
 }
 
-// A lazy sandbox's box: when it cannot start, that ends the sandbox as its death would.
-static void lazy_box_started(void *arg, const struct af_error *err)
-{
-    if (err)
-        push_event(arg, EVENT_DIED, err);
-}
-
-static void box_died(void *arg, const struct af_error *why)
+void runner_box_died(void *arg, const struct af_error *why)
 {
     push_event(arg, EVENT_DIED, why);
 }
 
-static void box_stopped(void *arg)
-{
-    push_event(arg, EVENT_STOPPED, NULL);
-}
-
 // ---- the table, under the lock
 
-static struct run *find_run(struct runner *runner, const char *id)
+struct run *runner_find(struct runner *runner, const char *id)
 {
     struct run *run;
     HASH_FIND_STR(runner->runs, id, run);
@@ -149,28 +89,13 @@ static bool add_ender(struct run *run, runner_done done, void *arg)
     return true;
 }
 
-static void stop_box(struct run *run)
+void runner_stop_box(struct run *run)
 {
     run->state = RUN_STOPPING;
     if (run->box)
-        exec_box_stop(AF_TAKE_PTR(run->box), box_stopped, run);
-    else
-        push_event_locked(run, EVENT_STOPPED, NULL);
-}
-
-// Calls those who wait for the end of a run that is out of the table, and frees it.
-static void end_run(struct run *run, const struct af_error *err)
-{
-    struct waiter *waiter, *next;
-    LL_FOREACH_SAFE(run->enders, waiter, next)
-    {
-        waiter->done(waiter->arg, err);
-        free(waiter);
-    }
-    if (run->starter.done)
-        run->starter.done(run->starter.arg, &run->start_error);
-    boxes_drop(&run->plan, NULL, NULL);
-    free(run);
+        exec_box_stop(AF_TAKE_PTR(run->box), runner_box_stopped, run);
+    else if (run->parts == 0)
+        runner_push(run, EVENT_STOPPED, NULL);
 }
 
 // ---- the thread
@@ -188,7 +113,7 @@ static void handle_started(struct run *run, struct event *event)
         run->failed = true;
         run->start_error = error;
         starter.done = NULL; // told when nothing is left of it, so that it may try again at once
-        stop_box(run);
+        runner_stop_box(run);
     } else {
         run->starter.done = NULL;
         if (run->state == RUN_STARTING)
@@ -208,52 +133,8 @@ static void handle_died(struct run *run, struct event *event)
            event->error.text);
     pthread_mutex_lock(&runner->lock);
     if (run->state == RUN_UP)
-        stop_box(run);
+        runner_stop_box(run);
     pthread_mutex_unlock(&runner->lock);
-}
-
-// Whether the record is to be removed; if not, the run leaves the table in the same moment, so
-// that a destroy that comes later finds none and does its own work.
-static bool leave_unless_destroyed(struct run *run, bool destroyed)
-{
-    struct runner *runner = run->runner;
-    pthread_mutex_lock(&runner->lock);
-    bool destroy = run->destroy && !destroyed;
-    if (!destroy) {
-        HASH_DEL(runner->runs, run);
-        if (!runner->runs)
-            pthread_cond_broadcast(&runner->drained);
-    }
-    pthread_mutex_unlock(&runner->lock);
-    return destroy;
-}
-
-static void handle_stopped(struct run *run)
-{
-    struct runner *runner = run->runner;
-    struct af_error error = {0};
-    int rc = 0;
-    mux_view_detach(runner->mux, run->id);
-    pthread_mutex_lock(&runner->lock);
-    bool keep_status = run->destroy || run->failed;
-    pthread_mutex_unlock(&runner->lock);
-    if (!keep_status) {
-        turns_settle(runner->turns, run->id, false, &error);
-        rc = mux_sandbox_set_status(runner->mux, run->id, STORE_SANDBOX_STOPPED, &error);
-    }
-    if (leave_unless_destroyed(run, false)) {
-        rc = turns_settle(runner->turns, run->id, true, &error);
-        if (rc < 0) // ABORTED: it is still there, and so are its changes
-            mux_sandbox_set_status(runner->mux, run->id, STORE_SANDBOX_STOPPED,
-                                   &(struct af_error){0});
-        else if ((rc = mux_sandbox_destroy(runner->mux, run->id, &error)) == 0)
-            runner->destroyed(runner->arg, run->id);
-        leave_unless_destroyed(run, true);
-    }
-    if (rc < 0 && error.status != AF_NOT_FOUND) // gone already: somebody destroyed it twice
-        af_log(AF_LOG_ERROR, "runner", "could not record the end of a sandbox",
-               "sandbox=%s error=\"%s\"", run->id, error.text);
-    end_run(run, rc < 0 ? &error : NULL);
 }
 
 // Waits for an event or an expiry, with the lock held.
@@ -284,8 +165,8 @@ static void *runner_main(void *arg)
                 handle_started(event->run, event);
             else if (event->kind == EVENT_DIED)
                 handle_died(event->run, event);
-            else
-                handle_stopped(event->run);
+            else // after every other event of the run
+                net_pool_submit(&runner->enders, &event->run->item);
             free(event);
             pthread_mutex_lock(&runner->lock);
         } else if (runner->closing && !runner->runs) {
@@ -324,10 +205,15 @@ int runner_new(const struct runner_options *options, struct runner **ret, struct
     pthread_cond_init(&runner->wake, &attr);
     pthread_cond_init(&runner->drained, &attr);
     pthread_condattr_destroy(&attr);
-    int rc = pthread_create(&runner->thread, NULL, runner_main, runner);
+    net_pool_init(&runner->enders, runner_end_item);
+    int rc = -net_pool_start(&runner->enders, ENDERS);
+    if (rc == 0)
+        rc = pthread_create(&runner->thread, NULL, runner_main, runner);
     if (rc != 0) {
+        net_pool_stop(&runner->enders);
+        net_pool_fini(&runner->enders);
         free(runner);
-        return af_error_errno(err, rc, "cannot start the runner's thread");
+        return af_error_errno(err, rc, "cannot start the runner's threads");
     }
     *ret = runner;
     return 0;
@@ -338,8 +224,8 @@ static void close_locked(struct runner *runner)
     runner->closing = true;
     struct run *run, *next;
     HASH_ITER (hh, runner->runs, run, next) {
-        if (run->state != RUN_STOPPING && (run->box || run->lazy))
-            stop_box(run);
+        if (run->state != RUN_STOPPING && run->planned)
+            runner_stop_box(run);
     }
     pthread_cond_signal(&runner->wake);
 }
@@ -364,6 +250,8 @@ void runner_free(struct runner *runner)
     pthread_cond_signal(&runner->wake);
     pthread_mutex_unlock(&runner->lock);
     pthread_join(runner->thread, NULL);
+    net_pool_stop(&runner->enders); // the last may still be telling its waiters
+    net_pool_fini(&runner->enders);
     pthread_cond_destroy(&runner->wake);
     pthread_cond_destroy(&runner->drained);
     pthread_mutex_destroy(&runner->lock);
@@ -396,7 +284,7 @@ static int enter_start(struct runner *runner, const char *id, struct run **ret,
 {
     int rc = 0;
     pthread_mutex_lock(&runner->lock);
-    struct run *run = find_run(runner, id);
+    struct run *run = runner_find(runner, id);
     if (run)
         rc = refuse_state(run, err);
     else if (runner->closing)
@@ -418,12 +306,10 @@ static int start_box(struct runner *runner, struct run *run, struct af_error *er
     else if (run->state != RUN_STARTING)
         rc = af_error_set(err, AF_CANCELLED, "the sandbox was destroyed while starting");
     else if (!run->plan.lazy)
-        rc = boxes_start(runner->boxes, run->id, &run->plan, box_started, box_died, run, &run->box,
-                         err);
+        rc = runner_box_start(run, box_started, err);
     else
-        run->lazy = true;
-    if (run->lazy)
-        push_event_locked(run, EVENT_STARTED, NULL);
+        runner_push(run, EVENT_STARTED, NULL);
+    run->planned = rc == 0;
     pthread_mutex_unlock(&runner->lock);
     return rc;
 }
@@ -444,9 +330,10 @@ int runner_start(struct runner *runner, const char *id, runner_done done, void *
         run->state = RUN_STOPPING;
         run->failed = true;
         run->starter.done = NULL;
+        run->parts++;
         pthread_mutex_unlock(&runner->lock);
-        if (!boxes_drop(&run->plan, box_stopped, run))
-            handle_stopped(run);
+        if (!boxes_drop(&run->plan, runner_box_stopped, run))
+            runner_end(run); // so that it may be tried again at once
         return -1;
     }
     return 0;
@@ -460,7 +347,7 @@ int runner_stop(struct runner *runner, const char *id, runner_done done, void *a
         return -1;
     int rc = 0;
     pthread_mutex_lock(&runner->lock);
-    struct run *run = find_run(runner, id);
+    struct run *run = runner_find(runner, id);
     if (!run)
         rc = af_error_set(err, AF_FAILED_PRECONDITION, "sandbox %s is not running", id);
     else if (run->state != RUN_UP)
@@ -468,7 +355,7 @@ int runner_stop(struct runner *runner, const char *id, runner_done done, void *a
     else if (!add_ender(run, done, arg))
         rc = af_error_errno(err, ENOMEM, "cannot stop sandbox %s", id);
     else
-        stop_box(run);
+        runner_stop_box(run);
     pthread_mutex_unlock(&runner->lock);
     return rc;
 }
@@ -481,7 +368,7 @@ static int enter_destroy(struct runner *runner, const char *id, runner_done done
     int rc = 0;
     *ret_idle = NULL;
     pthread_mutex_lock(&runner->lock);
-    struct run *run = find_run(runner, id);
+    struct run *run = runner_find(runner, id);
     bool idle = !run;
     if (idle)
         run = add_run(runner, id, RUN_STOPPING);
@@ -495,8 +382,8 @@ static int enter_destroy(struct runner *runner, const char *id, runner_done done
         run->destroy = true;
         if (idle)
             *ret_idle = run;
-        else if (run->state != RUN_STOPPING && (run->box || run->lazy))
-            stop_box(run);
+        else if (run->state != RUN_STOPPING && run->planned)
+            runner_stop_box(run);
         else
             run->state = RUN_STOPPING; // between attach and box start: start_box sees it
     }
@@ -514,66 +401,8 @@ int runner_destroy(struct runner *runner, const char *id, runner_done done, void
     if (enter_destroy(runner, id, done, arg, &idle, err) < 0)
         return -1;
     if (idle)
-        handle_stopped(idle);
+        net_pool_submit(&runner->enders, &idle->item);
     return 0;
-}
-
-static int refuse_idle(struct runner *runner, const char *id, struct af_error *err)
-{
-    if (mux_sandbox_get(runner->mux, id, sandbox_exists, NULL, err) < 0)
-        return -1;
-    return af_error_set(err, AF_FAILED_PRECONDITION, "sandbox %s is not running; start it first",
-                        id);
-}
-
-// Whether the sandbox takes commands. A lazy one's box is started; NULL: that failed at once.
-static bool find_up(struct runner *runner, const char *id, struct exec_box **ret_box,
-                    struct af_error *err)
-{
-    struct run *run = find_run(runner, id);
-    if (!run || run->state != RUN_UP)
-        return false;
-    if (!run->box && boxes_start(runner->boxes, id, &run->plan, lazy_box_started, box_died, run,
-                                 &run->box, err) < 0)
-        run->box = NULL;
-    *ret_box = run->box;
-    return true;
-}
-
-int runner_launch(struct runner *runner, const char *id, const struct exec_command_spec *spec,
-                  exec_command_done done, void *arg, struct exec_command **ret_command,
-                  struct af_error *err)
-{
-    AF_CHECK_MAGIC(runner, RUNNER_MAGIC);
-    pthread_mutex_lock(&runner->lock);
-    struct exec_box *box = NULL;
-    bool up = find_up(runner, id, &box, err);
-    int rc = box ? exec_command_start(box, spec, done, arg, ret_command, err) : -1;
-    pthread_mutex_unlock(&runner->lock);
-    return up ? rc : refuse_idle(runner, id, err);
-}
-
-int runner_session(struct runner *runner, const char *id, const struct exec_session_spec *spec,
-                   exec_session_ready ready, exec_session_closed closed, void *arg,
-                   struct exec_session **ret_session, struct af_error *err)
-{
-    AF_CHECK_MAGIC(runner, RUNNER_MAGIC);
-    pthread_mutex_lock(&runner->lock);
-    struct exec_box *box = NULL;
-    bool up = find_up(runner, id, &box, err);
-    int rc = box ? exec_session_start(box, spec, ready, closed, arg, ret_session, err) : -1;
-    pthread_mutex_unlock(&runner->lock);
-    return up ? rc : refuse_idle(runner, id, err);
-}
-
-bool runner_init(struct runner *runner, const char *id, pid_t *ret_pid, uid_t *ret_uid)
-{
-    AF_CHECK_MAGIC(runner, RUNNER_MAGIC);
-    pthread_mutex_lock(&runner->lock);
-    struct run *run = find_run(runner, id);
-    bool up = run && run->state == RUN_UP && run->box && exec_box_init(run->box, ret_pid, ret_uid);
-    pthread_mutex_unlock(&runner->lock);
-    return up;
 }
 
 struct turns *runner_turns(struct runner *runner)

@@ -4,8 +4,9 @@
 // view, start the box (boxes.h; a lazy one starts with its first command); stop = end the box,
 // detach the view; destroy = stop, then remove the record. One entry per sandbox that is starting,
 // running or stopping; none for an idle one. Threads: functions may be called from any thread, run
-// short store transactions on it, and never wait for a process. Callbacks run once, on the runner's
-// own thread, and may block briefly; they may run before the function that was given them returns.
+// short store transactions on it, and never wait for a process. Callbacks run once, on one of the
+// runner's threads, and may block briefly; they may run before the function that was given them
+// returns.
 // Lock: one mutex over the table; held over calls of exec (which do not block), never over mux.
 // Errors: -1 with *err set, then no callback runs; what goes wrong later arrives in the callback.
 // Read next: runner.c.

@@ -207,6 +207,20 @@ static void box_breach(struct exec_box *box, const char *what)
     box_kill_text(box, AF_INTERNAL, "the sandbox's init broke its protocol and was ended");
 }
 
+static void on_idle_timer(struct exec_timer *timer)
+{
+    struct exec_box *box = EXEC_CONTAINER_OF(timer, struct exec_box, timer);
+    int64_t now_ns = af_monotonic_ns(), left_ns = box->idle_ns;
+    bool busy = exec_box_busy(box);
+    if (!busy)
+        left_ns -= now_ns - box->used_ns;
+    // Set before the callback, which may stop the box.
+    exec_timer_set(&box->engine->timers, &box->timer,
+                   now_ns + (left_ns > 0 ? left_ns : box->idle_ns), on_idle_timer);
+    if (!busy && left_ns <= 0)
+        box->idle(box->arg);
+}
+
 static void on_attached(struct exec_post *post)
 {
     struct exec_box *box = EXEC_CONTAINER_OF(post, struct exec_box, launch.done);
@@ -229,6 +243,10 @@ static void on_attached(struct exec_post *post)
     atomic_store(&box->open, true);
     exec_box_done done = box->done;
     box->done = NULL;
+    box->used_ns = af_monotonic_ns();
+    if (box->idle)
+        exec_timer_set(&box->engine->timers, &box->timer, box->used_ns + box->idle_ns,
+                       on_idle_timer);
     done(box->arg, NULL);
     exec_command_box_up(box);
 }
@@ -434,6 +452,8 @@ static void on_adopt(struct exec_post *post)
     box->resources = adoption->resources;
     box->done = adoption->done;
     box->died = adoption->died;
+    box->idle = adoption->idle;
+    box->idle_ns = adoption->idle_ns;
     box->arg = adoption->arg;
     if (box->state == BOX_GONE) { // meanwhile; the pool has looked away
         exec_box_done done = box->done;
@@ -465,6 +485,8 @@ int exec_box_adopt(struct exec_box *box, const struct exec_box_spec *spec, exec_
     adoption->resources = spec->resources;
     adoption->done = done;
     adoption->died = died;
+    adoption->idle = spec->idle_ns > 0 ? spec->idle : NULL;
+    adoption->idle_ns = spec->idle_ns;
     adoption->arg = arg;
     exec_post(box->engine, &adoption->post, on_adopt);
     return 0;
@@ -502,6 +524,11 @@ void exec_box_abandon(struct exec_box *box)
 {
     if (!atomic_load(&box->stop_posted))
         box_stop(box);
+}
+
+bool exec_box_busy(const struct exec_box *box)
+{
+    return atomic_load(&box->users) > 0;
 }
 
 bool exec_box_init(const struct exec_box *box, pid_t *ret_pid, uid_t *ret_uid)

@@ -154,6 +154,8 @@ struct exec_box *exec_box_new(struct exec_engine *e, const struct exec_box_spec 
     atomic_init(&box->open, box->shell != EXEC_SHELL_NONE);
     box->backend = docker ? &exec_backend_docker : &exec_backend_bwrap;
     box->network = spec->network;
+    box->idle = spec->idle_ns > 0 ? spec->idle : NULL;
+    box->idle_ns = spec->idle_ns;
     box->image = spec->image ? strdup(spec->image) : NULL;
     box->hostname = strdup(spec->hostname ? spec->hostname : "sandbox");
     box->view_path = spec->view_path ? strdup(spec->view_path) : NULL;

@@ -57,6 +57,7 @@ static void command_detach(struct exec_command *command)
     if (command->unsent)
         STAILQ_REMOVE(&box->unsent, command, exec_command, unsent_link);
     LIST_REMOVE(command, link);
+    box->used_ns = command->ended_ns ? command->ended_ns : af_monotonic_ns();
 }
 
 // Whether the kernel killed a process of the box for want of memory while the command ran.
@@ -104,6 +105,7 @@ static void finish(struct exec_command *command)
     if (!command->endless)
         exec_count_end(failed ? &command->error : NULL, &result);
     command->done(command->arg, failed ? &command->error : NULL, &result);
+    atomic_fetch_sub(&command->box->users, 1);
     exec_engine_bury(command->engine, &command->grave, command_exhume);
 }
 
@@ -524,6 +526,7 @@ int exec_command_start(struct exec_box *box, const struct exec_command_spec *spe
 
 void exec_command_post(struct exec_command *command)
 {
+    atomic_fetch_add(&command->box->users, 1);
     exec_post(command->engine, &command->start_post, on_start);
 }
 

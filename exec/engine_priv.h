@@ -113,6 +113,7 @@ struct exec_box {
     LIST_ENTRY(exec_box) link;
     struct exec_grave grave;
     atomic_int init_up; // the init's pid while the box is up, else 0; any thread may read
+    atomic_uint users;  // commands that are not over, from their start on; any thread
     atomic_bool open;   // not ending, and its shell is known: takes commands; any thread may read
 
     // The spec, constant after exec_box_start but for what adoption gives.
@@ -130,6 +131,8 @@ struct exec_box {
 
     exec_box_done done; // NULL once called
     exec_box_died died;
+    exec_box_idle idle;       // NULL: nobody asks
+    int64_t idle_ns, used_ns; // used: when the last command was over
     void *arg;
     exec_box_stopped stopped;
     void *stopped_arg;
@@ -146,6 +149,8 @@ struct exec_box {
         struct exec_resources resources;
         exec_box_done done;
         exec_box_died died;
+        exec_box_idle idle;
+        int64_t idle_ns;
         void *arg;
     } adoption;
     bool removed; // what the backend had to take away is gone
@@ -156,7 +161,7 @@ struct exec_box {
     bool pool_ready; // pool->lock: waits for a sandbox
 
     struct exec_launch launch;
-    struct exec_timer timer; // start, or end of the processes
+    struct exec_timer timer; // start, then idleness, then end of the processes
     struct exec_watch socket;
     struct exec_watch bwrap_exit;
     struct exec_watch init_exit;

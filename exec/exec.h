@@ -122,6 +122,9 @@ enum exec_runtime {
     EXEC_RUNTIME_DOCKER,
 };
 
+// Nothing has run in a box for idle_ns. Comes again each time that is so.
+typedef void (*exec_box_idle)(void *arg);
+
 struct exec_box_spec {
     const char *id;        // the sandbox's id, for messages; printable, at most AF_ID_TEXT_MAX
     const char *view_path; // absolute host path of the directory that becomes /workspace;
@@ -136,6 +139,8 @@ struct exec_box_spec {
     enum exec_network network;
     struct exec_limits limits;
     struct exec_resources resources;
+    int64_t idle_ns;    // 0: never
+    exec_box_idle idle; // with the arg of the other callbacks
 };
 
 // Whether this machine can enforce these bounds: FAILED_PRECONDITION says which it cannot,
@@ -163,6 +168,10 @@ int exec_box_start(struct exec_engine *engine, const struct exec_box_spec *spec,
 // The host's pid of a box's init, from which every process of the box descends, and their uid.
 // False while it is not up.
 bool exec_box_init(const struct exec_box *box, pid_t *ret_pid, uid_t *ret_uid);
+
+// Whether a command or session of the box, held ones included, is not over. What was started before
+// the call counts, whatever has become of its post.
+bool exec_box_busy(const struct exec_box *box);
 
 typedef void (*exec_box_stopped)(void *arg);
 
@@ -204,9 +213,9 @@ void exec_pool_return(struct exec_pool *pool, struct exec_box *box);
 // Members that wait.
 unsigned exec_pool_count(struct exec_pool *pool);
 
-// Gives a box of the pool its sandbox: of the spec the id, the view and the resources count. From
-// then on everything is as after exec_box_start; `done` says that the view is attached. When it
-// fails at once, the box has to be given to exec_box_stop.
+// Gives a box of the pool its sandbox: of the spec the id, the view, the resources and the idle
+// time count. From then on everything is as after exec_box_start; `done` says that the view is
+// attached. When it fails at once, the box has to be given to exec_box_stop.
 int exec_box_adopt(struct exec_box *box, const struct exec_box_spec *spec, exec_box_done done,
                    exec_box_died died, void *arg, struct af_error *err);
 

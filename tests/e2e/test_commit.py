@@ -420,6 +420,31 @@ def test_on_destroy_commits_once_at_the_end(client, codebase):
     assert client.download(codebase, "late") == b"late\n"
 
 
+def slow_end(client, count):
+    """Destroys a sandbox whose end has `count` files to merge; the call, under way."""
+    codebase = client.codebase(BASE)
+    sandbox = client.sandbox(codebase)
+    client.set_policy(sandbox, commit=sbpb.COMMIT_POLICY_ON_DESTROY)
+    client.out(sandbox, f"seq {count} | xargs touch", timeout=300)
+    client.upload(codebase, "above", "so that it is a merge\n")
+    return client.sandboxes.DestroySandbox.future(pb.DestroySandboxRequest(sandbox_id=sandbox))
+
+
+def test_a_slow_commit_at_a_sandboxs_end_holds_up_no_other_sandbox(client):
+    for count in (5000, 20000, 80000):  # until it is slow enough on this machine
+        call = slow_end(client, count)
+        other = client.sandbox(client.codebase(BASE))
+        assert client.out(other, "cat a") == "a0\n"
+        client.sandboxes.StopSandbox(pb.StopSandboxRequest(sandbox_id=other))
+        client.sandboxes.StartSandbox(pb.StartSandboxRequest(sandbox_id=other))
+        client.destroy(other)
+        overtaken = not call.done()
+        call.result()
+        if overtaken:
+            return
+    raise AssertionError("a start, a command, a stop and a destroy waited for another's commit")
+
+
 def test_a_commit_to_a_deleted_codebase_loses_nothing(client, codebase, make):
     sandbox = make()
     client.codebases.DeleteCodebase(pb.DeleteCodebaseRequest(codebase_id=codebase))
