@@ -244,7 +244,8 @@ import mmap, os, sys, time
 f = open("mapped", "r+b")
 m = mmap.mmap(f.fileno(), 8192)
 n = 0
-while not os.path.exists("/tmp/stop"):
+open("/tmp/mapped", "w")
+while n == 0 or not os.path.exists("/tmp/stop"):
     n += 1
     m[0:8] = b"%08d" % n
     assert m[4096:4100] == b"keep", m[4096:4100]
@@ -261,6 +262,7 @@ def test_a_background_process_keeps_its_map_over_commits(client, codebase, make)
     sandbox = make()
     shell = session(client, sandbox)
     turn(client, shell, "python3 mapper.py 2>/tmp/err &")
+    eventually(lambda: client.exec(sandbox, "test -e /tmp/mapped").exit_code == 0)
     for i in range(10):
         client.out(sandbox, f"echo {i} > step{i}")
         client.upload(codebase, f"up{i}", "u\n")
