@@ -71,7 +71,7 @@ python: deps
 
 bench-exec: deps
 	@$(MAKE) --no-print-directory VARIANT=release all
-	@$(PYTHON) bench/exec.py
+	@$(PYTHON) bench/run.py --only exec
 
 bench-import: deps
 	@$(MAKE) --no-print-directory VARIANT=release all

@@ -1,41 +1,35 @@
-#!/usr/bin/python3
 """Commands against their peer: the daemon's start, exec and destroy beside a bare bubblewrap,
 and the Docker runtime beside docker run and docker exec.
 
 The client is bench/exec_load.c over the unix socket. Ours and the peer run in the same loop, one
-after the other, so that a busy machine slows both; the ratio counts. Prints a table with the aim of
-each figure; with --json one line a figure: {name, value, unit, peer, peer_value, ratio, aim}.
-Run it with `make bench-exec`; needs root.
+after the other, so that a busy machine slows both; the ratio counts. The reference is the system
+whose contract sandbox.v1 is: its figures were taken once, on a machine with 2 cores. Read next:
+common.py, exec_load.c.
 """
 
-import argparse
-import json
 import os
 import pathlib
-import statistics
 import subprocess
-import sys
 import tempfile
-import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests/e2e"))
+from common import BIN, PROGRAMS, Aim, Daemon
+from dockerd import IMAGE, Dockerd, missing
+from harness import eventually
 
-from dockerd import IMAGE, Dockerd, missing  # noqa: E402
-from harness import BIN, Daemon, eventually  # noqa: E402
-
-LOAD = BIN.parent / "bench/exec_load"
 BARE = "bare bwrap"
-# Of the reference implementation, on a 2-core machine.
-REFERENCE_EXEC_RATE = 56
-REFERENCE_DESTROY_S = 40
+REFERENCE_EXEC_RATE = 56  # commands a second, 8 clients
+REFERENCE_DESTROY_S = 40  # of 400 sandboxes
+SIZES = {  # rounds, sandboxes at once, rounds with Docker
+    "full": (200, (400, 1000), 13),
+    "quick": (30, (40,), 0),
+    "tiny": (3, (4,), 0),
+}
 
 
-def load(daemon, mode, number):
+def load(daemon, mode, number, *peer, env=None):
     """Runs the load program: {figure: (value, 99th percentile or None)}."""
-    out = subprocess.run(
-        [LOAD, f"unix:{daemon.socket}", mode, str(number)], check=True, stdout=subprocess.PIPE
-    ).stdout.decode()
+    argv = [PROGRAMS / "exec_load", f"unix:{daemon.socket}", mode, str(number), *peer]
+    out = subprocess.run(argv, check=True, stdout=subprocess.PIPE, env=env).stdout.decode()
     found = {}
     for line in out.splitlines():
         name, value, _unit, *worst = line.split()
@@ -53,64 +47,50 @@ def with_daemon(args, work):
             daemon.cleanup()
 
 
-class Table:
-    """Rows, printed as they come."""
-
-    def __init__(self, as_json):
-        self.as_json = as_json
-        if not as_json:
-            print(f"{'':34}{'value':>10}{'p99':>9}  {'peer':24}{'x peer':>8}  aim")
-
-    def row(self, name, figure, unit, peer, peer_value, aim):
-        value, worst = figure
-        ratio = value / peer_value
-        if self.as_json:
-            fields = {"name": name, "value": value, "unit": unit, "peer": peer}
-            print(json.dumps(fields | {"peer_value": peer_value, "ratio": ratio, "aim": aim}))
-            return
-        tail = f"{worst:9.2f}" if worst is not None else " " * 9
-        beside = f"{peer} {peer_value:.1f} {unit}"
-        print(f"{name:30}{value:10.2f} {unit:3}{tail}  {beside:24}{ratio:8.2f}  {aim}", flush=True)
+def row(table, name, found, key, unit, peer, peer_key="peer", aim=None):
+    """A figure of the load program beside the peer that ran between."""
+    value, worst = found[key]
+    table.row(name, value, unit, peer, found[peer_key][0], aim, p99=worst)
 
 
 def left_behind(daemon):
-    """Processes and mounts of the daemon's sandboxes."""
+    """Processes, mounts and descriptors of the daemon and its sandboxes."""
     # Of this daemon: others of the machine come and go.
     mounts = pathlib.Path("/proc/self/mountinfo").read_text().count(str(daemon.dir))
     children = pathlib.Path(f"/proc/{daemon.process.pid}/task")
     count = sum(len((t / "children").read_text().split()) for t in children.iterdir())
-    return {"children": count, "mounts": mounts, "fds": fds_of(daemon)}
-
-
-def fds_of(daemon):
-    return len(os.listdir(f"/proc/{daemon.process.pid}/fd"))
+    fds = len(os.listdir(f"/proc/{daemon.process.pid}/fd"))
+    return {"children": count, "mounts": mounts, "fds": fds}
 
 
 def bwrap_figures(table, rounds):
+    """One at a time, and 4 clients at once."""
+
     def pooled(daemon):
         serial, starts = load(daemon, "serial", rounds), load(daemon, "starts", rounds)
         return serial, starts, load(daemon, "parallel", max(rounds // 50, 2))
 
     serial, starts, parallel = with_daemon([], pooled)
     plain = with_daemon(["--exec-pool", "0"], lambda daemon: load(daemon, "starts", rounds))
-    peer = serial["bare_bwrap"][0]
-    table.row("exec of true, argv", serial["exec_argv"], "ms", BARE, peer, "<= 0.3")
-    table.row("exec of true, shell", serial["exec_shell"], "ms", BARE, peer, "")
-    peer = starts["bare_bwrap"][0]
-    table.row("create", starts["create"], "ms", BARE, peer, "")
-    table.row("start from the pool", starts["start"], "ms", BARE, peer, "<= 0.3")
-    table.row("destroy (running)", starts["destroy"], "ms", BARE, peer, "<= 0.5")
-    peer = plain["bare_bwrap"][0]
-    table.row("start without a pool", plain["start"], "ms", BARE, peer, "<= 1.5")
-    peer = parallel["rate_bare_bwrap"][0]
-    table.row("4 clients, argv", parallel["rate_exec_argv"], "/s", BARE, peer, ">= 4")
-    table.row("4 clients, shell", parallel["rate_exec_shell"], "/s", BARE, peer, ">= 2.5")
+    row(table, "exec of true, argv", serial, "exec_argv", "ms", BARE, aim=Aim(0.3))
+    row(table, "exec of true, shell", serial, "exec_shell", "ms", BARE)
+    row(table, "create", starts, "create", "ms", BARE)
+    row(table, "start from the pool", starts, "start", "ms", BARE, aim=Aim(0.3))
+    row(table, "start without a pool", plain, "start", "ms", BARE, aim=Aim(1.5))
+    row(table, "destroy (running)", starts, "destroy", "ms", BARE, aim=Aim(0.5))
+    rate = "rate_peer"
+    row(table, "4 clients, argv", parallel, "rate_exec_argv", "/s", BARE, rate, Aim(4, least=True))
+    row(table, "4 clients, shell", parallel, "rate_exec_shell", "/s", BARE, rate,
+        Aim(2.5, least=True))
 
 
 def mass_figures(table, sandboxes):
+    """Many sandboxes started, one command each over 8 clients, all destroyed."""
+    pool = 4
+
     def work(daemon):
         def settled():  # no sandbox but the pool
-            return left_behind(daemon)["children"] == 4
+            return left_behind(daemon)["children"] == pool
 
         eventually(settled)
         before = left_behind(daemon)
@@ -118,67 +98,52 @@ def mass_figures(table, sandboxes):
         eventually(settled)
         return found, before, left_behind(daemon)
 
-    found, before, after = with_daemon(["--exec-pool", "4"], work)
-    name = f"{sandboxes} sandboxes, 8 clients"
-    reference = "reference"
-    table.row(f"{name}: exec", found["mass_exec"], "/s", reference, REFERENCE_EXEC_RATE, ">= 10")
-    wanted = REFERENCE_DESTROY_S * sandboxes / 400
-    table.row(f"{name}: destroy", found["mass_destroy"], "s", reference, wanted, "<= 0.1")
-    left = {k: after[k] - before[k] for k in before}
-    if not table.as_json:
-        print(f"{name}: {found['mass_start'][0]:.0f} starts/s; left behind: {left}")
-
-
-def timed_docker(dockerd, rounds, *args):
-    """Median of the milliseconds that a docker command takes."""
-    times = []
-    for _ in range(rounds):
-        begun = time.perf_counter()
-        dockerd.docker(*args)
-        times.append((time.perf_counter() - begun) * 1e3)
-    return statistics.median(times)
+    found, before, after = with_daemon(["--exec-pool", str(pool)], work)
+    name, peer = f"{sandboxes} sandboxes, 8 clients", "reference"
+    table.row(f"{name}: start", found["mass_start"][0], "/s")
+    table.row(f"{name}: exec", found["mass_exec"][0], "/s", peer, REFERENCE_EXEC_RATE,
+              Aim(10, least=True))
+    table.row(f"{name}: exec, argv", found["mass_exec_argv"][0], "/s", peer, REFERENCE_EXEC_RATE)
+    table.row(f"{name}: destroy", found["mass_destroy"][0], "s", peer,
+              REFERENCE_DESTROY_S * sandboxes / 400, Aim(0.1))
+    left = sum(max(after[k] - before[k], 0) for k in ("children", "mounts"))
+    table.row(f"{name}: left behind", left, "", aim=Aim(0, of_value=True))
 
 
 def docker_figures(table, rounds):
+    """The same with containers."""
     if missing():
-        print(f"Docker: not installed: {missing()}")
+        table.note(f"Docker: not installed: {missing()}")
         return
     dockerd = Dockerd()
     try:
         dockerd.start().make_image()
         dockerd.docker("run", "-d", "--name", "peer", "--network", "none", IMAGE, "sleep", "9999")
-        run = timed_docker(dockerd, rounds, "run", "--rm", "--network", "none", IMAGE, "true")
-        execs = timed_docker(dockerd, rounds, "exec", "peer", "true")
         args = ["--exec-runtime", "docker", "--exec-docker-socket", str(dockerd.socket)]
         args += ["--exec-docker-image", IMAGE, "--exec-docker-pool", str(rounds + 2)]
+        env = os.environ | {"DOCKER_HOST": f"unix://{dockerd.socket}", "HOME": str(dockerd.dir)}
+        run = ("docker", "run", "--rm", "--network", "none", IMAGE, "true")
 
         def work(daemon):
             # What is measured is a start from the pool, not its refill.
             eventually(lambda: len(dockerd.containers()) >= rounds + 3, seconds=120)
-            starts = load(daemon, "starts", rounds)
-            return starts, load(daemon, "serial", rounds * 5)
+            starts = load(daemon, "starts", rounds, *run, env=env)
+            return starts, load(daemon, "serial", rounds, "docker", "exec", "peer", "true", env=env)
 
         starts, serial = with_daemon(args, work)
-        exec_argv = serial["exec_argv"]
-        table.row("Docker: exec of true", exec_argv, "ms", "docker exec", execs, "<= 0.05")
-        table.row("Docker: start, pool", starts["start"], "ms", "docker run", run, "<= 0.2")
-        table.row("Docker: destroy", starts["destroy"], "ms", "docker run", run, "")
+        row(table, "Docker: exec of true", serial, "exec_argv", "ms", "docker exec", aim=Aim(0.05))
+        row(table, "Docker: start, pool", starts, "start", "ms", "docker run", aim=Aim(0.2))
+        row(table, "Docker: destroy", starts, "destroy", "ms", "docker run")
     finally:
         dockerd.cleanup()
 
 
-def main():
+def run(table, size):
     """Measures and prints."""
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--rounds", type=int, default=200)
-    options.add_argument("--sandboxes", type=int, default=400)
-    options.add_argument("--json", action="store_true", help="JSON lines instead of a table")
-    given = options.parse_args()
-    table = Table(given.json)
-    bwrap_figures(table, given.rounds)
-    mass_figures(table, given.sandboxes)
-    docker_figures(table, max(given.rounds // 15, 5))
-
-
-if __name__ == "__main__":
-    main()
+    rounds, masses, docker_rounds = SIZES[size]
+    table.title(f"Commands, {rounds} rounds")
+    bwrap_figures(table, rounds)
+    for sandboxes in masses:
+        mass_figures(table, sandboxes)
+    if docker_rounds:
+        docker_figures(table, docker_rounds)

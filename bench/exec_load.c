@@ -5,6 +5,7 @@
 //   exec_load SOCKET parallel SECONDS    4 clients, and 4 shells that start the peer
 //   exec_load SOCKET mass SANDBOXES      many sandboxes over 8 clients
 //   exec_load SOCKET starts ROUNDS       create, start, destroy, and the peer
+// With a further PEER ARGUMENT..., that program is the peer of serial and starts.
 // Prints one line a figure: NAME VALUE UNIT (medians for times). Ours and the peer take turns in
 // one loop, so that a busy machine slows both. Read next: bench/exec.py.
 #include <errno.h>
@@ -29,6 +30,7 @@
 #define SAMPLES_MAX  100000
 
 static char *bare[] = {"bwrap", "--unshare-all", "--ro-bind", "/", "/", "true", NULL};
+static char **peer = bare;
 static const char *endpoint;
 static char codebase[80];
 
@@ -139,13 +141,13 @@ static void run_peer(void)
 {
     pid_t pid;
     int status;
-    char *env[] = {"PATH=/usr/bin:/bin", NULL};
-    if (posix_spawnp(&pid, bare[0], NULL, NULL, bare, env) != 0)
-        die("bwrap", NULL);
+    char *bare_env[] = {"PATH=/usr/bin:/bin", NULL};
+    if (posix_spawnp(&pid, peer[0], NULL, NULL, peer, peer == bare ? bare_env : environ) != 0)
+        die(peer[0], NULL);
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
         ;
     if (status != 0)
-        die("bwrap does not run here", NULL);
+        die("the peer does not run here", NULL);
 }
 
 // ---- one at a time ----------------------------------------------------------------------
@@ -174,8 +176,8 @@ enum { PEER, ARGV, SHELL, CREATE, START, DESTROY, KINDS };
 
 static void serial(int rounds, bool execs)
 {
-    static const char *const names[KINDS] = {"bare_bwrap", "exec_argv", "exec_shell",
-                                             "create",     "start",     "destroy"};
+    static const char *const names[KINDS] = {"peer",   "exec_argv", "exec_shell",
+                                             "create", "start",     "destroy"};
     struct samples *samples = calloc(KINDS, sizeof *samples);
     struct af_client *client = connect_client();
     char warm[80], id[80];
@@ -276,7 +278,7 @@ static void parallel(unsigned seconds)
     double before = peer_rate(150), argv = rate_of(exec_argv, seconds);
     double middle = peer_rate(150), shell = rate_of(exec_shell, seconds);
     double after = peer_rate(150);
-    printf("rate_bare_bwrap %.1f /s\n", (before + middle + after) / 3);
+    printf("rate_peer %.1f /s\n", (before + middle + after) / 3);
     printf("rate_exec_argv %.1f /s\n", argv);
     printf("rate_exec_shell %.1f /s\n", shell);
 }
@@ -320,9 +322,11 @@ static void mass(unsigned count)
     for (unsigned i = 0; i < count; i++)
         create(clients[0], mass_ids[i]);
     double started = mass_seconds(clients, start), ran = mass_seconds(clients, exec_shell);
+    double direct = mass_seconds(clients, exec_argv);
     double gone = mass_seconds(clients, destroy);
     printf("mass_start %.1f /s\n", count / started);
     printf("mass_exec %.1f /s\n", count / ran);
+    printf("mass_exec_argv %.1f /s\n", count / direct);
     printf("mass_destroy %.3f s\n", gone);
     for (int i = 0; i < MASS_CLIENTS; i++)
         af_client_free(clients[i]);
@@ -331,10 +335,12 @@ static void mass(unsigned count)
 
 int main(int argc, char **argv)
 {
-    if (argc != 4) {
-        fprintf(stderr, "usage: exec_load SOCKET serial|starts|parallel|mass NUMBER\n");
+    if (argc < 4) {
+        fprintf(stderr, "usage: exec_load SOCKET serial|starts|parallel|mass NUMBER [PEER...]\n");
         return 2;
     }
+    if (argc > 4)
+        peer = argv + 4;
     endpoint = argv[1];
     int number = atoi(argv[3]);
     struct af_client *client = connect_client();

@@ -23,35 +23,9 @@ import growth
 import imports
 import ops
 import work
-from common import ROOT, Aim, Table
+from common import ROOT, Table
 
 SIZES = ("full", "quick", "tiny")
-
-
-class ExecTable:
-    """The table of bench/exec.py, into ours."""
-
-    as_json = True
-
-    def __init__(self, table):
-        self.table = table
-
-    def row(self, name, figure, unit, peer, peer_value, aim):
-        """Its aims are of the ratio, as text."""
-        sense, bound = aim.split() if aim else (None, 0)
-        wanted = Aim(float(bound), sense == ">=") if aim else None
-        self.table.row(name, figure[0], unit, peer, peer_value, wanted, p99=figure[1])
-
-
-def run_commands(table, size):
-    """Commands and the life of sandboxes."""
-    rounds, sandboxes = {"full": (200, 400), "quick": (30, 40), "tiny": (3, 4)}[size]
-    table.title(f"Commands, {rounds} rounds")
-    inner = ExecTable(table)
-    commands.bwrap_figures(inner, rounds)
-    commands.mass_figures(inner, sandboxes)
-    if size == "full" and not commands.missing():
-        commands.docker_figures(inner, 13)
 
 
 def run_work(table, size):
@@ -61,7 +35,7 @@ def run_work(table, size):
         work.run(table, size, on_disk=True)
 
 
-PIECES = {"ops": ops.run, "work": run_work, "exec": run_commands, "api": api.run,
+PIECES = {"ops": ops.run, "work": run_work, "exec": commands.run, "api": api.run,
           "growth": growth.run, "imports": imports.run}
 
 
