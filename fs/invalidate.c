@@ -21,7 +21,7 @@
 #define RETRIES      10
 #define TOLD_WAIT_NS AF_NS_PER_SEC // longer for want of what a slow thread waits for: give up
 
-enum kind { INVAL_ENTRY, EXPIRE_ENTRY, INVAL_INODE, CONFIRM_FORGET };
+enum kind { INVAL_ENTRY, EXPIRE_ENTRY, INVAL_INODE, CONFIRM_FORGET, SETTLE };
 
 struct item {
     struct item *next;
@@ -58,6 +58,8 @@ static int deliver_once(struct fuse_session *fuse, const struct item *item)
     case INVAL_INODE:
     case CONFIRM_FORGET: // asks by taking back what costs nothing: -ENOENT is the answer
         return fuse_lowlevel_notify_inval_inode(fuse, item->nodeid, item->offset, item->len);
+    case SETTLE: // is for us
+        break;
     }
     return -EINVAL;
 }
@@ -98,7 +100,9 @@ static void *notifier_thread(void *arg)
         if (!inv->head)
             inv->tail = &inv->head;
         pthread_mutex_unlock(&inv->lock);
-        int rc = deliver(inv, item);
+        int rc = item->kind == SETTLE ? 0 : deliver(inv, item);
+        if (item->kind == SETTLE)
+            mux_settle(inv->session->mux, item->nodeid);
         if (item->kind == CONFIRM_FORGET && rc == -ENOENT)
             mux_forgotten(inv->session->mux, item->nodeid);
         free(item);
@@ -158,6 +162,11 @@ static void notify_inval_inode(void *arg, uint64_t nodeid, int64_t offset, int64
 static void notify_confirm_forget(void *arg, uint64_t nodeid)
 {
     queue_item(arg, CONFIRM_FORGET, nodeid, NULL, 0, -1, 0);
+}
+
+static void notify_settle(void *arg, uint64_t nodeid)
+{
+    queue_item(arg, SETTLE, nodeid, NULL, 0, 0, 0);
 }
 
 static void notify_wait_told(void *arg)
@@ -225,6 +234,7 @@ int fs_invalidator_new(struct fs_session *session, struct fs_invalidator **ret)
         .expire_entry = notify_expire_entry,
         .inval_inode = notify_inval_inode,
         .confirm_forget = notify_confirm_forget,
+        .settle = notify_settle,
         .wait_told = notify_wait_told,
         .drop_entry_now = drop_entry_now,
         .expire_entry_now = expire_entry_now,

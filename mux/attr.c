@@ -129,7 +129,7 @@ static int copy_target(struct mux_op *op, const struct mux_node *node, char *buf
     struct store_inode inode;
     int rc = mux_op_read(op);
     if (rc == 0)
-        rc = mux_resolve_inode(op->txn, mux_op_layers(op), node->fid, &inode, NULL);
+        rc = mux_op_inode(op, node->fid, &inode, NULL);
     if (rc < 0)
         return rc;
     if (inode.content != STORE_CONTENT_INLINE || inode.inline_len > AF_SYMLINK_MAX)

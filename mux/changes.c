@@ -1,13 +1,18 @@
 // Names and inodes that two states of a view have differently. See changes.h.
 //
 // A name that leads elsewhere is expired, not invalidated: the kernel asks again, and what still
-// leads to the same inode keeps its dentry, and with it the working directories and mounts on it. A
+// leads to the same inode keeps its dentry, and with it the working directories and mounts on it.
+// The name of a file that is another one now, or has another shared nodeid, is taken back at once:
+// nobody would look it up again only to have the kernel, and with it us, let go of the old one. A
 // directory whose listing changed has its attributes and cached listing dropped; its reported mtime
 // has changed, for whoever changes a listing bumps it (docs/FUSE.md). Read next: commit.c.
 #include "mux/changes.h"
 
+#include "mux/links.h"
+#include "mux/names.h"
 #include "mux/nodeid.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +21,13 @@
 #define ARENA_BYTES (1u << 30)
 #define ITEMS_MAX   (16u << 20)
 
-enum kind { NAME, ATTRIBUTES, CONTENT };
+enum kind {
+    NAME,         // leads elsewhere
+    NAME_OF_FILE, // to a file until now
+    NAME_SAME,    // leads to the same file, which has another version
+    ATTRIBUTES,
+    CONTENT,
+};
 
 struct mux_change {
     uint64_t fid; // of the directory, for a name
@@ -29,12 +40,15 @@ struct differ {
     struct store_txn *txn;
     struct mux_layers before, after;
     struct mux_changes *changes;
+    struct mux_fid_map lost; // what a name leads to no more
 };
 
 void mux_changes_fini(struct mux_changes *changes)
 {
     mux_arena_fini(&changes->arena);
     mux_fid_map_fini(&changes->dirs);
+    mux_fid_map_fini(&changes->named);
+    free(changes->gone);
     free(changes->items);
     *changes = (struct mux_changes){0};
 }
@@ -69,24 +83,31 @@ static int add_directory(struct mux_changes *changes, uint64_t fid)
 }
 
 static int entry_of(struct store_txn *txn, struct mux_layers layers, uint64_t parent,
-                    const struct store_entry *entry, uint64_t *ret_fid)
+                    const struct store_entry *entry, struct store_entry *ret)
 {
     struct store_entry found;
     int rc = mux_resolve_entry(txn, layers, parent, entry->name, entry->name_len, &found, NULL);
-    *ret_fid = rc == 0 ? found.fid : 0;
+    *ret = rc == 0 ? found : (struct store_entry){0};
     return rc == -ENOENT ? 0 : rc;
 }
 
 static int compare_entry(void *arg, uint64_t parent, const struct store_entry *entry)
 {
     struct differ *differ = arg;
-    uint64_t before = 0, after = 0;
+    struct store_entry before, after = {0};
     int rc = entry_of(differ->txn, differ->before, parent, entry, &before);
     if (rc == 0)
         rc = entry_of(differ->txn, differ->after, parent, entry, &after);
-    if (rc < 0 || before == after)
+    if (rc < 0 || before.fid == after.fid)
         return rc;
-    rc = add(differ->changes, NAME, parent, entry->name, entry->name_len);
+    if (before.fid != 0)
+        rc = mux_fid_map_put(&differ->lost, before.fid, 1);
+    if (rc == 0 && after.fid != 0)
+        rc = mux_fid_map_put(&differ->changes->named, after.fid, 1);
+    bool was_file = before.fid != 0 && before.type != DT_DIR;
+    if (rc == 0)
+        rc = add(differ->changes, was_file ? NAME_OF_FILE : NAME, parent, entry->name,
+                 entry->name_len);
     return rc < 0 ? rc : add_directory(differ->changes, parent);
 }
 
@@ -114,9 +135,9 @@ static int compare_inode(void *arg, const struct store_inode *inode)
     rc = add(changes, same_version ? ATTRIBUTES : CONTENT, inode->fid, NULL, 0);
     // The same name may lead to another nodeid, shared or private.
     if (rc == 0 && before.name_len > 0)
-        rc = add(changes, NAME, before.parent, before.name, before.name_len);
+        rc = add(changes, NAME_SAME, before.parent, before.name, before.name_len);
     if (rc == 0 && after.name_len > 0)
-        rc = add(changes, NAME, after.parent, after.name, after.name_len);
+        rc = add(changes, NAME_SAME, after.parent, after.name, after.name_len);
     return rc;
 }
 
@@ -141,13 +162,63 @@ static int compare_layers(struct differ *differ, struct mux_layers of, struct mu
     return rc;
 }
 
+// Those of `lost` that no other name leads to.
+static int find_gone(struct differ *differ)
+{
+    struct mux_changes *changes = differ->changes;
+    struct store_inode inode;
+    uint64_t fid, value;
+    size_t position = 0;
+    changes->gone = calloc(differ->lost.used + 1, sizeof *changes->gone);
+    if (!changes->gone)
+        return -ENOMEM;
+    while (mux_fid_map_next(&differ->lost, &position, &fid, &value)) {
+        bool named = false;
+        int rc = mux_resolve_inode(differ->txn, differ->after, fid, &inode, NULL);
+        if (rc == 0)
+            rc = mux_links_any(differ->txn, differ->after, &inode, &named);
+        if (rc < 0 && rc != -ENOENT)
+            return rc;
+        if (!named)
+            changes->gone[changes->n_gone++] = fid;
+    }
+    return 0;
+}
+
 int mux_changes_collect(struct store_txn *txn, struct mux_layers before, struct mux_layers after,
                         struct mux_changes *ret)
 {
     struct differ differ = {.txn = txn, .before = before, .after = after, .changes = ret};
     ret->arena.cap = ARENA_BYTES;
     int rc = compare_layers(&differ, before, after);
-    return rc < 0 ? rc : compare_layers(&differ, after, before);
+    if (rc == 0)
+        rc = compare_layers(&differ, after, before);
+    if (rc == 0 && differ.lost.used > 0)
+        rc = find_gone(&differ);
+    mux_fid_map_fini(&differ.lost);
+    return rc;
+}
+
+// Whether views share the nodeids of files that this name leads to: by its level.
+static bool is_shared(struct mux *mux, uint64_t dir_nodeid, const char *text)
+{
+    struct mux_op op;
+    struct mux_node dir;
+    struct mux_name name;
+    if (mux_op_enter_inside(mux, dir_nodeid, &op) < 0)
+        return false;
+    bool shared = false;
+    int rc = mux_dir_load(&op, dir_nodeid, &dir);
+    if (rc == 0) {
+        rc = mux_name_resolve(&op, &dir, text, &name);
+        mux_node_fini(&op, &dir);
+    }
+    if (rc == 0) {
+        shared = name.level != RULES_WRITE;
+        mux_name_fini(&op, &name);
+    }
+    mux_op_leave(&op, 0);
+    return shared;
 }
 
 void mux_changes_tell(struct mux *mux, uint32_t route, const struct mux_changes *changes)
@@ -155,9 +226,12 @@ void mux_changes_tell(struct mux *mux, uint32_t route, const struct mux_changes 
     for (size_t i = 0; i < changes->count; i++) {
         const struct mux_change *change = &changes->items[i];
         uint64_t nodeid = mux_nodeid_private(route, change->fid);
-        if (change->kind == NAME)
-            mux_notify_expire_entry(mux, nodeid, change->name, change->name_len);
-        else
+        if (change->kind == ATTRIBUTES || change->kind == CONTENT)
             mux_notify_inval_inode(mux, nodeid, change->kind == CONTENT ? 0 : -1, 0);
+        else if (change->kind == NAME_OF_FILE ||
+                 (change->kind == NAME_SAME && is_shared(mux, nodeid, change->name)))
+            mux_notify_inval_entry(mux, nodeid, change->name, change->name_len);
+        else
+            mux_notify_expire_entry(mux, nodeid, change->name, change->name_len);
     }
 }

@@ -18,7 +18,10 @@ struct mux_changes {
     struct mux_arena arena;
     struct mux_change *items;
     size_t count, capacity;
-    struct mux_fid_map dirs; // directories whose listing changed
+    struct mux_fid_map dirs;  // directories whose listing changed
+    struct mux_fid_map named; // what names lead to now that led elsewhere, or nowhere
+    uint64_t *gone;           // what had a name and has none
+    size_t n_gone;
 };
 
 #define AF_CLEANUP_CHANGES AF_CLEANUP(mux_changes_fini)

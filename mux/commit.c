@@ -138,12 +138,31 @@ static int put_record(struct mux_move *move, uint64_t delta, uint64_t stack)
     return rc;
 }
 
+// What the kernel will be told, and what it may hold though no name leads there any more.
+static int note_changes(struct mux_move *move)
+{
+    struct mux_view *view = move->hold.op.view;
+    struct mux_layers before = mux_layer_list_all(&move->view);
+    int rc = 0;
+    if (!view || move->same_tree)
+        return 0; // the kernel holds nothing, or nothing else
+    if (!move->large)
+        rc = mux_changes_collect(move->txn, before, mux_layer_list_all(&move->after),
+                                 &move->changes);
+    if (rc == 0)
+        rc = mux_gone_prepare(&view->gone, move->txn, before, move->after.ids[0] == before.ids[0],
+                              &move->changes, &move->past);
+    return rc;
+}
+
 int mux_move_put_view(struct mux_move *move, uint64_t delta, uint64_t stack)
 {
     uint64_t old_delta = move->sandbox.delta, old_stack = move->sandbox.stack;
     int rc = put_record(move, delta, stack);
     if (rc == 0)
         rc = mux_layer_list_load(move->txn, delta, stack, &move->after);
+    if (rc == 0)
+        rc = note_changes(move);
     if (rc == 0 && stack != old_stack)
         rc = store_stack_ref(move->txn, stack);
     if (rc == 0 && stack != old_stack)
@@ -187,8 +206,8 @@ static void publish(struct mux_move *move)
         return;
     if (move->after.count > 0) {
         drop_orphans(move, view, move->after.ids[0] != view->layers.ids[0]);
-        if (move->changes.count > 0)
-            view->rebased = true;
+        mux_gone_publish(&view->gone, &move->changes, move->past);
+        move->past = NULL;
         mux_layer_list_fini(&view->layers);
         view->layers = move->after;
         move->after = (struct mux_layer_list){0};
@@ -210,6 +229,7 @@ static void drop_step(struct mux_move *move)
 
 int mux_move_step(struct mux_move *move, int (*fn)(struct mux_move *move))
 {
+    uint64_t turn = mux_kept_begin_change(move->mux);
     mux_view_hold(move->mux, move->sandbox_id, &move->hold);
     int rc = store_write_begin(move->mux->store, &move->txn);
     if (rc == 0) {
@@ -223,12 +243,17 @@ int mux_move_step(struct mux_move *move, int (*fn)(struct mux_move *move))
         if (rc == 0 && move->result.changed && !move->prepares)
             publish(move);
     }
+    if (move->past)
+        mux_gone_drop(&move->hold.op.view->gone, &move->changes, move->past);
+    move->past = NULL;
     uint32_t route = move->hold.op.view ? move->hold.op.view->route : 0;
     mux_view_release(&move->hold);
     if (rc == 0 && route != 0 && move->changes.count > 0) {
         mux_changes_tell(move->mux, route, &move->changes);
+        mux_gone_ask(move->mux, route, &move->changes);
         move->result.told = true;
     }
+    mux_kept_end_change(move->mux, turn);
     drop_step(move);
     return rc;
 }
@@ -334,9 +359,6 @@ static int do_rollback(struct mux_move *move)
         rc = mux_push_keep_orphans(move, delta, false, mux_layer_list_base(&move->view));
     if (rc == 0)
         rc = mux_move_put_view(move, delta, move->sandbox.stack);
-    if (rc == 0 && move->hold.op.view)
-        rc = mux_changes_collect(move->txn, mux_layer_list_all(&move->view),
-                                 mux_layer_list_all(&move->after), &move->changes);
     move->result.changed = true;
     return rc;
 }

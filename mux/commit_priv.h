@@ -12,6 +12,7 @@
 #include "mux/codebase_priv.h"
 #include "mux/commit.h"
 #include "mux/compact.h"
+#include "mux/kept.h"
 #include "mux/layer_list.h"
 #include "mux/merge.h"
 #include "mux/view.h"
@@ -31,8 +32,10 @@ struct mux_move {
     struct store_layer delta;
     struct mux_layer_list view;  // ids[0]: the delta
     struct mux_layer_list after; // what the view has afterwards; count 0: as it was
+    bool same_tree;              // the view shows what it showed: only its layers are others
     struct mux_changes changes;
-    uint64_t *revived; // orphans that have a name again
+    struct mux_past *past; // of the view, with what has lost its names; or NULL
+    uint64_t *revived;     // orphans that have a name again
     size_t n_revived, revived_capacity;
     bool prepares; // the step changes nothing that the view shows
     struct mux_commit_result result;
@@ -43,7 +46,8 @@ struct mux_move {
 // Loads what the step is about, in move->txn. -ENOENT: no such sandbox; -EOWNERDEAD.
 int mux_move_load(struct mux_move *move);
 // Gives the view its layers: `delta` on the codebase's present stack, which may be the one it has.
-// Takes over the caller's reference to `delta` when it is another one than the view's.
+// Takes over the caller's reference to `delta` when it is another one than the view's. Collects
+// what changes for the kernel, unless move->large has, and pins what would be lost.
 int mux_move_put_view(struct mux_move *move, uint64_t delta, uint64_t stack);
 // Holds the view, begins a transaction and loads; runs fn; commits and publishes when fn returns 0
 // and has set result.changed; tells the kernel. Returns what fn returned, or -errno.

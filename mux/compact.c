@@ -19,6 +19,7 @@
 #include "mux/base/log.h"
 #include "mux/compact_plan.h"
 #include "mux/fid_map.h"
+#include "mux/kept.h"
 #include "mux/layer_list.h"
 #include "mux/view.h"
 
@@ -197,8 +198,7 @@ static struct job *free_job(struct mux_compact *compact)
 
 static int begin_job(struct mux_compact *compact, struct job *job, const struct plan *plan)
 {
-    bool spare = mux_view_table_count(compact->mux) > 0;
-    int rc = store_merge_begin(compact->mux->store, plan->run, plan->count, plan->is_bottom, spare,
+    int rc = store_merge_begin(compact->mux->store, plan->run, plan->count, plan->is_bottom,
                                &job->merge);
     if (rc < 0) {
         job->merge = NULL;
@@ -351,6 +351,12 @@ static void wake(void *arg)
     pthread_mutex_unlock(&compact->lock);
 }
 
+void mux_compact_wake(struct mux *mux)
+{
+    if (mux->compact)
+        wake(mux->compact);
+}
+
 static void pause_until(struct mux_compact *compact, int64_t until_ns)
 {
     struct timespec ts = af_timespec_of_ns(until_ns);
@@ -403,7 +409,7 @@ int mux_compact_drain(struct mux *mux)
     int rc = 0;
     while (rc == 0 && more)
         rc = mux_compact_relieve(mux, &more);
-    return rc;
+    return rc < 0 ? rc : mux_kept_sweep(mux, &more);
 }
 
 // ---- the thread
@@ -422,6 +428,10 @@ static void *run(void *arg)
         int rc = slice(compact, &more);
         bool behind = compact->behind;
         pthread_mutex_unlock(&compact->turn);
+        bool unasked = false;
+        if (rc == 0)
+            rc = mux_kept_sweep(compact->mux, &unasked);
+        more = more || unasked;
         int64_t now_ns = af_monotonic_ns(), pause_ns = now_ns - began_ns;
         if (behind)
             pause_ns = 0;
@@ -470,6 +480,7 @@ void mux_compact_stop(struct mux *mux)
     if (!compact)
         return;
     store_deep_listen(mux->store, NULL, NULL);
+    store_kept_listen(mux->store, NULL, NULL);
     if (compact->has_thread) {
         pthread_mutex_lock(&compact->lock);
         compact->stop = true;

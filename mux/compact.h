@@ -29,6 +29,9 @@ int mux_compact_relieve(struct mux *mux, bool *ret_more);
 // One slice of work, as the thread does it. *ret_more: there is more to do.
 int mux_compact_step(struct mux *mux, bool *ret_more);
 
+// Has the thread look again, for what is not a stack (kept.c). Waits for nothing.
+void mux_compact_wake(struct mux *mux);
+
 // While held, no merge is put in place: for work that goes by a list of layers over more than one
 // transaction. Never while waiting for mux_compact_relieve.
 void mux_compact_hold(struct mux *mux);

@@ -65,14 +65,6 @@ static int count_news(struct mux_move *move, uint64_t *ret)
     return rc;
 }
 
-static int tell_changes(struct mux_move *move)
-{
-    if (!move->hold.op.view)
-        return 0; // the kernel holds nothing of it
-    return mux_changes_collect(move->txn, mux_layer_list_all(&move->view),
-                               mux_layer_list_all(&move->after), &move->changes);
-}
-
 // ---- onto the head without changes of its own
 
 static int follow(struct mux_move *move)
@@ -212,7 +204,7 @@ int mux_move_merge(struct mux_move *move, bool changed)
         rc = merge_in_step(&merging);
         mux_layer_list_fini(&merging.head);
     }
-    return rc < 0 ? rc : tell_changes(move);
+    return rc;
 }
 
 // ---- in several
@@ -331,6 +323,8 @@ static int end(struct mux_move *move)
     int rc = 0;
     if (is_overtaken(large))
         return -EAGAIN;
+    move->changes = large->told;
+    large->told = (struct mux_changes){0};
     if (large->follow) {
         rc = follow(move);
     } else {
@@ -341,11 +335,7 @@ static int end(struct mux_move *move)
             rc = move->push ? finish_push(&merging) : finish_rebase(&merging);
         take_result(move, &large->merge);
     }
-    if (rc < 0)
-        return rc;
-    move->changes = large->told;
-    large->told = (struct mux_changes){0};
-    return 0;
+    return rc;
 }
 
 static void drop_fresh(struct mux_large *large)

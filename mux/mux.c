@@ -3,6 +3,7 @@
 
 #include "mux/base/clock.h"
 #include "mux/compact.h"
+#include "mux/kept.h"
 #include "mux/mux_priv.h"
 #include "mux/node.h"
 #include "mux/sandbox.h"
@@ -37,6 +38,8 @@ static int open_parts(struct mux *mux, const struct mux_options *options, size_t
     int rc = mux_node_cache_new(nodes_max, &mux->nodes);
     if (rc == 0)
         rc = mux_view_table_new(mux);
+    if (rc == 0)
+        rc = mux_kept_new(mux);
     if (rc < 0)
         return af_error_errno(err, rc, "making the tables of views and nodes");
     struct store_options store = {.dir = options->state_dir};
@@ -87,6 +90,7 @@ void mux_close(struct mux *mux)
     mux_node_cache_free(mux->nodes);
     if (mux->store)
         store_close(mux->store);
+    mux_kept_free(mux);
     mux->magic = 0;
     free(mux);
 }

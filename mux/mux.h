@@ -59,6 +59,8 @@ struct mux_notifier {
     // The kernel has forgotten this nodeid once: asks whether it has it again and, when it has
     // not, calls mux_forgotten.
     void (*confirm_forget)(void *arg, uint64_t nodeid);
+    // Calls mux_settle once all that was queued before has been told and asked.
+    void (*settle)(void *arg, uint64_t nodeid);
     // Waits until the kernel has been told and asked what was queued before, for a bounded time.
     // Not on a FUSE worker, nor under a lock.
     void (*wait_told)(void *arg);

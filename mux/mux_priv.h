@@ -23,6 +23,7 @@
 #define MUX_MERGE_STEP_MAX 1024u
 
 struct mux_view_table;
+struct mux_kept;
 struct mux_compact;
 struct mux_node_cache;
 
@@ -40,6 +41,7 @@ struct mux {
     struct mux_view_table *views; // view_table.c
     struct mux_node_cache *nodes; // node.c
     struct mux_compact *compact;  // compact.c
+    struct mux_kept *kept;        // kept.c
     struct {
         _Atomic uint64_t copy_ups, shared_write_alarms, lookups_hidden, merges;
     } counters;

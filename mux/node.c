@@ -53,7 +53,7 @@ static int from_store(struct mux_op *op, uint64_t fid, struct mux_node *ret, con
     size_t index = 0;
     int rc = mux_op_read(op);
     if (rc == 0)
-        rc = mux_resolve_inode(op->txn, mux_op_layers(op), fid, &inode, &index);
+        rc = mux_op_inode(op, fid, &inode, &index);
     if (rc < 0)
         return rc == -ENOENT ? -ESTALE : rc;
     mux_node_of_inode(mux_view_nodeid(op->view, fid), &inode, index, ret);
@@ -222,23 +222,6 @@ static int load_by_climbing(struct mux_op *op, uint64_t fid, struct chain *chain
     return 0;
 }
 
-// Whether others have removed what the kernel still holds: a rebase has taken its last name away.
-static int check_gone(struct mux_op *op, const struct mux_node *node, const char *name,
-                      size_t name_len, bool *ret)
-{
-    struct store_inode inode = {
-        .fid = node->fid,
-        .parent = node->parent,
-        .name = name,
-        .name_len = (uint8_t)name_len,
-    };
-    bool named;
-    int rc = mux_links_any(op->txn, mux_op_layers(op), &inode, &named);
-    if (rc == 0)
-        *ret = !named;
-    return rc;
-}
-
 static int load_uncached(struct mux_op *op, uint64_t fid, struct mux_node *ret)
 {
     struct mux_node node;
@@ -257,10 +240,7 @@ static int load_uncached(struct mux_op *op, uint64_t fid, struct mux_node *ret)
         *ret = node;
         return 0;
     }
-    bool gone = false;
-    rc = op->view->rebased && node.index > 0 ? check_gone(op, &node, name, name_len, &gone) : 0;
-    if (rc < 0)
-        return rc;
+    bool gone = mux_gone_has(&op->view->gone, fid);
     if (has_names(&node) && !gone) {
         rc = settle_linked(op, name, name_len, &node);
         if (rc == 0)
@@ -327,14 +307,16 @@ bool mux_node_is_visible(const struct mux_op *op, const struct mux_node *node)
 
 static int version_from_store(struct store_txn *txn, uint64_t nodeid, struct mux_node *ret)
 {
-    uint64_t layer, fid;
     struct store_inode inode;
-    int rc = store_version_find(txn, mux_nodeid_fid(nodeid), &layer, &fid);
-    if (rc == 0)
-        rc = store_inode_get(txn, layer, fid, &inode);
-    if (rc == 0)
-        mux_node_of_inode(nodeid, &inode, 1, ret);
-    return rc == -ENOENT ? -ESTALE : rc;
+    int rc = store_version_get(txn, mux_nodeid_fid(nodeid), &inode);
+    if (rc < 0)
+        return rc == -ENOENT ? -ESTALE : rc;
+    mux_node_of_inode(nodeid, &inode, 1, ret);
+    if (inode.fid == inode.version) { // kept: see mux/store/kept.c
+        ret->fid = inode.parent;
+        ret->parent = 0;
+    }
+    return 0;
 }
 
 // The level is that of the file as the view has it now, but never write. A version that the view

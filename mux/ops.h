@@ -43,6 +43,9 @@ int mux_lookup(struct mux *mux, const struct mux_ctx *ctx, uint64_t parent, cons
 void mux_forget(struct mux *mux, uint64_t nodeid);
 // The kernel does not have the nodeid: frees the content of a file without a name. Never fails.
 void mux_forgotten(struct mux *mux, uint64_t nodeid);
+// The kernel has been asked what it holds of a view that lost names: what it has not been said to
+// have forgotten is kept until it is. Never fails; not on a FUSE worker.
+void mux_settle(struct mux *mux, uint64_t nodeid);
 int mux_getattr(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, struct stat *ret,
                 int64_t *ret_ttl_ns);
 

@@ -342,6 +342,7 @@ static int push_layer(struct mux_move *move)
 
 int mux_push(struct mux_move *move)
 {
+    move->same_tree = true;
     int rc = try_absorb(move);
     if (rc == 0)
         rc = push_layer(move);

@@ -78,14 +78,11 @@ static int read_shared(struct mux *mux, uint64_t nodeid, size_t size, off_t offs
         return rc == -ENOENT ? -ESTALE : rc;
     }
     struct store_txn *txn;
-    uint64_t layer, fid;
     struct store_inode inode;
     rc = store_read_begin(mux->store, &txn);
     if (rc < 0)
         return rc;
-    rc = store_version_find(txn, mux_nodeid_fid(nodeid), &layer, &fid);
-    if (rc == 0)
-        rc = store_inode_get(txn, layer, fid, &inode);
+    rc = store_version_get(txn, mux_nodeid_fid(nodeid), &inode);
     if (rc == 0)
         rc = read_inline(txn, &inode, size, offset, ret);
     if (rc < 0)
@@ -116,7 +113,7 @@ static int read_private(struct mux_op *op, uint64_t nodeid, size_t size, off_t o
     }
     rc = mux_op_read(op);
     if (rc == 0)
-        rc = mux_resolve_inode(op->txn, mux_op_layers(op), node.fid, &inode, NULL);
+        rc = mux_op_inode(op, node.fid, &inode, NULL);
     if (rc == 0)
         rc = read_inline(op->txn, &inode, size, offset, ret);
     if (rc == 0)

@@ -20,7 +20,7 @@ int mux_record_load(struct mux_op *op, uint64_t fid, struct mux_record *ret)
     struct store_inode inode;
     int rc = mux_op_read(op);
     if (rc == 0)
-        rc = mux_resolve_inode(op->txn, mux_op_layers(op), fid, &inode, &ret->index);
+        rc = mux_op_inode(op, fid, &inode, &ret->index);
     if (rc < 0)
         return rc == -ENOENT ? -ESTALE : rc;
     if (inode.inline_len > sizeof ret->data)
@@ -41,12 +41,8 @@ int mux_record_load(struct mux_op *op, uint64_t fid, struct mux_record *ret)
 
 int mux_record_load_held(struct mux_op *op, uint64_t fid, struct mux_record *ret)
 {
-    bool named = true;
     int rc = mux_record_load(op, fid, ret);
-    if (rc == 0 && op->view->rebased && ret->index > 0 && ret->inode.nlink > 0 &&
-        fid != op->view->root_fid)
-        rc = mux_links_any(op->txn, mux_op_layers(op), &ret->inode, &named);
-    if (rc < 0 || named)
+    if (rc < 0 || !mux_gone_has(&op->view->gone, fid))
         return rc;
     ret->gone = true;
     ret->inode.nlink = 0;
@@ -75,6 +71,8 @@ int mux_record_put(struct mux_op *op, struct mux_record *record)
         rc = store_inode_put(op->txn, mux_op_delta(op), &record->inode);
     if (rc == 0 && record->gone && record->index > 0)
         rc = adopt_orphan(op, record->inode.fid);
+    if (rc == 0 && record->gone && record->index > 0)
+        rc = mux_gone_adopt(&op->view->gone, op->txn, record->inode.fid);
     if (rc < 0)
         return rc;
     record->counted_files = files;

@@ -8,6 +8,7 @@
 // not, it cannot get it again, since no name leads there. Small ones are deleted some together.
 // Forgetting anything else is free: no store access, and no more than one lock.
 // Exclusive in the view, one transaction. Read next: names.h, record.h, docs/VIEWS.md (orphans).
+#include "mux/kept.h"
 #include "mux/names.h"
 #include "mux/record.h"
 #include "mux/remove.h"
@@ -150,12 +151,15 @@ static bool may_wait(struct mux_op *op, uint64_t fid)
 void mux_forget(struct mux *mux, uint64_t nodeid)
 {
     struct mux_op op;
+    if (mux_nodeid_is_shared(nodeid))
+        mux_kept_forget(mux, nodeid);
     if (mux_top_owns(nodeid) || mux_nodeid_is_shared(nodeid) ||
         mux_op_enter_inside(mux, nodeid, &op) < 0)
         return;
-    bool orphan = is_held_orphan(&op, nodeid);
+    bool nameless =
+        is_held_orphan(&op, nodeid) || mux_gone_has(&op.view->gone, mux_nodeid_fid(nodeid));
     mux_op_leave(&op, 0);
-    if (!orphan)
+    if (!nameless)
         return;
     if (mux->notifier && mux->notifier->confirm_forget)
         mux->notifier->confirm_forget(mux->notifier_arg, nodeid);
@@ -166,10 +170,12 @@ void mux_forget(struct mux *mux, uint64_t nodeid)
 void mux_forgotten(struct mux *mux, uint64_t nodeid)
 {
     struct mux_op op;
+    if (mux_nodeid_is_shared(nodeid))
+        mux_kept_forgotten(mux, nodeid);
     if (mux_op_enter_exclusive(mux, nodeid, &op) < 0)
         return;
-    int rc = 0;
     uint64_t fid = mux_nodeid_fid(nodeid);
+    int rc = mux_gone_forgotten(&op, fid);
     if (is_held_orphan(&op, nodeid)) {
         mux_fid_map_put(&op.view->orphans, fid, MUX_ORPHAN_DEAD); // in place: cannot fail
         op.view->dead[op.view->n_dead++] = fid;

@@ -70,6 +70,16 @@ int mux_op_read(struct mux_op *op)
     return op->txn ? 0 : store_read_begin(op->mux->store, &op->txn);
 }
 
+int mux_op_inode(struct mux_op *op, uint64_t fid, struct store_inode *ret, size_t *ret_index)
+{
+    const struct mux_gone *gone = &op->view->gone;
+    if (!mux_gone_has(gone, fid))
+        return mux_resolve_inode(op->txn, mux_op_layers(op), fid, ret, ret_index);
+    if (ret_index)
+        *ret_index = op->view->layers.count;
+    return mux_gone_get(gone, op->txn, fid, ret);
+}
+
 static void end_txn(struct mux_op *op)
 {
     if (op->txn && op->writing)
@@ -111,6 +121,7 @@ static void publish(struct mux_op *op)
         // For want of memory the orphan stays until the view is detached.
         if (mux_fid_map_put(&view->orphans, op->orphans[i], MUX_ORPHAN_HELD) == 0)
             view->n_orphans++;
+        mux_gone_remove(&view->gone, op->orphans[i]);
         // As an orphan it has another level and no state.
         mux_node_cache_drop(op->mux->nodes, mux_view_nodeid(view, op->orphans[i]));
     }

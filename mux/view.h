@@ -13,6 +13,7 @@
 #define AF_MUX_VIEW_H
 
 #include "mux/fid_map.h"
+#include "mux/gone.h"
 #include "mux/layer_list.h"
 #include "mux/mux_priv.h"
 #include "mux/node.h"
@@ -50,11 +51,11 @@ struct mux_view {
     uint64_t rules_seq; // counts changes of the rules
     enum store_sandbox_access access;
     uint64_t quota_bytes, quota_inodes; // 0: none
-    bool rebased;               // has been brought onto another head: names may be gone (record.c)
-    uint64_t changes;           // counts committed changes: whether a merge is still true
-    uint64_t stamp;             // cached nodes with another stamp are out of date (node.h)
-    uint64_t names_seq;         // counts changes of names: whether a walk is still true
-    uint64_t moves_seq;         // of these, directories that moved
+    struct mux_gone gone;               // what others have taken the names of
+    uint64_t changes;                   // counts committed changes: whether a merge is still true
+    uint64_t stamp;                     // cached nodes with another stamp are out of date (node.h)
+    uint64_t names_seq;                 // counts changes of names: whether a walk is still true
+    uint64_t moves_seq;                 // of these, directories that moved
     struct mux_fid_map orphans; // unlinked; the value says whether the kernel may still hold them
     size_t n_orphans;
     uint64_t dead[MUX_DEAD_MAX]; // forgotten orphans that will be deleted together
@@ -109,6 +110,10 @@ int mux_op_commit(struct mux_op *op);
 // Commits when rc is 0 and a write transaction is open, else drops the transaction; unlocks.
 // Returns rc, or why the commit failed.
 int mux_op_leave(struct mux_op *op, int rc);
+
+// The record of a fid, by the layers or, when its names are gone, from what they were (gone.h);
+// then *ret_index (may be NULL) is no layer's. In any transaction of the operation. -ENOENT.
+int mux_op_inode(struct mux_op *op, uint64_t fid, struct store_inode *ret, size_t *ret_index);
 
 static inline struct mux_layers mux_op_layers(const struct mux_op *op)
 {

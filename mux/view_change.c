@@ -5,6 +5,7 @@
 #include "mux/view_change.h"
 
 #include "mux/host_call.h"
+#include "mux/kept.h"
 #include "mux/revoke.h"
 #include "mux/sandbox_priv.h"
 #include "mux/view.h"
@@ -80,6 +81,7 @@ int mux_view_set_rules(struct mux *mux, const char *id, const struct store_rule 
         return mux_fail(err, -ENOMEM, "changing the rules");
     }
     change.rules = rules_ref(after);
+    mux_kept_start(mux, after);
     int rc = change_view(mux, id, put_rules, apply_rules, &change, &root, err);
     if (rc < 0 || root == 0 || change.rules == after) { // interned: equal lists are one object
         rules_unref(change.rules);

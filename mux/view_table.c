@@ -9,6 +9,7 @@
 #include "mux/base/clock.h"
 #include "mux/base/log.h"
 #include "mux/host_call.h"
+#include "mux/kept.h"
 #include "mux/sandbox.h"
 #include "mux/sandbox_priv.h"
 #include "mux/view.h"
@@ -112,6 +113,7 @@ static void free_view(struct mux_view *view)
     rules_unref(view->rules);
     mux_layer_list_fini(&view->layers);
     mux_fid_map_fini(&view->orphans);
+    mux_gone_fini(&view->gone);
     view->magic = 0;
     free(view);
 }
@@ -219,6 +221,7 @@ static int attach(struct mux *mux, const char *id, uint32_t reserved, struct mux
     view->gid = (gid_t)view->uid;
     strcpy(entry->id, view->sandbox_id.text);
     *ret = (struct mux_attachment){.slot = slot, .uid = view->uid, .gid = view->gid};
+    mux_kept_start(mux, view->rules);
     publish(mux, view, entry);
     if (mux->notifier && mux->notifier->attached)
         mux->notifier->attached(mux->notifier_arg, slot, id);
@@ -266,13 +269,15 @@ void mux_uid_release(struct mux *mux, uid_t uid)
 // Nobody can open what has no name any more once its nodeids are stale.
 static void reap(struct mux *mux, const struct mux_view *view)
 {
-    if (view->n_orphans == 0)
+    if (view->n_orphans == 0 && mux_gone_is_empty(&view->gone))
         return;
     struct store_txn *txn;
     uint64_t count;
     int rc = store_write_begin(mux->store, &txn);
     if (rc == 0) {
         rc = store_orphans_reap(txn, view->layers.ids[0], &count);
+        if (rc == 0)
+            rc = mux_gone_release(&view->gone, txn);
         if (rc == 0)
             rc = store_commit(txn);
         else
@@ -301,6 +306,8 @@ static void detach(struct mux *mux, struct attached *entry)
     give_slot(table, entry->slot);
     free_view(view);
     free(entry);
+    if (!table->by_id)
+        mux_kept_stop(mux);
 }
 
 void mux_view_detach(struct mux *mux, const char *id)

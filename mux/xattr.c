@@ -81,7 +81,6 @@ static int read_shared(struct mux *mux, uint64_t nodeid, const struct reader *re
     struct mux_node node;
     struct store_txn *txn;
     struct store_inode inode;
-    uint64_t layer, fid;
     int rc = mux_node_load_shared(mux, nodeid, &node);
     if (rc == 0)
         rc = check_readable(NULL, &node);
@@ -92,9 +91,7 @@ static int read_shared(struct mux *mux, uint64_t nodeid, const struct reader *re
     rc = store_read_begin(mux->store, &txn);
     if (rc < 0)
         return rc;
-    rc = store_version_find(txn, mux_nodeid_fid(nodeid), &layer, &fid);
-    if (rc == 0)
-        rc = store_inode_get(txn, layer, fid, &inode);
+    rc = store_version_get(txn, mux_nodeid_fid(nodeid), &inode);
     rc = rc == -ENOENT ? -ESTALE : rc < 0 ? rc : read_record(txn, &inode, reader);
     store_read_end(txn);
     return rc;
@@ -115,7 +112,7 @@ static int read_private(struct mux_op *op, uint64_t nodeid, const struct reader 
         return answer(reader, NULL, 0);
     rc = mux_op_read(op);
     if (rc == 0)
-        rc = mux_resolve_inode(op->txn, mux_op_layers(op), node.fid, &inode, NULL);
+        rc = mux_op_inode(op, node.fid, &inode, NULL);
     return rc == 0 ? read_record(op->txn, &inode, reader) : rc;
 }
 

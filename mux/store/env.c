@@ -390,6 +390,7 @@ static struct store *new_store(const struct store_options *options)
     pthread_mutex_init(&store->gc.lock, NULL);
     pthread_mutex_init(&store->ids.lock, NULL);
     pthread_mutex_init(&store->deep.lock, NULL);
+    pthread_mutex_init(&store->kept.lock, NULL);
     pthread_condattr_t attr;
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);

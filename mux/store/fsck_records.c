@@ -116,12 +116,12 @@ static const char *bad_id_mark(struct fsck *f, MDB_val key, MDB_val value)
                : "it is no mark";
 }
 
-// Behind its format byte: the layers that a merge refers to.
+// Behind its format byte: the layers that a merge or a pin refers to.
 static const char *bad_pending(struct fsck *f, MDB_val key, MDB_val value)
 {
     (void)f;
     bool is_list = value.mv_size % sizeof(uint64_t) == 1 &&
-                   value.mv_size <= 1 + STORE_MERGE_MAX * sizeof(uint64_t) &&
+                   value.mv_size <= 1 + STORE_STACK_MAX * sizeof(uint64_t) &&
                    *(const uint8_t *)value.mv_data == STORE_FORMAT;
     return key.mv_size == sizeof(struct key_id) && has_ids(key, 1) && is_list ? NULL
                                                                               : "it is no mark";
@@ -134,7 +134,7 @@ static const char *bad_layer(struct fsck *f, MDB_val key, MDB_val value)
     if (key.mv_size != sizeof(struct key_id) || !has_ids(key, 1) || value.mv_size != sizeof v)
         return "its size or its id is impossible";
     memcpy(&v, value.mv_data, sizeof v);
-    return v.format == STORE_FORMAT && v.frozen <= 1 ? NULL : "its value is impossible";
+    return v.format == STORE_FORMAT && v.frozen <= STORE_THAWED ? NULL : "its value is impossible";
 }
 
 static const char *bad_stack(struct fsck *f, MDB_val key, MDB_val value)

@@ -20,7 +20,9 @@ static int put_layer(struct fsck *f, const struct store_layer *layer)
 {
     struct key_id key = key_of_id(layer->id);
     struct value_layer value = {.format = STORE_FORMAT,
-                                .frozen = layer->frozen,
+                                .frozen = layer->frozen       ? STORE_FROZEN
+                                          : layer->was_frozen ? STORE_THAWED
+                                                              : STORE_NEVER_FROZEN,
                                 .refs = layer->refs,
                                 .bytes = layer->bytes,
                                 .inodes = layer->inodes};

@@ -175,8 +175,11 @@ int store_inode_put(struct store_txn *txn, uint64_t layer, const struct store_in
     // On a full disk only what removes or shrinks may use the headroom; an orphan's record (no
     // names left) is part of an unlink.
     bool grows = inode->nlink > 0 && (!old.exists || charge > old.charge);
+    bool same_version = old.has_version && has_version && old.version == version;
     if (rc == 0 && grows)
         rc = store_space_for_growth(txn);
+    if (rc == 0 && old.has_version && !same_version)
+        rc = store_kept_save(txn, layer, fid, old.version);
     if (rc == 0)
         rc = put_record(txn, layer, inode);
     if (rc == 0)
@@ -187,7 +190,6 @@ int store_inode_put(struct store_txn *txn, uint64_t layer, const struct store_in
         rc = store_blob_drop(txn, old.blob);
     if (rc == 0 && blob != 0 && blob == old.blob)
         rc = store_blob_touch(txn, blob);
-    bool same_version = old.has_version && has_version && old.version == version;
     if (rc == 0 && old.has_version && !same_version)
         rc = del_version(txn, old.version, layer);
     if (rc == 0 && has_version && !same_version)
@@ -207,7 +209,9 @@ int store_inode_del(struct store_txn *txn, uint64_t layer, uint64_t fid)
         return -ENOENT;
     struct key_inode key = key_of_inode(layer, fid);
     struct store_layer_change change = {.bytes = -(int64_t)old.charge, .inodes = -1};
-    rc = store_del(txn, STORE_DBI_INODE, store_val(&key, sizeof key));
+    rc = old.has_version ? store_kept_save(txn, layer, fid, old.version) : 0;
+    if (rc == 0)
+        rc = store_del(txn, STORE_DBI_INODE, store_val(&key, sizeof key));
     if (rc == 0 && old.blob != 0)
         rc = store_blob_drop(txn, old.blob);
     if (rc == 0 && old.has_version)

@@ -31,12 +31,10 @@ static int put_layer(struct store_txn *txn, uint64_t id, const struct value_laye
                      store_val(value, sizeof *value));
 }
 
-int store_layer_new(struct store_txn *txn, uint64_t *ret_id)
+static int new_layer(struct store_txn *txn, uint64_t *ret_id)
 {
     uint64_t id;
-    int rc = store_space_for_growth(txn);
-    if (rc == 0)
-        rc = store_new_id(txn->store, &id);
+    int rc = store_new_id(txn->store, &id);
     if (rc < 0)
         return rc;
     struct value_layer value = {.format = STORE_FORMAT, .refs = 1};
@@ -46,13 +44,20 @@ int store_layer_new(struct store_txn *txn, uint64_t *ret_id)
     return rc;
 }
 
+int store_layer_new(struct store_txn *txn, uint64_t *ret_id)
+{
+    int rc = store_space_for_growth(txn);
+    return rc < 0 ? rc : new_layer(txn, ret_id);
+}
+
 int store_layer_get(struct store_txn *txn, uint64_t id, struct store_layer *ret)
 {
     struct value_layer value;
     int rc = get_layer(txn, id, &value);
     if (rc == 0)
         *ret = (struct store_layer){.id = id,
-                                    .frozen = value.frozen,
+                                    .frozen = value.frozen == STORE_FROZEN,
+                                    .was_frozen = value.frozen != STORE_NEVER_FROZEN,
                                     .refs = value.refs,
                                     .bytes = value.bytes,
                                     .inodes = value.inodes,
@@ -61,7 +66,7 @@ int store_layer_get(struct store_txn *txn, uint64_t id, struct store_layer *ret)
     return rc;
 }
 
-static int set_frozen(struct store_txn *txn, uint64_t id, bool frozen)
+static int set_frozen(struct store_txn *txn, uint64_t id, uint8_t frozen)
 {
     struct value_layer value;
     int rc = get_layer(txn, id, &value);
@@ -73,12 +78,12 @@ static int set_frozen(struct store_txn *txn, uint64_t id, bool frozen)
 
 int store_layer_freeze(struct store_txn *txn, uint64_t id)
 {
-    return set_frozen(txn, id, true);
+    return set_frozen(txn, id, STORE_FROZEN);
 }
 
 int store_layer_thaw(struct store_txn *txn, uint64_t id)
 {
-    return set_frozen(txn, id, false);
+    return set_frozen(txn, id, STORE_THAWED);
 }
 
 int store_layer_ref(struct store_txn *txn, uint64_t id)
@@ -146,13 +151,13 @@ int store_layer_count_tree(struct store_txn *txn, uint64_t id, int64_t files, in
     return store_layer_count(txn, id, &change);
 }
 
-// ---- pending layers: a mark, and behind its format byte the layers that a merge refers to
+// ---- pending layers: a mark, and behind its format byte the layers that it refers to
 
 int store_pending_put(struct store_txn *txn, uint64_t id, const uint64_t *run, size_t count)
 {
     struct key_id key = key_of_id(id);
-    uint8_t bytes[1 + STORE_MERGE_MAX * sizeof *run];
-    if (count > STORE_MERGE_MAX)
+    uint8_t bytes[1 + STORE_STACK_MAX * sizeof *run];
+    if (count > STORE_STACK_MAX)
         return store_keep_error(txn, -EINVAL);
     bytes[0] = STORE_FORMAT;
     if (count > 0)
@@ -172,6 +177,30 @@ int store_layer_new_pending(struct store_txn *txn, uint64_t *ret_id)
     return rc;
 }
 
+int store_layer_new_kept(struct store_txn *txn, uint64_t *ret_id)
+{
+    int rc = new_layer(txn, ret_id);
+    return rc < 0 ? store_keep_error(txn, rc) : store_pending_put(txn, *ret_id, NULL, 0);
+}
+
+int store_layers_pin(struct store_txn *txn, const uint64_t *layers, size_t count, uint64_t *ret)
+{
+    uint64_t id;
+    int rc = store_layer_new(txn, &id);
+    for (size_t i = 0; rc == 0 && i < count; i++)
+        rc = store_layer_ref(txn, layers[i]);
+    if (rc == 0)
+        rc = store_pending_put(txn, id, layers, count);
+    if (rc == 0)
+        *ret = id;
+    return rc;
+}
+
+int store_layers_unpin(struct store_txn *txn, uint64_t pin)
+{
+    return store_pending_end(txn, pin);
+}
+
 int store_layer_adopt(struct store_txn *txn, uint64_t id)
 {
     struct key_id key = key_of_id(id);
@@ -181,13 +210,13 @@ int store_layer_adopt(struct store_txn *txn, uint64_t id)
 int store_pending_end(struct store_txn *txn, uint64_t id)
 {
     struct key_id key = key_of_id(id);
-    uint64_t run[STORE_MERGE_MAX];
+    uint64_t run[STORE_STACK_MAX];
     MDB_val value;
     int rc = store_get(txn, STORE_DBI_PENDING, store_val(&key, sizeof key), &value);
     if (rc < 0)
         return rc;
     size_t count = (value.mv_size - 1) / sizeof *run;
-    if (value.mv_size != 1 + count * sizeof *run || count > STORE_MERGE_MAX)
+    if (value.mv_size != 1 + count * sizeof *run || count > STORE_STACK_MAX)
         return -EUCLEAN;
     if (count > 0)
         memcpy(run, (const uint8_t *)value.mv_data + 1, count * sizeof *run);

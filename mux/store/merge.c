@@ -4,9 +4,9 @@
 // tells the same as a run of them: of each name and each inode the topmost record, in bounded
 // transactions, while the layer is pending; then every stack that holds the run gets the one in its
 // place, in place, so that ids of stacks stay true. Cookies, fids and versions are in the records
-// and stay; blobs are counted, not copied. Records of files that no name leads to any more go, but
-// for directories with names in them and some others (see `spare`), marked as orphans, and where
-// the run ends its stacks, so do whiteouts. The pending mark names the run: a merge refers to its
+// and stay; blobs are counted, not copied. Records that no name leads to any more go, but for
+// directories with names in them, marked as orphans, and where the run ends its stacks, so do
+// whiteouts. The pending mark names the run: a merge refers to its
 // layers until it has ended, so that they stay as they are (a head is thawed only without other
 // references) and readable by whoever still goes by them. store_open ends what a crash left. Reads
 // are made in read transactions, for the run is frozen: the writer is held for the writing alone.
@@ -21,8 +21,6 @@
 #define BATCH_BYTES (256u << 10)
 #define SUFFIX_MAX  (sizeof(struct key_entry) - sizeof(uint64_t))
 #define LAYER_BYTES sizeof(uint64_t)
-#define SPARE_COUNT 4096          // records without a name that a merge may keep, ...
-#define SPARE_BYTES (64ULL << 20) // ... and their content
 
 enum phase { PHASE_ENTRIES, PHASE_INODES, PHASE_LINKS, PHASE_DONE };
 
@@ -38,7 +36,6 @@ struct store_merge {
     struct store *store;
     uint64_t layer;
     bool is_bottom;
-    uint64_t spare_count, spare_bytes;
     enum phase phase;
     uint8_t after[SUFFIX_MAX]; // key, without the layer, of the last record of the phase
     size_t after_len;          // 0: none yet
@@ -61,7 +58,7 @@ static int begin_in_txn(struct store_txn *txn, struct store_merge *merge)
 }
 
 int store_merge_begin(struct store *store, const uint64_t *run, size_t count, bool is_bottom,
-                      bool spare, struct store_merge **ret)
+                      struct store_merge **ret)
 {
     AF_CHECK_MAGIC(store, STORE_MAGIC);
     if (count < 2 || count > STORE_MERGE_MAX)
@@ -75,8 +72,6 @@ int store_merge_begin(struct store *store, const uint64_t *run, size_t count, bo
     }
     merge->store = store;
     merge->is_bottom = is_bottom;
-    merge->spare_count = spare ? SPARE_COUNT : 0;
-    merge->spare_bytes = spare ? SPARE_BYTES : 0;
     merge->count = count;
     memcpy(merge->run, run, count * sizeof *run);
     rc = begin_in_txn(txn, merge);
@@ -272,16 +267,6 @@ static int is_named(const struct store_merge *merge, struct store_txn *txn,
     return rc < 0 ? rc : 0;
 }
 
-static bool may_spare(struct store_merge *merge, const struct store_inode *inode)
-{
-    uint64_t bytes = store_inode_charge(inode);
-    if (inode->nlink == 0 || merge->spare_count == 0 || bytes > merge->spare_bytes)
-        return false;
-    merge->spare_count--;
-    merge->spare_bytes -= bytes;
-    return true;
-}
-
 // An import takes a directory out by its name alone: what it holds has its names still, and whoever
 // holds those names by the directory's fid (a view that puts it back) finds them.
 static int has_names(const struct store_merge *merge, struct store_txn *txn, uint64_t dir,
@@ -315,7 +300,7 @@ static int pick_inode(struct store_merge *merge, struct store_txn *txn, const st
         rc = is_named(merge, txn, &inode, &keep);
     if (rc == 0 && !keep && S_ISDIR(inode.mode))
         rc = has_names(merge, txn, fid, &holds);
-    if (rc < 0 || (!keep && !holds && !may_spare(merge, &inode)))
+    if (rc < 0 || (!keep && !holds))
         return rc;
     rc = pick(merge, STORE_DBI_INODE, source->suffix, source->value);
     if (rc == 0 && !keep) // without a name, and known to be
@@ -473,7 +458,6 @@ int store_merge_step(struct store_merge *merge, unsigned max, bool *ret_done)
 {
     uint8_t after[SUFFIX_MAX];
     size_t after_len = merge->after_len;
-    uint64_t spare_count = merge->spare_count, spare_bytes = merge->spare_bytes;
     bool ended = false;
     memcpy(after, merge->after, after_len);
     int rc = merge->phase == PHASE_DONE ? 0 : read_batch(merge, max, &ended);
@@ -482,8 +466,6 @@ int store_merge_step(struct store_merge *merge, unsigned max, bool *ret_done)
     if (rc < 0) { // as before: it can be tried again
         memcpy(merge->after, after, after_len);
         merge->after_len = after_len;
-        merge->spare_count = spare_count;
-        merge->spare_bytes = spare_bytes;
         return rc;
     }
     merge->n_picks = 0;

@@ -45,8 +45,10 @@ struct value_inode {
     int64_t atime_ns, mtime_ns, ctime_ns, btime_ns;
 } __attribute__((packed)); // then the name, then the inline content
 
+enum { STORE_NEVER_FROZEN = 0, STORE_FROZEN = 1, STORE_THAWED = 2 };
+
 struct value_layer {
-    uint8_t format, frozen;
+    uint8_t format, frozen; // one of the above
     uint32_t refs;
     uint64_t bytes, inodes;
     int64_t tree_files, tree_bytes;

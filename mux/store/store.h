@@ -76,6 +76,7 @@ int store_new_id(struct store *store, uint64_t *ret);
 struct store_layer {
     uint64_t id;
     bool frozen;
+    bool was_frozen; // is, or was before it was thawed: views may have shown its records
     uint32_t refs;   // stacks and owners that hold it
     uint64_t bytes;  // sum of store_inode_charge over its records
     uint64_t inodes; // inode records in it
@@ -98,6 +99,10 @@ int store_layer_unref(struct store_txn *txn, uint64_t id);
 // reference, for the record that names it from now on, in the same transaction.
 int store_layer_new_pending(struct store_txn *txn, uint64_t *ret_id);
 int store_layer_adopt(struct store_txn *txn, uint64_t id);
+// Holds layers as they are, for what may be open in a tree that its view has left: a reference to
+// each, dropped by the next store_open if not by store_layers_unpin.
+int store_layers_pin(struct store_txn *txn, const uint64_t *layers, size_t count, uint64_t *ret);
+int store_layers_unpin(struct store_txn *txn, uint64_t pin);
 // Adds to what the layer says of its tree (see struct store_layer).
 int store_layer_count_tree(struct store_txn *txn, uint64_t id, int64_t files, int64_t bytes);
 
@@ -125,11 +130,9 @@ int store_stack_get(struct store_txn *txn, uint64_t id, uint64_t *layers, size_t
 struct store_merge;
 
 // Begins merging a run of adjacent frozen layers, top first, 2 .. STORE_MERGE_MAX of them.
-// is_bottom: nothing is below the run in any stack. spare: keep some records that no name leads to,
-// since a file that was open when others removed it may still be read. Owned by the caller, for
-// one thread at a time.
+// is_bottom: nothing is below the run in any stack. Owned by the caller, for one thread at a time.
 int store_merge_begin(struct store *store, const uint64_t *run, size_t count, bool is_bottom,
-                      bool spare, struct store_merge **ret);
+                      struct store_merge **ret);
 // Writes up to `max` records, in one transaction. After an error it can be tried again.
 int store_merge_step(struct store_merge *merge, unsigned max, bool *ret_done);
 // When it is done: puts the new layer in the run's place in up to STORE_MERGE_STACKS stacks, in
@@ -255,8 +258,23 @@ int store_xattr_put(struct store_txn *txn, uint64_t layer, uint64_t fid, const v
 // A regular file's version -> where its record is (for shared nodeids).
 int store_version_find(struct store_txn *txn, uint64_t version, uint64_t *ret_layer,
                        uint64_t *ret_fid);
+// The record of a version: of one that is kept (below) without its name.
+int store_version_get(struct store_txn *txn, uint64_t version, struct store_inode *ret);
 int store_layer_inodes(struct store_txn *txn, uint64_t layer,
                        int (*fn)(void *arg, const struct store_inode *inode), void *arg);
+
+// ---- versions kept for those who have them open (kept.c)
+//
+// While somebody listens, the version of a regular file that was ever in a frozen layer is kept
+// when its last record goes, whatever takes it away: a merge, the collector, a change in place.
+// fn is called after the commit, on the committer's thread, with the versions that are kept from
+// now on: it must not block. -ENOMEM there is: they stay until nobody listens any more.
+void store_kept_listen(struct store *store,
+                       void (*fn)(void *arg, const uint64_t *versions, size_t count), void *arg);
+// Nobody has these open any more.
+int store_kept_drop(struct store_txn *txn, const uint64_t *versions, size_t count);
+// Nobody has any: all go. store_open does the same with what a crash left.
+int store_kept_drop_all(struct store *store);
 
 // Where the names of a file with several names may be: (layer, fid) -> (parent, name). Hints: a
 // name counts only when its entry leads to the fid, so what a frozen layer tells of names that are

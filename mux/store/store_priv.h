@@ -1,7 +1,8 @@
 // struct store and what the files of mux/store share. Internal to mux/store.
 //
 // Lock ranks, outermost first: gc.lock > sync.point > LMDB writer > readers.lock, blobs.lock,
-// sync.lock, ids.lock, deep.lock (leaves, never one inside another). Read next: schema.h, env.c.
+// sync.lock, ids.lock, deep.lock, kept.lock (leaves, never one inside another). Read next:
+// schema.h, env.c.
 #ifndef AF_MUX_STORE_PRIV_H
 #define AF_MUX_STORE_PRIV_H
 
@@ -49,6 +50,8 @@ struct store_txn {
     int error;        // sticky: the first write that failed; such a transaction is never committed
     uint64_t deep[4]; // stacks of STORE_STACK_DEEP layers or more that it made; n_deep may be more
     size_t n_deep;
+    uint64_t *kept; // versions that it keeps (kept.c)
+    size_t n_kept, kept_capacity;
     struct store_blob *adopted; // new blobs that this transaction refers to first
     struct store_txn *next;     // pooled readers
 };
@@ -135,6 +138,14 @@ struct store {
         void (*fn)(void *arg);
         void *arg;
     } deep;
+
+    struct {
+        pthread_mutex_t lock; // a leaf, held while fn is called
+        void (*fn)(void *arg, const uint64_t *versions, size_t count);
+        void *arg;
+        _Atomic bool wanted;
+        _Atomic uint64_t layer; // of kept versions, 0: none yet; changed under the writer lock
+    } kept;
 
     _Atomic unsigned writers;  // that have or want the writer lock
     _Atomic uint64_t last_txn; // id of the last commit
@@ -233,7 +244,12 @@ int store_xattr_del(struct store_txn *txn, uint64_t layer, uint64_t fid);
 // deep.c
 void store_note_deep(struct store_txn *txn, uint64_t stack);
 void store_deep_committed(struct store_txn *txn);
+// kept.c. Before a record of layer and fid loses its version: keeps it when it is the last.
+int store_kept_save(struct store_txn *txn, uint64_t layer, uint64_t fid, uint64_t version);
+void store_kept_committed(struct store_txn *txn);
 // layer.c
+// A pending layer that a deletion on a full disk may make.
+int store_layer_new_kept(struct store_txn *txn, uint64_t *ret_id);
 // Adds to a layer's references, which must not end: store_layer_unref is for that.
 int store_layer_change_refs(struct store_txn *txn, uint64_t id, int64_t change);
 // The same stack told by other layers, whose references are the caller's to count.

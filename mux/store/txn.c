@@ -182,12 +182,14 @@ int store_commit(struct store_txn *txn)
         if (txn->garbage)
             store_background_wake(store, true);
         store_deep_committed(txn);
+        store_kept_committed(txn);
     } else {
         store_blobs_aborted(txn);
         if (rc == -ENOSPC)
             atomic_store(&store->full, true);
     }
     txn->magic = 0;
+    free(txn->kept);
     free(txn);
     return rc;
 }
@@ -199,6 +201,7 @@ void store_abort(struct store_txn *txn)
     atomic_fetch_sub(&txn->store->writers, 1);
     store_blobs_aborted(txn);
     txn->magic = 0;
+    free(txn->kept);
     free(txn);
 }
 

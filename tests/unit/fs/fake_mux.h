@@ -267,6 +267,11 @@ void mux_forgotten(struct mux *mux, uint64_t nodeid)
     (void)nodeid;
 }
 
+void mux_settle(struct mux *mux, uint64_t nodeid)
+{
+    (void)mux, (void)nodeid;
+}
+
 void mux_forget(struct mux *mux, uint64_t nodeid)
 {
     (void)nodeid;

@@ -110,7 +110,7 @@ static void some_calls(struct fixture *fixture, const struct crash *crash, int s
         store_stack_get(txn, sandbox.stack, layers, STORE_MERGE_MAX, &count) < 0)
         _exit(1);
     store_read_end(txn);
-    if (store_merge_begin(store, layers, count, true, false, &merge) < 0)
+    if (store_merge_begin(store, layers, count, true, &merge) < 0)
         _exit(1);
     for (int i = 0; i < steps && !done; i++)
         if (store_merge_step(merge, 4, &done) < 0)

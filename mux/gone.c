@@ -1,0 +1,270 @@
+// What has lost its names: pinned, asked about, copied, let go. Read next: gone.h, commit.c.
+#include "mux/gone.h"
+
+#include "mux/base/log.h"
+#include "mux/changes.h"
+#include "mux/inode_copy.h"
+#include "mux/view.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define BATCH 128 // records copied in one transaction
+
+struct mux_past {
+    struct mux_past *next;
+    uint64_t number;
+    uint64_t pin;
+    struct mux_layer_list layers; // top first
+};
+
+bool mux_gone_has(const struct mux_gone *gone, uint64_t fid)
+{
+    return mux_fid_map_get(&gone->fids, fid, NULL);
+}
+
+static int get_from(const struct mux_gone *gone, uint64_t number, struct store_txn *txn,
+                    uint64_t fid, struct store_inode *ret)
+{
+    if (number == 0)
+        return store_inode_get(txn, gone->layer, fid, ret);
+    for (const struct mux_past *past = gone->pasts; past; past = past->next)
+        if (past->number == number)
+            return mux_resolve_inode(txn, mux_layer_list_all(&past->layers), fid, ret, NULL);
+    return -ENOENT;
+}
+
+int mux_gone_get(const struct mux_gone *gone, struct store_txn *txn, uint64_t fid,
+                 struct store_inode *ret)
+{
+    uint64_t number;
+    if (!mux_fid_map_get(&gone->fids, fid, &number))
+        return -ENOENT;
+    return get_from(gone, number, txn, fid, ret);
+}
+
+// ---- names go
+
+static void free_past(struct mux_past *past)
+{
+    if (!past)
+        return;
+    mux_layer_list_fini(&past->layers);
+    free(past);
+}
+
+static int new_past(struct store_txn *txn, struct mux_layers layers, uint64_t number,
+                    struct mux_past **ret)
+{
+    struct mux_past *past = calloc(1, sizeof *past);
+    uint64_t *ids = calloc(layers.count + 1, sizeof *ids);
+    if (!past || !ids) {
+        free(past);
+        free(ids);
+        return -ENOMEM;
+    }
+    memcpy(ids, layers.ids, layers.count * sizeof *ids);
+    past->layers = (struct mux_layer_list){.ids = ids, .count = layers.count};
+    past->number = number;
+    int rc = store_layers_pin(txn, ids, layers.count, &past->pin);
+    if (rc < 0)
+        free_past(past);
+    else
+        *ret = past;
+    return rc;
+}
+
+// Those that have a name again need no record of their own any more.
+static int drop_named(struct mux_gone *gone, struct store_txn *txn,
+                      const struct mux_changes *changes)
+{
+    uint64_t fid, number;
+    size_t position = 0;
+    int rc = 0;
+    while (rc == 0 && mux_fid_map_next(&gone->fids, &position, &fid, &number))
+        if (number == 0 && mux_fid_map_get(&changes->named, fid, NULL))
+            rc = store_inode_del(txn, gone->layer, fid);
+    return rc;
+}
+
+int mux_gone_prepare(struct mux_gone *gone, struct store_txn *txn, struct mux_layers before,
+                     bool keeps_delta, const struct mux_changes *changes, struct mux_past **ret)
+{
+    *ret = NULL;
+    int rc = drop_named(gone, txn, changes);
+    if (rc < 0 || changes->n_gone == 0)
+        return rc;
+    if (keeps_delta)
+        before = (struct mux_layers){.ids = before.ids + 1, .count = before.count - 1};
+    rc = new_past(txn, before, gone->last + 1, ret);
+    for (size_t i = 0; rc == 0 && i < changes->n_gone; i++)
+        rc = mux_fid_map_put(&gone->fids, changes->gone[i], gone->last + 1);
+    if (rc < 0) {
+        mux_gone_drop(gone, changes, *ret);
+        *ret = NULL;
+    }
+    return rc;
+}
+
+void mux_gone_drop(struct mux_gone *gone, const struct mux_changes *changes, struct mux_past *past)
+{
+    if (!past)
+        return;
+    for (size_t i = 0; i < changes->n_gone; i++)
+        mux_fid_map_del(&gone->fids, changes->gone[i]);
+    free_past(past);
+}
+
+void mux_gone_publish(struct mux_gone *gone, const struct mux_changes *changes,
+                      struct mux_past *past)
+{
+    uint64_t fid, number;
+    size_t position = 0;
+    while (mux_fid_map_next(&gone->fids, &position, &fid, &number))
+        if (mux_fid_map_get(&changes->named, fid, NULL))
+            mux_fid_map_del(&gone->fids, fid); // in place
+    if (!past)
+        return;
+    struct mux_past **last = &gone->pasts;
+    while (*last)
+        last = &(*last)->next;
+    *last = past;
+    gone->last = past->number;
+}
+
+// ---- asking, and keeping what the kernel has
+
+void mux_gone_ask(struct mux *mux, uint32_t route, const struct mux_changes *changes)
+{
+    const struct mux_notifier *notifier = mux->notifier;
+    bool asks = notifier && notifier->confirm_forget && notifier->settle;
+    if (changes->n_gone == 0)
+        return;
+    uint64_t nodeid = 0;
+    for (size_t i = 0; i < changes->n_gone; i++) {
+        nodeid = mux_nodeid_private(route, changes->gone[i]);
+        if (asks)
+            notifier->confirm_forget(mux->notifier_arg, nodeid);
+    }
+    if (asks)
+        notifier->settle(mux->notifier_arg, nodeid);
+    else
+        mux_settle(mux, nodeid); // nobody to ask: all may be open
+}
+
+// Up to a batch of those that the past has; 0: none.
+static size_t of_past(const struct mux_gone *gone, uint64_t past, uint64_t fids[BATCH])
+{
+    uint64_t fid, number;
+    size_t position = 0, count = 0;
+    while (count < BATCH && mux_fid_map_next(&gone->fids, &position, &fid, &number))
+        if (number == past)
+            fids[count++] = fid;
+    return count;
+}
+
+static int keep(struct store_txn *txn, const struct mux_past *past, uint64_t fid, uint64_t layer)
+{
+    struct store_inode inode;
+    struct mux_inode_copy copy;
+    int rc = mux_resolve_inode(txn, mux_layer_list_all(&past->layers), fid, &inode, NULL);
+    if (rc == 0)
+        rc = mux_inode_copy(&inode, &copy);
+    if (rc == 0)
+        rc = store_inode_put(txn, layer, &copy.inode);
+    return rc == -ENOENT ? -EUCLEAN : rc;
+}
+
+// Copies a batch, or lets go of the past.
+static int settle_some(struct mux_op *op, struct mux_gone *gone, struct mux_past *past)
+{
+    uint64_t fids[BATCH], layer = gone->layer;
+    size_t count = of_past(gone, past->number, fids);
+    int rc = mux_op_write(op);
+    if (rc == 0 && count == 0)
+        rc = store_layers_unpin(op->txn, past->pin);
+    if (rc == 0 && count > 0 && layer == 0)
+        rc = store_layer_new_pending(op->txn, &layer);
+    for (size_t i = 0; rc == 0 && i < count; i++)
+        rc = keep(op->txn, past, fids[i], layer);
+    if (rc == 0)
+        rc = mux_op_commit(op);
+    if (rc < 0)
+        return rc;
+    for (size_t i = 0; i < count; i++)
+        mux_fid_map_put(&gone->fids, fids[i], 0); // in place: cannot fail
+    gone->layer = layer;
+    if (count == 0) {
+        gone->pasts = past->next;
+        free_past(past);
+    }
+    return 0;
+}
+
+void mux_settle(struct mux *mux, uint64_t nodeid)
+{
+    bool more = true;
+    int rc = 0;
+    while (rc == 0 && more) { // the view is let go after each transaction
+        struct mux_op op;
+        if (mux_op_enter_exclusive(mux, nodeid, &op) < 0)
+            return;
+        struct mux_gone *gone = &op.view->gone;
+        more = gone->pasts != NULL;
+        if (more)
+            rc = settle_some(&op, gone, gone->pasts);
+        rc = mux_op_leave(&op, rc);
+    }
+    if (rc < 0) // the layers stay pinned until the next time, or the view is detached
+        af_log(AF_LOG_WARN, "mux", "layers of the past could not be let go yet", "errno=%d", -rc);
+}
+
+// ---- what ends
+
+int mux_gone_adopt(const struct mux_gone *gone, struct store_txn *txn, uint64_t fid)
+{
+    uint64_t number;
+    bool here = mux_fid_map_get(&gone->fids, fid, &number) && number == 0;
+    return here ? store_inode_del(txn, gone->layer, fid) : 0;
+}
+
+int mux_gone_forgotten(struct mux_op *op, uint64_t fid)
+{
+    struct mux_gone *gone = &op->view->gone;
+    uint64_t number;
+    if (!mux_fid_map_get(&gone->fids, fid, &number))
+        return 0;
+    int rc = number == 0 ? mux_op_write(op) : 0;
+    if (rc == 0 && number == 0)
+        rc = store_inode_del(op->txn, gone->layer, fid);
+    if (rc == 0 && number == 0)
+        rc = mux_op_commit(op);
+    if (rc < 0)
+        return rc;
+    mux_fid_map_del(&gone->fids, fid);
+    mux_node_cache_drop(op->mux->nodes, mux_view_nodeid(op->view, fid));
+    return 0;
+}
+
+bool mux_gone_is_empty(const struct mux_gone *gone)
+{
+    return gone->layer == 0 && !gone->pasts;
+}
+
+int mux_gone_release(const struct mux_gone *gone, struct store_txn *txn)
+{
+    int rc = gone->layer != 0 ? store_layer_unref(txn, gone->layer) : 0;
+    for (const struct mux_past *past = gone->pasts; rc == 0 && past; past = past->next)
+        rc = store_layers_unpin(txn, past->pin);
+    return rc;
+}
+
+void mux_gone_fini(struct mux_gone *gone)
+{
+    while (gone->pasts) {
+        struct mux_past *next = gone->pasts->next;
+        free_past(gone->pasts);
+        gone->pasts = next;
+    }
+    mux_fid_map_fini(&gone->fids);
+}

@@ -1,0 +1,181 @@
+"""What is open or mapped stays as it was, whoever replaces it, for as long as it is open.
+
+A process of one sandbox holds files; another sandbox replaces them in commits that each become a
+layer; the layers are merged, garbage is collected, the page cache is dropped.
+"""
+
+import hashlib
+import os
+
+import pytest
+
+from harness import READ_ONLY, FULL, eventually, monpb, pb, sbpb
+from processes import attach, start, wait, write
+
+COMMITS = 6
+LARGE = os.urandom(300_000)
+BASE = {
+    "in_place": b"old in place\n",
+    "by_rename": b"old by rename\n",
+    "removed": b"old removed\n",
+    "dir/below": b"old below\n",
+    "large": LARGE,
+    "large_removed": LARGE[::-1],
+}
+HOLDER = """
+import hashlib, mmap, os, sys
+held = []
+for name in sys.argv[1:]:
+    fd = os.open(name, os.O_RDONLY)
+    held.append((name, fd, mmap.mmap(fd, 0, prot=mmap.PROT_READ)))
+def digest(data):
+    return hashlib.sha256(data).hexdigest()
+def tell(name, fd, mapped):
+    mapped.madvise(mmap.MADV_DONTNEED)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    st = os.fstat(fd)
+    by_read = digest(os.pread(fd, st.st_size, 0))
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    print(name, by_read, digest(mapped[:]), st.st_ino)
+for line in sys.stdin:
+    for one in held:
+        tell(*one)
+    print("told", flush=True)
+"""
+
+
+class Holder:
+    """A background process that holds files open and mapped, and says what it reads in them."""
+
+    def __init__(self, client, sandbox, names):
+        self.client, self.told = client, 0
+        argv = ["python3", "-c", HOLDER, *names]
+        self.process = start(client, sandbox, argv, stdin=True)
+
+    def tell(self):
+        """{name: (SHA-256 by read, by map, st_ino)}, from the disk and not from the page cache."""
+        write(self.client, self.process, b"tell\n")
+        self.told += 1
+        out = b""
+
+        def done():
+            nonlocal out
+            out, err, _, exit_ = attach(self.client, self.process, follow=False)
+            assert exit_ is None, (out, err, exit_)
+            return out.count(b"told\n") == self.told
+
+        eventually(done)
+        lines = out.decode().split("told\n")[self.told - 1].splitlines()
+        return {name: tuple(rest) for name, *rest in (line.split() for line in lines)}
+
+    def close(self):
+        write(self.client, self.process, eof=True)
+        assert wait(self.client, self.process).exit.exit_code == 0
+
+
+def digest(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def layers(client, codebase):
+    """The ids of the layers that tell the codebase, frozen ones."""
+    request = monpb.ListLayersRequest(codebase_id=codebase)
+    return {layer.id for layer in client.monitor.ListLayers(request) if layer.frozen}
+
+
+def blobs(client):
+    client.monitor.CollectGarbage(monpb.CollectGarbageRequest())
+    return sum(b.bytes for b in client.monitor.ListBlobs(monpb.ListBlobsRequest()))
+
+
+def replace(client, writer, number):
+    """One commit of another writer's."""
+    client.out(
+        writer,
+        f"echo new {number} > in_place; echo new {number} > tmp; mv tmp by_rename;"
+        f"head -c 400000 /dev/zero > large; rm -rf removed large_removed dir",
+    )
+
+
+@pytest.mark.parametrize("rules", [READ_ONLY, FULL], ids=["shared", "private"])
+def test_open_files_survive_commits_merges_and_garbage_collection(client, rules):
+    before = blobs(client)
+    codebase = client.codebase(BASE)
+    made = [client.sandbox(codebase, rules), client.sandbox(codebase, FULL)]
+    reader, writer = made
+    old = layers(client, codebase)
+    holder = Holder(client, reader, BASE)
+    first = holder.tell()
+    assert {n: v[:2] for n, v in first.items()} == {n: (digest(d),) * 2 for n, d in BASE.items()}
+    between = []
+    for number in range(COMMITS):
+        replace(client, writer, number)
+        between.append(client.sandbox(codebase, FULL, start=False))
+    assert holder.tell() == first
+    # The reader is brought onto the head; then nobody needs the old layers.
+    listed = client.out(reader, "cat in_place; ls")
+    assert listed == f"new {COMMITS - 1}\nby_rename\nin_place\nlarge\n"
+    for sandbox in between:
+        client.destroy(sandbox)
+    eventually(lambda: not old & layers(client, codebase))
+    client.monitor.CollectGarbage(monpb.CollectGarbageRequest())
+    now = holder.tell()
+    if rules is FULL:  # written in place, as by two processes on one disk
+        for name, new in ("in_place", b"new %d\n" % (COMMITS - 1)), ("large", bytes(400_000)):
+            by_read, _, ino = now.pop(name)
+            assert (by_read, ino) == (digest(new), first.pop(name)[2])
+    assert now == first
+    client.out(reader, "true")
+    assert {n: v for n, v in holder.tell().items() if n in first} == first
+    # What was held alone is given back once it is closed.
+    held = sum(len(BASE[n]) for n in ("large", "large_removed") if n in first)
+    full = blobs(client)
+    holder.close()
+    eventually(lambda: blobs(client) <= full - held)
+    for sandbox in made:
+        client.destroy(sandbox)
+    client.codebases.DeleteCodebase(pb.DeleteCodebaseRequest(codebase_id=codebase))
+    eventually(lambda: blobs(client) == before)
+
+
+def test_a_directory_that_others_removed_stays_the_working_directory(client):
+    codebase = client.codebase({"dir/sub/file": b"text\n", "keep": b"\n"})
+    stays, writer = client.sandbox(codebase, FULL), client.sandbox(codebase, FULL)
+    old = layers(client, codebase)
+    process = start(
+        client, stays, "cd dir/sub && exec 3<file && read go && stat -c %h . && cat <&3", stdin=True
+    )
+    client.out(stays, "true")
+    between = []
+    client.out(writer, "rm -rf dir")
+    for number in range(COMMITS):
+        client.out(writer, f"echo {number} > keep")
+        between.append(client.sandbox(codebase, FULL, start=False))
+    assert client.out(stays, "ls") == "keep\n"
+    for sandbox in between:
+        client.destroy(sandbox)
+    eventually(lambda: not old & layers(client, codebase))
+    client.monitor.CollectGarbage(monpb.CollectGarbageRequest())
+    client.monitor.DropCaches(monpb.DropCachesRequest())
+    write(client, process, b"go\n")
+    ended = wait(client, process)
+    out, err, _, _ = attach(client, process)
+    assert (out, err, ended.exit.exit_code) == (b"0\ntext\n", b"", 0)
+    for sandbox in (stays, writer):
+        client.destroy(sandbox)
+
+
+def test_a_rollback_takes_no_open_file_away(client):
+    codebase = client.codebase({"keep": b"\n"})
+    sandbox = client.sandbox(codebase, FULL, manual=True)
+    client.out(sandbox, "head -c 300000 /dev/zero > made")
+    holder = Holder(client, sandbox, ["made"])
+    first = holder.tell()
+    client.views.Rollback(sbpb.RollbackRequest(sandbox_id=sandbox))
+    assert client.out(sandbox, "ls") == "keep\n"
+    client.monitor.CollectGarbage(monpb.CollectGarbageRequest())
+    assert holder.tell() == first
+    full = blobs(client)
+    holder.close()
+    eventually(lambda: blobs(client) <= full - 300_000)
+    client.destroy(sandbox)

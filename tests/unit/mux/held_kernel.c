@@ -1,0 +1,71 @@
+// See held_kernel.h.
+#include "tests/unit/mux/held_kernel.h"
+
+#include "mux/compact.h"
+#include "mux/view.h"
+
+static void confirm(void *arg, uint64_t nodeid)
+{
+    struct kernel *kernel = arg;
+    kernel->asked++;
+    if (!mux_fid_map_get(&kernel->held, nodeid, NULL))
+        mux_forgotten(kernel->mux, nodeid);
+}
+
+static void settle(void *arg, uint64_t nodeid)
+{
+    struct kernel *kernel = arg;
+    mux_settle(kernel->mux, nodeid);
+}
+
+static const struct mux_notifier notifier = {.confirm_forget = confirm, .settle = settle};
+
+void kernel_start(struct kernel *kernel, struct fixture *fixture)
+{
+    *kernel = (struct kernel){.mux = fixture->mux};
+    mux_set_notifier(fixture->mux, &notifier, kernel);
+}
+
+void kernel_stop(struct kernel *kernel)
+{
+    mux_set_notifier(kernel->mux, NULL, NULL);
+    mux_fid_map_fini(&kernel->held);
+}
+
+void kernel_hold_node(struct kernel *kernel, uint64_t nodeid)
+{
+    assert_int_equal(mux_fid_map_put(&kernel->held, nodeid, 1), 0);
+}
+
+uint64_t kernel_hold(struct kernel *kernel, struct view *view, const char *path)
+{
+    uint64_t nodeid = ops_nodeid(view, path);
+    kernel_hold_node(kernel, nodeid);
+    return nodeid;
+}
+
+void kernel_let_go(struct kernel *kernel, uint64_t nodeid)
+{
+    mux_fid_map_del(&kernel->held, nodeid);
+    mux_forget(kernel->mux, nodeid);
+}
+
+struct stat kernel_stat(struct view *view, uint64_t nodeid)
+{
+    struct stat st;
+    int64_t ttl_ns;
+    assert_int_equal(mux_getattr(view->fixture->mux, &view->ctx, nodeid, &st, &ttl_ns), 0);
+    return st;
+}
+
+void clean_up_all(struct fixture *fixture)
+{
+    uint64_t records;
+    for (int i = 0; i < 2; i++) { // what was kept goes after it was asked about
+        assert_int_equal(mux_compact_drain(fixture->mux), 0);
+        assert_int_equal(store_gc_drain(mux_store(fixture->mux), &records), 0);
+    }
+    assert_int_equal(mux_compact_drain(fixture->mux), 0);
+    assert_int_equal(store_gc_drain(mux_store(fixture->mux), &records), 0);
+    mux_node_cache_clear(fixture->mux->nodes, 0);
+}
