@@ -72,7 +72,9 @@ static int start_pools(struct boxes *boxes, struct af_error *err)
     const struct af_config *config = boxes->config;
     bool docker =
         exec_engine_features(boxes->engine)->docker_version[0] && config->exec.docker_image;
-    if (!config->exec.lazy && start_pool(boxes, EXEC_RUNTIME_BWRAP, config->exec.pool, err) < 0)
+    if (config->exec.lazy)
+        return 0;
+    if (start_pool(boxes, EXEC_RUNTIME_BWRAP, config->exec.pool, err) < 0)
         return -1;
     return docker ? start_pool(boxes, EXEC_RUNTIME_DOCKER, config->exec.docker_pool, err) : 0;
 }
@@ -213,8 +215,6 @@ int boxes_plan(struct boxes *boxes, const char *id, struct box_plan *plan, struc
         af_error_set(err, AF_INTERNAL, "the record of sandbox %s cannot be read", id);
     if (rc != 0 || check_plan(boxes, plan, id, err) < 0)
         return -1;
-    if (plan->runtime == EXEC_RUNTIME_DOCKER)
-        plan->lazy = false; // which shell an image has is known when its init is up
     if (asprintf(&plan->view_path, "%s/%s", boxes->config->mount, id) < 0) {
         plan->view_path = NULL;
         return af_error_errno(err, ENOMEM, "cannot start sandbox %s", id);

@@ -240,6 +240,7 @@ static void on_attached(struct exec_post *post)
     box->checked = true;
     box->state = BOX_UP;
     atomic_store(&box->init_up, box->launch.init_pid);
+    atomic_store(&box->known, true);
     atomic_store(&box->open, true);
     exec_box_done done = box->done;
     box->done = NULL;

@@ -151,7 +151,8 @@ struct exec_box *exec_box_new(struct exec_engine *e, const struct exec_box_spec 
         box->limits.processes_max = (uint32_t)spec->resources.pids_max;
     bool docker = spec->runtime == EXEC_RUNTIME_DOCKER; // what its image has, its init will say
     box->shell = docker ? EXEC_SHELL_NONE : find_shell(spec->rootfs);
-    atomic_init(&box->open, box->shell != EXEC_SHELL_NONE);
+    atomic_init(&box->open, docker || box->shell != EXEC_SHELL_NONE);
+    atomic_init(&box->known, !docker);
     box->backend = docker ? &exec_backend_docker : &exec_backend_bwrap;
     box->network = spec->network;
     box->idle = spec->idle_ns > 0 ? spec->idle : NULL;

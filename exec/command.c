@@ -442,6 +442,10 @@ static void begin(struct exec_command *command)
                      "the sandbox runs %u commands already: wait for one to end", box->slots_used);
     else if ((failed = command_register(command)) < 0)
         af_error_errno(&command->error, failed, "cannot watch the command");
+    else if (command->late)
+        exec_command_complete(command); // its failure is the command's error
+    if (command->state == COMMAND_OVER)
+        return; // a session that could not begin has ended it
     if (command->error.status != AF_OK) {
         finish(command);
         return;

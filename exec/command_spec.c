@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "exec/input.h"
+#include "exec/late.h"
 #include "exec/pty.h"
 #include "mux/base/cleanup.h"
 #include "mux/base/clock.h"
@@ -60,10 +61,12 @@ static int add_argv(struct text *text, const struct exec_box *box,
     if (box->shell == EXEC_SHELL_NONE)
         return af_error_set(text->err, AF_FAILED_PRECONDITION,
                             "the sandbox's root has no /bin/bash and no /bin/sh");
-    head->argc = spec->root_shell ? 1 : 3;
     text_add(text, "", "", box->shell == EXEC_SHELL_BASH ? "/bin/bash" : "/bin/sh");
-    if (spec->root_shell)
-        return 0;
+    if (spec->root_shell) {
+        head->argc = spec->shell_argument ? 2 : 1;
+        return spec->shell_argument ? text_add(text, "", "", spec->shell_argument) : 0;
+    }
+    head->argc = 3;
     text_add(text, "", "", "-c");
     return text_add(text, "the command line", "", spec->shell_line);
 }
@@ -114,19 +117,19 @@ static int add_image_env(struct text *text, const struct exec_box *box,
     return 0;
 }
 
-static int add_env(struct text *text, const struct exec_box *box,
-                   const struct exec_command_spec *spec, const char *workdir,
-                   struct exec_msg_start *head)
+static int add_env(struct text *text, const struct exec_command *command,
+                   const struct exec_command_spec *spec, struct exec_msg_start *head)
 {
+    const struct exec_box *box = command->box;
     const struct exec_env base[] = {
         {"HOME", EXEC_INSIDE_HOME},
         {"PATH", PATH_DEFAULT},
         {"LANG", "C.UTF-8"},
-        {"TERM", spec->terminal ? "xterm-256color" : "dumb"},
+        {"TERM", command->terminal ? "xterm-256color" : "dumb"},
         {"USER", EXEC_INSIDE_USER},
         {"LOGNAME", EXEC_INSIDE_USER},
         {"SHELL", box->shell == EXEC_SHELL_BASH ? "/bin/bash" : "/bin/sh"},
-        {"PWD", workdir},
+        {"PWD", command->workdir},
     };
     char name[32];
     if (add_image_env(text, box, spec, head) < 0)
@@ -167,7 +170,7 @@ static int build_text(struct exec_command *command, const struct exec_command_sp
         return af_error_errno(err, ENOMEM, "cannot prepare the command");
     int e = add_argv(&text, box, spec, &command->head);
     if (e == 0)
-        e = add_env(&text, box, spec, command->workdir, &command->head);
+        e = add_env(&text, command, spec, &command->head);
     if (e == 0)
         e = text_add(&text, "the working directory", "", command->workdir);
     bool written = !ferror(text.file);
@@ -290,6 +293,22 @@ static int text_to_memfd(struct exec_command *command)
     return 0;
 }
 
+// Among the descriptors it has its place before a channel's.
+static int move_text(struct exec_command *command)
+{
+    if (command->head.text_bytes <= EXEC_PROTO_TEXT_MAX)
+        return 0;
+    int channel = command->head.flags & EXEC_START_CHANNEL ? 2 : 0;
+    int place = command->fd_count - channel;
+    int e = text_to_memfd(command);
+    if (e < 0)
+        return e;
+    int fd = command->fds[command->fd_count - 1];
+    memmove(command->fds + place + 1, command->fds + place, (size_t)channel * sizeof(int));
+    command->fds[place] = fd;
+    return 0;
+}
+
 // In the order of the protocol.
 static int open_fds(struct exec_command *command, const struct exec_command_spec *spec,
                     const int channel[2])
@@ -306,8 +325,6 @@ static int open_fds(struct exec_command *command, const struct exec_command_spec
         if (e == 0 && spec->stdin_bytes)
             e = fill_stdin(command, spec);
     }
-    if (e == 0 && command->head.text_bytes > EXEC_PROTO_TEXT_MAX)
-        e = text_to_memfd(command);
     if (channel)
         command->head.flags |= EXEC_START_CHANNEL;
     for (int i = 0; e == 0 && channel && i < 2; i++) {
@@ -318,6 +335,12 @@ static int open_fds(struct exec_command *command, const struct exec_command_spec
             command->fds[command->fd_count++] = fd;
     }
     return e;
+}
+
+static int refuse_fds(int e, struct af_error *err)
+{
+    return af_error_set(err, AF_RESOURCE_EXHAUSTED, "cannot make the pipes of a command: %s",
+                        strerror(-e));
 }
 
 void exec_command_close_fds(struct exec_command *command)
@@ -340,6 +363,7 @@ void exec_command_free(struct exec_command *command)
     exec_gather_fini(&command->err.kept);
     exec_input_drop(command);
     free(command->text);
+    free(command->late);
     free(command->program);
     free(command->workdir);
     command->magic = 0;
@@ -381,6 +405,15 @@ static struct exec_command *command_alloc(struct exec_box *box,
     return command;
 }
 
+static int make_text(struct exec_command *command, const struct exec_command_spec *spec,
+                     struct af_error *err)
+{
+    if (build_text(command, spec, err) < 0)
+        return -1;
+    int e = move_text(command);
+    return e < 0 ? refuse_fds(e, err) : 0;
+}
+
 int exec_command_new(struct exec_box *box, const struct exec_command_spec *spec,
                      const int channel[2], struct exec_command **ret_command, struct af_error *err)
 {
@@ -389,16 +422,26 @@ int exec_command_new(struct exec_box *box, const struct exec_command_spec *spec,
     struct exec_command *command = command_alloc(box, spec);
     if (!command)
         return af_error_errno(err, ENOMEM, "cannot prepare the command");
-    if (build_text(command, spec, err) < 0) {
+    int rc = open_fds(command, spec, channel);
+    if (rc < 0)
+        rc = refuse_fds(rc, err);
+    else if (atomic_load(&box->known))
+        rc = make_text(command, spec, err);
+    else if (!(command->late = exec_late_new(spec)))
+        rc = af_error_errno(err, ENOMEM, "cannot prepare the command");
+    if (rc < 0) {
         exec_command_free(command);
         return -1;
     }
-    int e = open_fds(command, spec, channel);
-    if (e < 0) {
-        exec_command_free(command);
-        return af_error_set(err, AF_RESOURCE_EXHAUSTED, "cannot make the pipes of a command: %s",
-                            strerror(-e));
-    }
     *ret_command = command;
     return 0;
+}
+
+int exec_command_complete(struct exec_command *command)
+{
+    int rc = make_text(command, command->late, &command->error);
+    free(AF_TAKE_PTR(command->late));
+    if (rc == 0 && command->on_begin)
+        command->on_begin(command->arg);
+    return rc;
 }

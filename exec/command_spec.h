@@ -6,12 +6,15 @@
 
 #include "exec/engine_priv.h"
 
-// Checks the spec and makes the command with its text and pipes; nothing is registered or sent.
-// `channel` (may be NULL): two descriptors that the leader gets as EXEC_CHANNEL_IN and _OUT; they
-// stay the caller's.
-// Thread: any. Errors: INVALID_ARGUMENT, RESOURCE_EXHAUSTED.
+// Checks the spec and makes the command with its text and pipes; nothing is registered or sent. In
+// a box that is not known yet the text comes later. `channel` (may be NULL): two descriptors that
+// the leader gets as EXEC_CHANNEL_IN and _OUT; they stay the caller's. Thread: any. Errors:
+// INVALID_ARGUMENT, RESOURCE_EXHAUSTED.
 int exec_command_new(struct exec_box *box, const struct exec_command_spec *spec,
                      const int channel[2], struct exec_command **ret_command, struct af_error *err);
+
+// event: makes the text of a late command, whose box is up. 0, or -1 with its error set.
+int exec_command_complete(struct exec_command *command);
 
 // Closes the init's ends of the pipes: it has its own, or never gets them.
 void exec_command_close_fds(struct exec_command *command);

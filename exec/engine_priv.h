@@ -114,7 +114,8 @@ struct exec_box {
     struct exec_grave grave;
     atomic_int init_up; // the init's pid while the box is up, else 0; any thread may read
     atomic_uint users;  // commands that are not over, from their start on; any thread
-    atomic_bool open;   // not ending, and its shell is known: takes commands; any thread may read
+    atomic_bool open;   // takes commands: not ending; any thread may read
+    atomic_bool known;  // its shell and the image's variables are; any thread may read
 
     // The spec, constant after exec_box_start but for what adoption gives.
     char id[AF_ID_TEXT_MAX + 1]; // adoption
@@ -249,8 +250,10 @@ struct exec_command {
 
     uint64_t id;
     struct exec_msg_start head;
-    char *text;                  // argv, env, workdir as in protocol.h
-    int fds[EXEC_START_FDS_MAX]; // the init's ends until sent, -1 otherwise
+    char *text;                     // argv, env, workdir as in protocol.h
+    struct exec_command_spec *late; // the text is made of this when the box is known; or NULL
+    void (*on_begin)(void *arg);    // of a late one: its text is made; or NULL
+    int fds[EXEC_START_FDS_MAX];    // the init's ends until sent, -1 otherwise
     int fd_count;
     bool controlled, terminal;    // constant
     bool stdin_open;              // constant: stdin is what comes by exec_command_write

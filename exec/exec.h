@@ -248,8 +248,9 @@ struct exec_command_spec {
     // Exactly one of the three. A command line runs in the root's bash where there is one, else in
     // its sh, as `SHELL -c LINE`; an argv is executed as it is, found through PATH.
     const char *shell_line;
-    const char *const *argv; // NULL-terminated
-    bool root_shell;         // that shell itself, without arguments
+    const char *const *argv;    // NULL-terminated
+    bool root_shell;            // that shell itself,
+    const char *shell_argument; // with one argument; NULL: none
 
     const void *stdin_bytes; // NULL: /dev/null
     size_t stdin_len;        // at most AF_STDIN_MAX
@@ -316,7 +317,8 @@ typedef void (*exec_command_done)(void *arg, const struct af_error *err,
 // twice). *ret_command (ret_command may be NULL) is a reference that the caller gives back with
 // exec_command_unref.
 // Errors at once: INVALID_ARGUMENT (spec), FAILED_PRECONDITION (the box is ending, or has no
-// shell).
+// shell). Of a container that is not up yet it is not known what it has: what is wrong with a
+// command for it may come as its end instead.
 int exec_command_start(struct exec_box *box, const struct exec_command_spec *spec,
                        exec_command_done done, void *arg, struct exec_command **ret_command,
                        struct af_error *err);
@@ -388,7 +390,7 @@ int exec_session_start(struct exec_box *box, const struct exec_session_spec *spe
                        exec_session_ready ready, exec_session_closed closed, void *arg,
                        struct exec_session **ret_session, struct af_error *err);
 
-// The shell's path or name, constant.
+// The shell's path or name, constant once the session is ready.
 const char *exec_session_shell(const struct exec_session *session);
 
 // Kills everything of the session. Its turns end with CANCELLED. Allowed when it is over.

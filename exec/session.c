@@ -24,6 +24,8 @@
 #include "mux/base/cleanup.h"
 #include "mux/base/clock.h"
 
+#define SCRIPT "/dev/fd/8" // EXEC_CHANNEL_IN
+
 // ---- memory -----------------------------------------------------------------------------
 
 void exec_session_ref(struct exec_session *session)
@@ -40,7 +42,7 @@ void exec_session_unref(struct exec_session *session)
     af_cleanup_fd(&session->reports.fd);
     exec_gather_fini(&session->idle[0]);
     exec_gather_fini(&session->idle[1]);
-    free(session->shell_path);
+    free(session->shell_given);
     free(session->text);
     session->magic = 0;
     free(session);
@@ -184,8 +186,8 @@ static void opening_error(struct exec_session *session, const struct af_error *e
     struct exec_output words = exec_gather_output(&session->idle[EXEC_OUTPUT_STDERR]);
     af_error_set(ret, AF_INVALID_ARGUMENT,
                  "%.256s cannot be the shell of a session: it ended with exit code %d%s%.200s",
-                 session->shell_path, result->exit_code, words.len ? " and said: " : "",
-                 words.bytes);
+                 atomic_load(&session->shell_path), result->exit_code,
+                 words.len ? " and said: " : "", words.bytes);
 }
 
 static void turn_ended_with_shell(struct exec_session *session, struct exec_turn *turn, bool begun,
@@ -254,28 +256,50 @@ static void on_opening_timer(struct exec_timer *timer)
                      "the session's shell did not answer: is it a POSIX shell?");
 }
 
+// Says the shell its first words.
+static void open_shell(struct exec_session *session)
+{
+    struct exec_engine *e = session->engine;
+    char *text = NULL;
+    if (session->state != SESSION_OPENING)
+        return;
+    int failed = exec_timers_reserve(&e->timers);
+    session->timer_reserved = failed == 0;
+    if (failed == 0)
+        failed = exec_watch_add(e, &session->reports, session->reports.fd, EPOLLIN, on_reports);
+    if (failed == 0)
+        failed = exec_watch_add(e, &session->script, session->script.fd, EPOLLET, on_script);
+    if (failed == 0 && (text = exec_session_opening(session->kind))) {
+        exec_timer_set(&e->timers, &session->timer, af_monotonic_ns() + e->options.start_timeout_ns,
+                       on_opening_timer);
+        exec_session_write(session, text);
+    } else {
+        exec_session_end(session, AF_RESOURCE_EXHAUSTED, "no memory for another session");
+    }
+}
+
 // Runs after the shell's own start.
 static void on_open(struct exec_post *post)
 {
     struct exec_session *session = EXEC_CONTAINER_OF(post, struct exec_session, open_post);
-    struct exec_engine *e = session->engine;
-    char *text = NULL;
-    if (session->state == SESSION_OPENING) {
-        int failed = exec_timers_reserve(&e->timers);
-        session->timer_reserved = failed == 0;
-        if (failed == 0)
-            failed = exec_watch_add(e, &session->reports, session->reports.fd, EPOLLIN, on_reports);
-        if (failed == 0)
-            failed = exec_watch_add(e, &session->script, session->script.fd, EPOLLET, on_script);
-        if (failed == 0 && (text = exec_session_opening(session->kind))) {
-            exec_timer_set(&e->timers, &session->timer,
-                           af_monotonic_ns() + e->options.start_timeout_ns, on_opening_timer);
-            exec_session_write(session, text);
-        } else {
-            exec_session_end(session, AF_RESOURCE_EXHAUSTED, "no memory for another session");
-        }
-    }
+    open_shell(session);
     exec_session_unref(session);
+}
+
+static void choose_shell(struct exec_session *session, const struct exec_box *box)
+{
+    const char *root = box->shell == EXEC_SHELL_BASH ? "/bin/bash" : "/bin/sh";
+    const char *path = session->shell_given ? session->shell_given : root;
+    atomic_store(&session->shell_path, path);
+    session->kind = exec_shell_kind_of(path);
+}
+
+// The box has come up, and says which shell it has.
+static void on_begin(void *arg)
+{
+    struct exec_session *session = arg;
+    choose_shell(session, session->shell->box);
+    open_shell(session);
 }
 
 // The engine's ends go to the session, the shell's to `theirs`.
@@ -308,15 +332,13 @@ static struct exec_session *session_alloc(struct exec_box *box,
     session->script.fd = session->reports.fd = -1;
     STAILQ_INIT(&session->waiting);
     atomic_init(&session->refs, 1);
-    const char *shell = spec->shell && spec->shell[0]   ? spec->shell
-                        : box->shell == EXEC_SHELL_BASH ? "/bin/bash"
-                                                        : "/bin/sh";
-    session->shell_path = strdup(shell);
-    if (!session->shell_path) {
+    bool given = spec->shell && spec->shell[0];
+    session->shell_given = given ? strdup(spec->shell) : NULL;
+    if (given && !session->shell_given) {
         exec_session_unref(session);
         return NULL;
     }
-    session->kind = exec_shell_kind_of(shell);
+    choose_shell(session, box);
     return session;
 }
 
@@ -325,9 +347,14 @@ static int shell_new(struct exec_session *session, struct exec_box *box,
                      const struct exec_session_spec *spec, struct af_error *err)
 {
     int theirs[2] = {-1, -1};
-    const char *const argv[] = {session->shell_path, "/dev/fd/8", NULL};
-    const struct exec_command_spec command = {
-        .argv = argv, .env = spec->env, .env_count = spec->env_count, .on_output = on_shell_output};
+    const char *const argv[] = {session->shell_given, SCRIPT, NULL};
+    const struct exec_command_spec command = {.argv = session->shell_given ? argv : NULL,
+                                              .root_shell = !session->shell_given,
+                                              .shell_argument =
+                                                  session->shell_given ? NULL : SCRIPT,
+                                              .env = spec->env,
+                                              .env_count = spec->env_count,
+                                              .on_output = on_shell_output};
     int failed = open_channel(session, box, theirs);
     int rc = failed < 0 ? af_error_set(err, AF_RESOURCE_EXHAUSTED,
                                        "cannot make the pipes of a session: %s", strerror(-failed))
@@ -361,16 +388,19 @@ int exec_session_start(struct exec_box *box, const struct exec_session_spec *spe
     session->shell->arg = session;
     session->shell->endless = true;
     atomic_store(&session->shell->refs, 2);
-    atomic_store(&session->refs, 3); // the owner's, the shell's, on_open's
+    bool late = session->shell->late != NULL;
+    session->shell->on_begin = late ? on_begin : NULL;
+    atomic_store(&session->refs, late ? 2 : 3); // the owner's, the shell's, on_open's
     *ret_session = session;
     exec_command_post(session->shell);
-    exec_post(session->engine, &session->open_post, on_open);
+    if (!late)
+        exec_post(session->engine, &session->open_post, on_open);
     return 0;
 }
 
 const char *exec_session_shell(const struct exec_session *session)
 {
-    return session->shell_path;
+    return atomic_load(&session->shell_path);
 }
 
 // ---- close ------------------------------------------------------------------------------

@@ -48,7 +48,8 @@ struct exec_session {
     atomic_int refs;
     struct exec_engine *engine;
     struct exec_command *shell; // a reference
-    char *shell_path;           // constant
+    char *shell_given;          // by the caller, or NULL: the root's
+    _Atomic(const char *) shell_path;
     const struct exec_shell_kind *kind;
     exec_session_ready ready;
     exec_session_closed closed;

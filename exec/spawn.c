@@ -164,10 +164,11 @@ int exec_userns_new(uid_t uid, gid_t gid, int *ret_fd, struct af_error *err)
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old); // no handler of the daemon runs in the child
     int pidfd = -1;
-    // No exit signal: the daemon has no child that ends here.
+    // No exit signal: the daemon has no child that ends here. CLONE_FILES: with many sandboxes
+    // there are thousands of descriptors, which would be copied and closed.
     pid_t pid =
-        (pid_t)raw_clone(CLONE_VM | CLONE_NEWUSER | CLONE_PIDFD, (char *)stack + STACK_BYTES,
-                         &pidfd, holder, (void *)(intptr_t)getpid());
+        (pid_t)raw_clone(CLONE_VM | CLONE_FILES | CLONE_NEWUSER | CLONE_PIDFD,
+                         (char *)stack + STACK_BYTES, &pidfd, holder, (void *)(intptr_t)getpid());
     int e = pid < 0 ? pid : 0;
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (e == 0) {

@@ -11,6 +11,7 @@ import pytest
 from dockerd import IMAGE, Dockerd
 
 from harness import AGENT_SAFE, FULL, afpb, eventually, expect, pb
+from processes import attach, start, wait, write
 
 pytestmark = pytest.mark.skipif(
     bool(dockerd_module.missing()), reason=f"not installed: {dockerd_module.missing()}"
@@ -200,6 +201,70 @@ def test_a_start_from_the_pool_gets_a_container_that_waited(docker_daemon, docke
         sandbox, "id -u")
     eventually(lambda: len(dockerd.containers()) == 2)  # refilled
     client.destroy(sandbox)
+
+
+def test_a_lazy_container_is_made_by_its_first_command_whatever_that_is(docker_daemon, dockerd):
+    before = set(dockerd.containers())
+    client = docker_daemon("--exec-lazy", "--exec-runtime", "docker").client()
+    codebase = client.codebase({"f": "x"})
+    made = [client.sandbox(codebase, FULL) for _ in range(6)]
+    assert set(dockerd.containers()) == before
+    line, argv, shell, given, background, wrong = made
+    # All that depends on the image: its shell, its variables, its programs.
+    result = client.exec(line, "cat; echo $IMAGE_SAYS $SHELL $A ${#B}; cat f; exit 3",
+                         stdin="in ", env={"A": "a", "B": "b" * 100000})
+    assert (result.stdout, result.exit_code) == ("in hello /bin/sh a 100000\nx", 3)
+    run = client.execs.Run(afpb.RunRequest(sandbox_id=argv, argv=[b"tool"]))
+    assert run.stdout == b"tool of the image\n"
+    for sandbox, wanted in ((shell, ""), (given, "/bin/sh")):
+        request = pb.CreateSessionRequest(sandbox_id=sandbox, shell=wanted)
+        session = client.sandboxes.CreateSession(request)
+        assert session.shell == "/bin/sh"
+        request = pb.SessionExecRequest(session_id=session.id, command="v=1; echo $IMAGE_SAYS")
+        assert client.sandboxes.SessionExec(request).stdout == "hello\n"
+    process = start(client, background, "read x; echo $x $IMAGE_SAYS", stdin=True)
+    write(client, process, b"early\n")
+    assert wait(client, process).exit.exit_code == 0
+    assert attach(client, process)[0] == b"early hello\n"
+    expect(grpc.StatusCode.INVALID_ARGUMENT, client.execs.Run,
+           afpb.RunRequest(sandbox_id=wrong, argv=[b"no-such-program"]))
+    assert client.out(wrong, "cat f") == "x"
+    for sandbox in made:
+        client.destroy(sandbox)
+    assert set(dockerd.containers()) == before
+
+
+def test_first_commands_that_come_at_once_share_a_lazy_container(docker_daemon):
+    client = docker_daemon("--exec-lazy", "--exec-runtime", "docker").client()
+    sandbox = client.sandbox(client.codebase({"f": "x"}), FULL)
+    request = pb.ExecRequest(sandbox_id=sandbox, command="readlink /proc/self/ns/pid; cat f")
+    results = [call.result() for call in [client.sandboxes.Exec.future(request) for _ in range(8)]]
+    assert len({r.stdout for r in results}) == 1 and results[0].stdout.endswith("x")
+    # One that has gone before its container was there takes nothing along.
+    other = client.sandbox(client.codebase({"f": "x"}), FULL)
+    expect(grpc.StatusCode.DEADLINE_EXCEEDED, client.sandboxes.Exec,
+           pb.ExecRequest(sandbox_id=other, command="sleep 100"), timeout=0.05)
+    assert client.out(other, "cat f") == "x"
+
+
+def test_a_lazy_container_that_cannot_start_tells_its_first_command_why(docker_daemon):
+    client = docker_daemon("--exec-lazy", "--exec-runtime", "docker").client()
+    sandbox = client.sandbox(client.codebase({"f": "x"}), FULL, image="not-here:1")
+    text = expect(grpc.StatusCode.FAILED_PRECONDITION, client.exec, sandbox, "true")
+    assert "not-here:1" in text
+    session = client.sandbox(client.codebase({"f": "x"}), FULL, image="not-here:1")
+    text = expect(grpc.StatusCode.FAILED_PRECONDITION, client.sandboxes.CreateSession,
+                  pb.CreateSessionRequest(sandbox_id=session))
+    assert "not-here:1" in text
+
+
+def test_an_idle_container_is_removed_and_made_again(docker_daemon, dockerd):
+    before = set(dockerd.containers())
+    client = docker_daemon("--exec-idle-end", "300ms").client()
+    sandbox = box(client)
+    for i in range(2):
+        assert client.out(sandbox, f"echo {i} >> log; wc -l < log").strip() == str(i + 1)
+        eventually(lambda: set(dockerd.containers()) == before)
 
 
 def test_a_missing_image_is_said_and_not_pulled(client):
