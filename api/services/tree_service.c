@@ -57,6 +57,9 @@ static int import_entry(struct mux_import *import, const Agentfense__V1__ImportE
         [AGENTFENSE__V1__FILE_KIND__FILE_KIND_FIFO] = S_IFIFO,
         [AGENTFENSE__V1__FILE_KIND__FILE_KIND_SOCKET] = S_IFSOCK,
     };
+    if (entry->hard_link.len > 0)
+        return mux_import_link(import, entry->path.data, entry->path.len, entry->hard_link.data,
+                               entry->hard_link.len, err);
     if (entry->kind <= 0 || (size_t)entry->kind >= AF_ARRAY_LEN(types))
         return af_error_set(err, AF_INVALID_ARGUMENT, "an entry has no known kind");
     if (entry->mode & ~07777u)
@@ -123,6 +126,7 @@ static void import_end(struct grpc_call *call)
     reply.directories = totals.directories;
     reply.symlinks = totals.symlinks;
     reply.bytes = totals.bytes;
+    reply.hard_links = totals.hard_links;
     Google__Protobuf__Timestamp updated;
     service_set_timestamp(&updated, totals.updated_ns);
     reply.updated_at = &updated;

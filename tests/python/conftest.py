@@ -41,7 +41,6 @@ if "AGENTFENSE_PYTHON" not in os.environ:
     _generate()
 
 import agentfense  # noqa: E402
-import grpc  # noqa: E402
 from harness import Daemon  # noqa: E402
 
 
@@ -73,7 +72,7 @@ class Blocking:
     def __getattr__(self, name):
         value = getattr(self._target, name)
         if not callable(value):
-            return value
+            return self._wrap(value)
 
         def call(*args, **kwargs):
             async def inside():
@@ -181,17 +180,6 @@ def loop():
     made = Loop()
     yield made
     made.close()
-
-
-def require(endpoint, method):
-    """Skips what needs a method that the daemon under test does not offer."""
-    with grpc.insecure_channel(endpoint) as channel:
-        call = channel.stream_stream(method)
-        try:
-            list(call(iter([b""]), timeout=30))
-        except grpc.RpcError as error:
-            if error.code() == grpc.StatusCode.UNIMPLEMENTED:
-                pytest.skip(f"the daemon under test does not offer {method}")
 
 
 @pytest.fixture(params=["sync", "async"])

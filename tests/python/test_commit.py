@@ -4,15 +4,8 @@ import asyncio
 
 import agentfense as af
 import pytest
-from conftest import require
 
 FULL = [{"pattern": "**/*", "permission": "write"}]
-
-
-@pytest.fixture(autouse=True)
-def offered(endpoint):
-    """These need a daemon that can."""
-    require(endpoint, "/agentfense.v1.SandboxService/Rollback")
 
 
 @pytest.fixture

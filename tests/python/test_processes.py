@@ -4,13 +4,6 @@ import signal
 
 import agentfense as af
 import pytest
-from conftest import require
-
-
-@pytest.fixture(autouse=True)
-def offered(endpoint):
-    """These need a daemon that can."""
-    require(endpoint, "/agentfense.v1.ProcessService/List")
 
 
 @pytest.fixture

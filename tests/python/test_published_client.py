@@ -11,7 +11,6 @@ import socket
 import subprocess
 
 import pytest
-from conftest import require
 from harness import Daemon
 from test_package import python, venv
 
@@ -41,12 +40,6 @@ def tcp_daemon(tmp_path_factory):
     made.cleanup()
 
 
-def offers(endpoint, case):
-    """The case about commits needs a daemon that makes them."""
-    if case == "files_follow_commands":
-        require(endpoint, "/agentfense.v1.SandboxService/Rollback")
-
-
 def test_it_is_the_published_one(published):
     program = "import agentfense, importlib.metadata as m; print(m.version('agentfense'))"
     assert python(published, "-c", program).strip() == VERSION
@@ -54,7 +47,6 @@ def test_it_is_the_published_one(published):
 
 @pytest.mark.parametrize("case", CASES)
 def test_over_a_unix_socket(published, endpoint, case):
-    offers(endpoint, case)
     assert f"ok {case}" in python(published, str(PROGRAM), endpoint, case)
 
 
@@ -66,7 +58,6 @@ def test_over_a_unix_socket_with_three_slashes(published, daemon):
 
 @pytest.mark.parametrize("case", CASES)
 def test_at_its_default_endpoint(published, tcp_daemon, case):
-    offers(f"unix:{tcp_daemon.socket}", case)
     assert f"ok {case}" in python(published, str(PROGRAM), "localhost:9000", case)
 
 

@@ -111,6 +111,46 @@ def test_files_become_directories_and_the_other_way_round(client, codebase, tree
     assert_same(client, codebase.id, tree)
 
 
+def linked(paths):
+    """Groups of names of one file, from (inode, path)."""
+    groups = {}
+    for inode, path in paths:
+        groups.setdefault(inode, set()).add(path)
+    return sorted(sorted(names) for names in groups.values() if len(names) > 1)
+
+
+def assert_same_links(client, codebase_id, root):
+    """The same names lead to the same files there and here."""
+    here = [(p.lstat().st_ino, str(p.relative_to(root))) for p in root.rglob("*")
+            if p.is_file() and not p.is_symlink()]
+    rules = [{"pattern": "**/*", "permission": "read"}]
+    sandbox = client.create_sandbox(codebase_id, rules)
+    client.start_sandbox(sandbox.id)
+    listing = client.exec(sandbox.id, "find . -type f -printf '%i %P\\n'").stdout
+    client.destroy_sandbox(sandbox.id)
+    assert linked(line.split(" ", 1) for line in listing.splitlines()) == linked(here)
+
+
+def test_hard_links_that_come_and_go(client, codebase, tree):
+    os.link(tree / "src/f1", tree / "src/a")  # first in order, with a file that is there already
+    client.sync_directory(codebase.id, tree)
+    steps = [
+        lambda: os.link(tree / "src/f1", tree / "z"),
+        lambda: (tree / "src/a").unlink(),
+        lambda: os.link(tree / "src/f1", tree / "aa"),
+        lambda: (tree / "z").write_text("all of them"),
+        lambda: os.replace(tree / "src/f2", tree / "aa"),
+        lambda: ((tree / "z").unlink(), (tree / "z").write_text("on its own")),
+        lambda: None,
+    ]
+    for step in steps:
+        step()
+        client.sync_directory(codebase.id, tree)
+        assert_same(client, codebase.id, tree)
+        assert_same_links(client, codebase.id, tree)
+    assert client.sync_directory(codebase.id, tree).unchanged == 12
+
+
 @pytest.mark.parametrize("seed", range(6 if not os.environ.get("AGENTFENSE_LONG") else 60))
 def test_random_histories_end_as_the_directory(client, codebase, tree, seed):
     choose = random.Random(seed)
@@ -123,6 +163,9 @@ def test_random_histories_end_as_the_directory(client, codebase, tree, seed):
                 path.unlink()
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
+                if choose.random() < 0.3:
+                    os.link(tree / f"src/f{choose.randrange(10)}", path)
+                    continue
                 path.mkdir() if choose.random() < 0.3 else path.write_text(str(choose.random()))
             except OSError:  # a parent is a file
                 continue
@@ -132,6 +175,7 @@ def test_random_histories_end_as_the_directory(client, codebase, tree, seed):
             shutil.rmtree(os.environ["AGENTFENSE_CACHE_DIR"], ignore_errors=True)
         client.sync_directory(codebase.id, tree)
         assert_same(client, codebase.id, tree)
+    assert_same_links(client, codebase.id, tree)
 
 
 def test_somebody_elses_change_is_undone_by_sending_everything(client, codebase, tree):

@@ -14,6 +14,7 @@ import agentfense as af
 import pytest
 from agentfense import _tree
 from agentfense._ignore import Ignore
+from agentfense._upload import Upload
 
 SHOW = "find . -mindepth 1 -printf '%P %y %m %s %l %T@\\n' | sort"
 
@@ -60,6 +61,48 @@ def test_modes_links_times_and_empty_directories_are_kept(client, codebase, tmp_
         return [row[:3] + row[4:5] + (row[5:] if row[1] == "f" else []) for row in rows]
 
     assert without_directory_sizes(shown) == without_directory_sizes(local)
+
+
+LINKS = "find . -type f -links +1 -printf '%i %p\\n'"
+
+
+def linked(listing):
+    """The groups of names in LINKS's output."""
+    groups = {}
+    for line in listing.splitlines():
+        inode, path = line.split(" ", 1)
+        groups.setdefault(inode, set()).add(path)
+    return sorted(map(sorted, groups.values()))
+
+
+def test_hard_links_stay_names_of_one_file(client, codebase, tmp_path):
+    root = tmp_path / "tree"
+    (root / "a/b").mkdir(parents=True)
+    (root / "a/one").write_text("content")
+    os.link(root / "a/one", root / "a/b/two")
+    os.link(root / "a/one", root / "three")
+    (root / "other").write_text("content")
+    result = client.upload_directory(codebase.id, root)
+    assert (result.files, result.hard_links, result.bytes) == (2, 2, 14)
+    assert linked(view_of(client, codebase.id, LINKS)) == [["./a/b/two", "./a/one", "./three"]]
+    assert client.get_codebase(codebase.id).size == 14
+
+
+def test_a_hard_link_whose_first_name_vanished_is_a_file(client, codebase, tmp_path, monkeypatch):
+    root = tmp_path / "tree"
+    root.mkdir()
+    (root / "a").write_text("content")
+    os.link(root / "a", root / "b")
+    take = Upload.scan
+
+    def scan_and_lose(upload):
+        take(upload)
+        (root / "a").unlink()
+
+    monkeypatch.setattr(Upload, "scan", scan_and_lose)
+    client.upload_directory(codebase.id, root)
+    assert [file.path for file in client.list_files(codebase.id)] == ["b"]
+    assert client.download_file(codebase.id, "b") == b"content"
 
 
 def test_names_are_bytes(client, codebase, tmp_path):

@@ -10,8 +10,10 @@ method for each call of the daemon. docs/PYTHON.md is the guide.
 """
 
 from ._endpoint import default_endpoint
+from ._files import SandboxFiles
 from ._process import Attachment, SandboxProcess
 from ._wire import ExecStream
+from .aio._files import AsyncSandboxFiles
 from .aio._process import AsyncAttachment, AsyncSandboxProcess
 from .aio._wire import AsyncExecStream
 from .aio.client import AsyncSandboxClient, AsyncSandboxSession
@@ -44,6 +46,7 @@ from .extensions import (
     CommitResult,
     ConflictPolicy,
     DiffEntry,
+    FileEntry,
     FileKind,
     Network,
     ProcessExit,
@@ -97,6 +100,7 @@ __all__ = [
     "AsyncExecStream",
     "AsyncSandbox",
     "AsyncSandboxClient",
+    "AsyncSandboxFiles",
     "AsyncSandboxProcess",
     "AsyncSandboxSession",
     "AsyncSessionWrapper",
@@ -117,6 +121,7 @@ __all__ = [
     "DiffEntry",
     "ExecResult",
     "ExecStream",
+    "FileEntry",
     "FileInfo",
     "FileKind",
     "FileNotFoundError",
@@ -143,6 +148,7 @@ __all__ = [
     "Sandbox",
     "SandboxClient",
     "SandboxError",
+    "SandboxFiles",
     "SandboxInfo",
     "SandboxNotFoundError",
     "SandboxNotRunningError",

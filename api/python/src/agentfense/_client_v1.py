@@ -7,10 +7,12 @@ from __future__ import annotations
 import contextlib
 from typing import Any, Iterable, Iterator, List, Mapping, Optional, Union
 
+from . import _calls_files as fc
 from . import _calls_v1 as v1
 from . import _tree, types
 from . import extensions as ext
 from ._convert import Timeout
+from ._files import SandboxFiles
 from ._process import Attachment, SandboxProcess
 from ._progress import Progress, Reporter
 from ._sync import OTHERS_CHANGE_IT, SYNC_TRIES, Sync
@@ -88,6 +90,71 @@ class ExtensionCalls:
             raise ConflictError(f"Cannot synchronise {codebase_id}", OTHERS_CHANGE_IT)
         finally:
             report.close()
+
+    # ---- archives --------------------------------------------------------------------------
+
+    def import_archive(
+        self,
+        codebase_id: str,
+        source: fc.Archive,
+        path: fc.Path = "",
+        merge: bool = False,
+        remove: Iterable[fc.Path] = (),
+    ) -> types.ImportResult:
+        """A tar archive (also gzip, bzip2, xz, zstd) into a codebase: all of it, or nothing.
+
+        source: bytes, a binary file, or an iterable of pieces. path: below this directory, which
+        becomes what the archive holds; merge: names that are not in it stay, `remove` go.
+        UploadError (no archive, names that leave the tree), CodebaseNotFoundError.
+        """
+        call = fc.import_archive(codebase_id, source, path, merge, remove)
+        return self._wire.send(call, call.request)
+
+    def export_archive(
+        self,
+        *,
+        codebase_id: Optional[str] = None,
+        sandbox_id: Optional[str] = None,
+        delta_of: Optional[str] = None,
+        path: fc.Path = "",
+        zstd: bool = False,
+        everything: bool = False,
+    ) -> Iterator[bytes]:
+        """A tar archive, in pieces, of a codebase, of a sandbox as its agent sees it, or of a
+        sandbox's changes alone. everything: of a sandbox also what its rules hide.
+        """
+        return self._wire.stream(
+            fc.export_archive(codebase_id, sandbox_id, delta_of, path, zstd, everything)
+        )
+
+    def import_directory(
+        self,
+        codebase_id: str,
+        path: _tree.Path,
+        exclude: Iterable[fc.Path] = (),
+        ignore_files: bool = True,
+        merge: bool = False,
+    ) -> types.ImportResult:
+        """A directory of the daemon's host, which the daemon reads with this process's rights.
+
+        The fastest way in, over the unix socket only; the next time only changes are read
+        (`unchanged` of the result). exclude: patterns as in .gitignore; ignore_files: honour
+        .gitignore and .sandboxignore. The codebase becomes what the directory holds; merge: other
+        names stay. UploadError, PermissionDeniedError, CodebaseNotFoundError.
+        """
+        return self._wire.call(fc.import_directory(codebase_id, path, exclude, ignore_files, merge))
+
+    # ---- files -----------------------------------------------------------------------------
+
+    def files(self, sandbox_id: str) -> SandboxFiles:
+        """The files of a running sandbox as its agent would use them; see SandboxFiles."""
+        return SandboxFiles(self._wire, sandbox_id)
+
+    def iter_files(
+        self, codebase_id: str, path: fc.Path = "", recursive: bool = False
+    ) -> Iterator[ext.FileEntry]:
+        """What a codebase's directory holds, in path order, as a stream: no bound on the number."""
+        return self._wire.stream(fc.list_codebase(codebase_id, path, recursive))
 
     # ---- many sandboxes --------------------------------------------------------------------
 

@@ -1,8 +1,8 @@
 """From a gRPC status and what is known of the call to the documented exception.
 
-Statuses alone do not tell a missing codebase from a missing file of it, nor a stopped sandbox from
-another unmet precondition. For those two, `question` names one more call to ask; its answer goes
-into `to_error`.
+Statuses alone do not tell a missing codebase or sandbox from a missing file of it, nor a stopped
+sandbox from another unmet precondition. For those, `question` names one more call to ask; its
+answer goes into `to_error`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ def question(code: Any, about: About) -> Optional[Call[Any, Any, Any]]:
     if code == Code.NOT_FOUND and about.target == "file" and about.codebase_id:
         request: Any = pb.GetCodebaseRequest(codebase_id=about.codebase_id)
         return Call(GET_CODEBASE, request, About("get codebase", "codebase"))
-    if code == Code.FAILED_PRECONDITION and about.needs_running:
+    stopped = code == Code.FAILED_PRECONDITION and about.needs_running
+    if stopped or (code == Code.NOT_FOUND and about.target == "path"):
         request = pb.GetSandboxRequest(sandbox_id=about.sandbox_id)
         return Call(GET_SANDBOX, request, About("get sandbox", "sandbox"))
     return None
@@ -37,6 +38,8 @@ def _not_found(about: About, details: str, answer: Any) -> ex.SandboxError:
         return ex.SessionNotFoundError(about.session_id, details)
     if about.target == "file" and answer is not None:
         return ex.FileNotFoundError(about.codebase_id, about.path, details)
+    if about.target == "path" and answer is not None:
+        return ex.FileNotFoundError(about.sandbox_id, about.path, details)
     if about.target in _FILES:
         return ex.CodebaseNotFoundError(about.codebase_id, details)
     if about.sandbox_id:

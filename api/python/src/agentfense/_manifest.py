@@ -29,7 +29,12 @@ from . import _tree
 FORMAT = 1
 RACY_NS = 2_000_000_000  # coarser than the clock of any file system in use
 KEEP_S = 60 * 24 * 3600
-Seen = Tuple[int, int, int, int, int, str]  # mode, size, mtime, ctime, inode; hash or link target
+Seen = Tuple[int, int, int, int, int, str]  # mode, size, mtime, ctime, inode; hash or label()
+
+
+def label(entry: _tree.Entry) -> str:
+    """What stands for the content of an entry that is no file of its own."""
+    return "\0" + os.fsdecode(entry.link) if entry.link else os.fsdecode(entry.target)
 
 
 def folder() -> str:
@@ -188,7 +193,9 @@ class Manifest:
         if entry.is_directory:
             return content
         if not entry.is_file:
-            return content if content == os.fsdecode(entry.target) else None
+            return content if content == label(entry) else None
+        if content.startswith("\0"):  # it was one more name of another file
+            return None
         if size != entry.size:
             return None
         now = (entry.mtime_ns, entry.ctime_ns, entry.inode)
@@ -202,14 +209,18 @@ class Manifest:
         if self.version is None:
             return Plan(entries)
         made = Plan([], version=self.version)
+        sent = set()
         for entry in entries:
             old = self.seen.get(os.fsdecode(entry.path))
             content = None if old is None else self._is_same(entry, old)
+            if content is not None and entry.link in sent:  # a file that is sent is a new one
+                content = None
             if content is not None:
                 new.note(entry, content)
                 made.unchanged += entry.is_file
                 continue
             made.send.append(entry)
+            sent.add(entry.path)
             if old is not None and stat.S_IFMT(old[0]) != stat.S_IFMT(entry.mode):
                 made.remove.append(entry.path)
         made.remove += self._gone(entries)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Callable, Generic, Optional, Type, TypeVar
 
+from ._proto import agentfense_file_pb2 as fil
 from ._proto import agentfense_pb2 as af
 from ._proto import agentfense_process_pb2 as proc
 from ._proto import agentfense_sandbox_pb2 as sbx
@@ -68,6 +69,8 @@ _INSPECT = "/agentfense.v1.InspectService/"
 _TREES = "/agentfense.v1.TreeService/"
 _EXEC = "/agentfense.v1.ExecService/"
 _PROCESSES = "/agentfense.v1.ProcessService/"
+_FILES = "/agentfense.v1.FileService/"
+_ARCHIVES = "/agentfense.v1.ArchiveService/"
 
 CREATE_CODEBASE = Method(_CODEBASES + "CreateCodebase", pb.CreateCodebaseRequest, pb.Codebase)
 GET_CODEBASE = Method(_CODEBASES + "GetCodebase", pb.GetCodebaseRequest, pb.Codebase)
@@ -117,6 +120,24 @@ REBASE = Method(_VIEWS + "Rebase", sbx.RebaseRequest, sbx.RebaseResponse)
 DIFF = Method(_INSPECT + "Diff", af.DiffRequest, af.DiffEntry, "us")
 IMPORT_TREE = Method(_TREES + "Import", af.ImportRequest, af.ImportResponse, "su")
 RUN = Method(_EXEC + "Run", af.RunRequest, af.RunResponse)
+
+FILE_READ = Method(_FILES + "Read", fil.FileReadRequest, fil.FileData, "us")
+FILE_WRITE = Method(_FILES + "Write", fil.FileWriteRequest, fil.FileEntry, "su")
+FILE_STAT = Method(_FILES + "Stat", fil.FileRequest, fil.FileEntry)
+FILE_LIST = Method(_FILES + "List", fil.FileListRequest, fil.FileEntry, "us")
+FILE_REMOVE = Method(_FILES + "Remove", fil.FileRemoveRequest, fil.FileRemoveResponse)
+FILE_MAKE_DIRECTORY = Method(_FILES + "MakeDirectory", fil.FileRequest, fil.FileEntry)
+FILE_RENAME = Method(_FILES + "Rename", fil.FileRenameRequest, fil.FileEntry)
+
+IMPORT_ARCHIVE = Method(
+    _ARCHIVES + "ImportArchive", fil.ImportArchiveRequest, fil.ImportArchiveResponse, "su"
+)
+EXPORT_ARCHIVE = Method(
+    _ARCHIVES + "ExportArchive", fil.ExportArchiveRequest, fil.ArchiveChunk, "us"
+)
+IMPORT_DIRECTORY = Method(
+    _ARCHIVES + "ImportDirectory", fil.ImportDirectoryRequest, fil.ImportArchiveResponse
+)
 
 PROCESS_RUN = Method(_PROCESSES + "Run", proc.ProcessInput, proc.ProcessOutput, "ss")
 PROCESS_START = Method(_PROCESSES + "Start", proc.StartProcessRequest, proc.Process)

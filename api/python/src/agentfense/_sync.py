@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Any, Iterable, Iterator, Optional
 
 from . import _calls, _tree, types
-from ._manifest import Hash, Manifest, Plan
+from ._manifest import Hash, Manifest, Plan, label
 from ._proto import agentfense_pb2 as af
 from ._proto import sandbox_pb2 as pb
 from ._rpc import GET_CODEBASE, About, Call
@@ -89,8 +88,7 @@ class Sync(Upload):
         yield from self._entries()
 
     def _sent(self, entry: _tree.Entry, content: Optional[Hash]) -> None:
-        text = content.text() if content is not None else os.fsdecode(entry.target)
-        self._new.note(entry, text)
+        self._new.note(entry, content.text() if content is not None else label(entry))
 
     def _missing(self, entry: _tree.Entry) -> Iterator[af.ImportRequest]:
         yield af.ImportRequest(remove=entry.path)

@@ -1,9 +1,10 @@
 """A local directory as the entries of an upload: what is there, and what is in the files.
 
 Names are bytes. Regular files, directories and symbolic links are taken, with modes and mtimes;
-devices, sockets and FIFOs are left out. Hard links become files of their own. Nothing follows a
-symbolic link below the root. A file that goes away between the scan and its turn is left out; one
-that cannot be read is an UploadError that names it.
+devices, sockets and FIFOs are left out. Of a file's several names the first in the order of the
+scan is the file, the others are hard links to it. Nothing follows a symbolic link below the root.
+A file that goes away between the scan and its turn is left out; one that cannot be read is an
+UploadError that names it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import errno
 import os
 import stat
 from dataclasses import dataclass
-from typing import Iterator, List, Optional, Tuple, Union
+from typing import Dict, Iterator, List, Optional, Tuple, Union
 
 from ._ignore import IGNORE_FILES, Ignore
 from .exceptions import InvalidConfigurationError, UploadError
@@ -33,11 +34,12 @@ class Entry:
     ctime_ns: int
     inode: int
     target: bytes = b""  # of a symbolic link
+    link: bytes = b""  # the path of the file that this is one more name of
 
     @property
     def is_file(self) -> bool:
-        """Whether it is a regular file."""
-        return stat.S_ISREG(self.mode)
+        """Whether it is a regular file, under its first name."""
+        return stat.S_ISREG(self.mode) and not self.link
 
     @property
     def is_directory(self) -> bool:
@@ -87,6 +89,7 @@ def _ignore_files(directory: bytes, names: List[bytes]) -> Iterator[Tuple[bytes,
 def scan(root: bytes, ignore: Ignore) -> Iterator[Entry]:
     """The entries below `root`, names sorted, each directory before what it holds."""
     pending: List[Tuple[bytes, Ignore]] = [(b"", ignore)]
+    first: Dict[Tuple[int, int], bytes] = {}  # names of files that have several
     while pending:
         prefix, rules = pending.pop()
         directory = os.path.join(root, prefix)
@@ -104,7 +107,7 @@ def scan(root: bytes, ignore: Ignore) -> Iterator[Entry]:
             is_directory = item.is_dir(follow_symlinks=False)
             if rules.ignores(path, is_directory):
                 continue
-            entry = _entry(item, path)
+            entry = _entry(item, path, first)
             if entry is None:
                 continue
             yield entry
@@ -113,7 +116,9 @@ def scan(root: bytes, ignore: Ignore) -> Iterator[Entry]:
         pending.extend(reversed(below))
 
 
-def _entry(item: os.DirEntry[bytes], path: bytes) -> Optional[Entry]:
+def _entry(
+    item: os.DirEntry[bytes], path: bytes, first: Dict[Tuple[int, int], bytes]
+) -> Optional[Entry]:
     try:
         st = item.stat(follow_symlinks=False)
         target = os.readlink(item.path) if stat.S_ISLNK(st.st_mode) else b""
@@ -124,7 +129,12 @@ def _entry(item: os.DirEntry[bytes], path: bytes) -> Optional[Entry]:
     if not (stat.S_ISREG(st.st_mode) or stat.S_ISDIR(st.st_mode) or target):
         return None
     size = st.st_size if stat.S_ISREG(st.st_mode) else 0
-    return Entry(path, st.st_mode, size, st.st_mtime_ns, st.st_ctime_ns, st.st_ino, target)
+    link = b""
+    if stat.S_ISREG(st.st_mode) and st.st_nlink > 1:
+        name = first.setdefault((st.st_dev, st.st_ino), path)
+        link = name if name != path else b""
+    times = (st.st_mtime_ns, st.st_ctime_ns)
+    return Entry(path, st.st_mode, size, *times, st.st_ino, target, link)
 
 
 def open_file(root: bytes, entry: Entry) -> Optional[int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Any, Iterable, Iterator, List, Optional
+from typing import Any, Iterable, Iterator, List, Optional, Set
 
 from . import _convert as cv
 from . import _rpc as rpc
@@ -43,6 +43,7 @@ class Upload:
         self._ignore = Ignore(patterns, default_ignores)
         self.entries: List[_tree.Entry] = []
         self.progress = types.UploadProgress(0, 0, 0, 0)
+        self._gone: Set[bytes] = set()  # files that went between the scan and their turn
 
     def scan(self) -> None:
         """Reads the directories (blocks)."""
@@ -64,7 +65,9 @@ class Upload:
         )
 
         def convert(m: af.ImportResponse) -> types.ImportResult:
-            return types.ImportResult(codebase_id, m.files, m.directories, m.symlinks, m.bytes)
+            made = types.ImportResult(codebase_id, m.files, m.directories, m.symlinks, m.bytes)
+            made.hard_links = m.hard_links
+            return made
 
         return Call(rpc.IMPORT_TREE, None, about, convert)
 
@@ -75,7 +78,7 @@ class Upload:
 
     def _entries(self) -> Iterator[af.ImportRequest]:
         for entry in self.entries:
-            if entry.is_file:
+            if entry.is_file or entry.link in self._gone:
                 yield from self._file(entry)
             else:
                 yield af.ImportRequest(entry=self._header(entry))
@@ -94,6 +97,7 @@ class Upload:
             kind=_KINDS[stat.S_IFMT(entry.mode)],
             mode=stat.S_IMODE(entry.mode),
             symlink_target=entry.target,
+            hard_link=b"" if entry.link in self._gone else entry.link,
         )
         made.modified_at.FromNanoseconds(entry.mtime_ns)
         return made
@@ -105,6 +109,7 @@ class Upload:
         content = Hash() if self._hashes else None
         fd = _tree.open_file(self.root, entry)
         if fd is None:
+            self._gone.add(entry.path)
             yield from self._missing(entry)
         else:
             try:

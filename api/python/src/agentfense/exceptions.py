@@ -69,7 +69,7 @@ class CodebaseNotFoundError(CodebaseError):
 
 
 class FileNotFoundError(CodebaseError, builtins.FileNotFoundError):
-    """There is no such file or directory in the codebase."""
+    """There is no such file or directory in the codebase, or in the sandbox's view of it."""
 
     def __init__(self, codebase_id: str, file_path: str, details: Optional[str] = None) -> None:
         super().__init__(f"File not found in {codebase_id}: {file_path!r}", details)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Iterable, Mapping, Optional, Sequence, Union
 
 from .exceptions import SandboxError
-from .types import ResourceLimits, Rule, RuntimeType, Sandbox, _Name
+from .types import Permission, ResourceLimits, Rule, RuntimeType, Sandbox, _Name
 
 
 class CommitPolicy(_Name):
@@ -145,6 +145,19 @@ class DiffEntry:
     mode: int = 0  # permission bits
     symlink_target: Optional[str] = None
     modified_at: Optional[datetime] = None
+
+
+@dataclass
+class FileEntry:
+    """A file of a sandbox as its agent sees it, or of a codebase."""
+
+    path: str  # relative; surrogate escapes as in os.fsdecode
+    kind: FileKind
+    size: int  # bytes
+    mode: int  # permission bits
+    modified_at: Optional[datetime] = None
+    symlink_target: Optional[str] = None
+    level: Optional[Permission] = None  # what the rules say of it; None in a codebase
 
 
 @dataclass

@@ -9,6 +9,7 @@ from . import _calls, _manifest, _naming, presets, types
 from . import extensions as ext
 from ._client_v1 import Terminal
 from ._convert import Timeout
+from ._files import SandboxFiles
 from ._process import SandboxProcess
 from ._progress import Progress
 from ._sandbox_base import SandboxBase
@@ -256,6 +257,11 @@ class Sandbox(SandboxBase):
         return self._client.start_process(self.id, command, env, workdir, timeout, terminal, stdin)
 
     # ---- files -----------------------------------------------------------------------------
+
+    @property
+    def files(self) -> SandboxFiles:
+        """Its files as its agent sees them, rules included; what is below acts on the codebase."""
+        return self._client.files(self.id)
 
     def read_file(self, path: str, encoding: str = "utf-8", errors: str = "strict") -> str:
         """A file as text. FileNotFoundError; UnicodeDecodeError when it is not text."""

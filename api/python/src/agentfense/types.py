@@ -289,3 +289,4 @@ class ImportResult:
     bytes: int = 0  # of the files sent
     unchanged: int = 0  # files that the codebase held already
     removed: int = 0  # names that went
+    hard_links: int = 0  # names beyond the first of a file

@@ -20,6 +20,7 @@ from .._tree import Path, root_of
 from ..exceptions import CodebaseNotFoundError, SandboxNotFoundError
 from ..sandbox import Permissions, Resources
 from ._commands import Commands
+from ._files import AsyncSandboxFiles
 from ._opening import Opening
 from ._process import AsyncSandboxProcess
 from ._wire import AsyncExecStream
@@ -292,6 +293,11 @@ class AsyncSandbox(SandboxBase):
         )
 
     # ---- files -----------------------------------------------------------------------------
+
+    @property
+    def files(self) -> AsyncSandboxFiles:
+        """Its files as its agent sees them, rules included; what is below acts on the codebase."""
+        return self._client.files(self.id)
 
     async def read_file(self, path: str, encoding: str = "utf-8", errors: str = "strict") -> str:
         """A file as text. FileNotFoundError; UnicodeDecodeError when it is not text."""

@@ -1,0 +1,62 @@
+"""Files of a running sandbox, as its agent would use them: the rules hold, nothing is committed.
+
+`sandbox.files` and `client.files(sandbox_id)`. Paths are as commands see them (/workspace/x) or
+relative (x); text or bytes. What the rules hide is not there, what they forbid is refused.
+"""
+
+from __future__ import annotations
+
+from typing import Iterator, Optional
+
+from . import _calls_files as calls
+from . import extensions as ext
+from ._calls import Content
+from ._wire import Wire
+
+
+class SandboxFiles:
+    """The files of one sandbox, which must be running for all but `list`.
+
+    SandboxNotFoundError, SandboxNotRunningError, FileNotFoundError, PermissionDeniedError.
+    """
+
+    def __init__(self, wire: Wire, sandbox_id: str) -> None:
+        self._wire = wire
+        self._id = sandbox_id
+
+    def read(self, path: calls.Path, offset: int = 0, length: Optional[int] = None) -> bytes:
+        """The bytes of a file from `offset` on; length: at most so many, None: to the end."""
+        return b"".join(self.stream(path, offset, length))
+
+    def stream(
+        self, path: calls.Path, offset: int = 0, length: Optional[int] = None
+    ) -> Iterator[bytes]:
+        """The same in pieces, as they come."""
+        return self._wire.stream(calls.read(self._id, path, offset, length))
+
+    def write(
+        self, path: calls.Path, content: Content, mode: Optional[int] = None
+    ) -> ext.FileEntry:
+        """Replaces the content of a file (text as UTF-8), or makes it; mode: of a new one, 0644."""
+        call = calls.write(self._id, path, content, mode)
+        return self._wire.send(call, call.request)
+
+    def stat(self, path: calls.Path) -> ext.FileEntry:
+        """What is at a path, and which level the rules give it."""
+        return self._wire.call(calls.stat(self._id, path))
+
+    def list(self, path: calls.Path = "", recursive: bool = False) -> Iterator[ext.FileEntry]:
+        """What a directory holds, in path order, as a stream: no bound on the number."""
+        return self._wire.stream(calls.list_view(self._id, path, recursive))
+
+    def remove(self, path: calls.Path, recursive: bool = False) -> int:
+        """Removes a file or an empty directory; recursive: all of a tree. Returns how many."""
+        return self._wire.call(calls.remove(self._id, path, recursive))
+
+    def make_directory(self, path: calls.Path, mode: Optional[int] = None) -> ext.FileEntry:
+        """Makes a directory in one that is there; mode: 0755 unless given."""
+        return self._wire.call(calls.make_directory(self._id, path, mode))
+
+    def rename(self, old: calls.Path, new: calls.Path) -> ext.FileEntry:
+        """Renames a file or directory; a file that has the new name is replaced."""
+        return self._wire.call(calls.rename(self._id, old, new))
