@@ -62,7 +62,7 @@ void mux_attr_fill(const struct mux *mux, const struct mux_view *view, const str
     bool is_dir = S_ISDIR(node->mode);
     bool is_own = view && (is_dir || node->level == RULES_WRITE);
     *ret = (struct stat){
-        .st_ino = node->fid,
+        .st_ino = view ? mux_alias_shown(&view->alias, node->fid) : node->fid,
         .st_mode = (node->mode & S_IFMT) | (is_dir ? directory_mode(view, node) : file_mode(node)),
         // A directory's count would tell how many subdirectories are hidden.
         .st_nlink = is_dir ? (node->nlink ? 1 : 0) : node->nlink,
@@ -83,7 +83,7 @@ void mux_entry_fill(const struct mux_op *op, const struct mux_node *node, struct
     mux_attr_fill(op->mux, op->view, node, &ret->st);
     ret->hidden = false;
     ret->nodeid = by_version ? version_nodeid(op->mux, op->view->route, node->level, node->version)
-                             : node->nodeid;
+                             : mux_view_shown(op->view, node->fid);
     ret->generation = by_version && !op->mux->no_sharing ? 0 : op->view->epoch;
     ret->entry_ttl_ns = ret->attr_ttl_ns = MUX_TTL_NS;
 }
@@ -112,7 +112,7 @@ int mux_getattr(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, str
     int rc = mux_op_enter(mux, nodeid, &op);
     if (rc < 0)
         return rc;
-    rc = mux_node_load(&op, mux_nodeid_fid(nodeid), &node);
+    rc = mux_node_load(&op, mux_op_fid(&op, nodeid), &node);
     if (rc == 0 && !mux_node_is_visible(&op, &node))
         rc = -ENOENT;
     if (rc == 0) {
@@ -149,7 +149,7 @@ int mux_readlink(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, ch
     int rc = mux_op_enter(mux, nodeid, &op);
     if (rc < 0)
         return rc;
-    rc = mux_node_load(&op, mux_nodeid_fid(nodeid), &node);
+    rc = mux_node_load(&op, mux_op_fid(&op, nodeid), &node);
     if (rc == 0 && !mux_node_is_visible(&op, &node))
         rc = -ENOENT;
     else if (rc == 0 && !S_ISLNK(node.mode))

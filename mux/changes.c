@@ -74,7 +74,7 @@ static int add(struct mux_changes *changes, enum kind kind, uint64_t fid, const 
     return 0;
 }
 
-static int add_directory(struct mux_changes *changes, uint64_t fid)
+int mux_changes_add_directory(struct mux_changes *changes, uint64_t fid)
 {
     if (mux_fid_map_get(&changes->dirs, fid, NULL))
         return 0;
@@ -108,7 +108,7 @@ static int compare_entry(void *arg, uint64_t parent, const struct store_entry *e
     if (rc == 0)
         rc = add(differ->changes, was_file ? NAME_OF_FILE : NAME, parent, entry->name,
                  entry->name_len);
-    return rc < 0 ? rc : add_directory(differ->changes, parent);
+    return rc < 0 ? rc : mux_changes_add_directory(differ->changes, parent);
 }
 
 static bool same_attributes(const struct store_inode *a, const struct store_inode *b)
@@ -225,7 +225,7 @@ void mux_changes_tell(struct mux *mux, uint32_t route, const struct mux_changes 
 {
     for (size_t i = 0; i < changes->count; i++) {
         const struct mux_change *change = &changes->items[i];
-        uint64_t nodeid = mux_nodeid_private(route, change->fid);
+        uint64_t nodeid = mux_view_shown_by(mux, route, change->fid);
         if (change->kind == ATTRIBUTES || change->kind == CONTENT)
             mux_notify_inval_inode(mux, nodeid, change->kind == CONTENT ? 0 : -1, 0);
         else if (change->kind == NAME_OF_FILE ||

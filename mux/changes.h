@@ -29,6 +29,8 @@ struct mux_changes {
 void mux_changes_fini(struct mux_changes *changes);
 int mux_changes_collect(struct store_txn *txn, struct mux_layers before, struct mux_layers after,
                         struct mux_changes *ret);
+// A directory whose attributes and listing are others.
+int mux_changes_add_directory(struct mux_changes *changes, uint64_t fid);
 // For a view with this route (nodeid.h).
 void mux_changes_tell(struct mux *mux, uint32_t route, const struct mux_changes *changes);
 

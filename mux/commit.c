@@ -138,6 +138,30 @@ static int put_record(struct mux_move *move, uint64_t delta, uint64_t stack)
     return rc;
 }
 
+// Directories that became one are not gone: whoever stands in one is in the other.
+static int note_joined(struct mux_move *move)
+{
+    struct mux_changes *changes = &move->changes;
+    uint64_t from, to;
+    size_t position = 0, kept = 0;
+    int rc = 0;
+    while (rc == 0 && mux_fid_map_next(&move->joined, &position, &from, &to))
+        rc = mux_changes_add_directory(changes, to);
+    for (size_t i = 0; i < changes->n_gone; i++)
+        if (!mux_fid_map_get(&move->joined, changes->gone[i], NULL))
+            changes->gone[kept++] = changes->gone[i];
+    changes->n_gone = kept;
+    return rc;
+}
+
+static void join(struct mux_move *move, struct mux_view *view)
+{
+    uint64_t from, to;
+    size_t position = 0;
+    while (mux_fid_map_next(&move->joined, &position, &from, &to))
+        mux_alias_join(&view->alias, from, to, mux_fid_map_get(&move->known, to, NULL));
+}
+
 // What the kernel will be told, and what it may hold though no name leads there any more.
 static int note_changes(struct mux_move *move)
 {
@@ -149,6 +173,8 @@ static int note_changes(struct mux_move *move)
     if (!move->large)
         rc = mux_changes_collect(move->txn, before, mux_layer_list_all(&move->after),
                                  &move->changes);
+    if (rc == 0)
+        rc = note_joined(move);
     if (rc == 0)
         rc = mux_gone_prepare(&view->gone, move->txn, before, move->after.ids[0] == before.ids[0],
                               &move->changes, &move->past);
@@ -206,6 +232,7 @@ static void publish(struct mux_move *move)
         return;
     if (move->after.count > 0) {
         drop_orphans(move, view, move->after.ids[0] != view->layers.ids[0]);
+        join(move, view);
         mux_gone_publish(&view->gone, &move->changes, move->past);
         move->past = NULL;
         mux_layer_list_fini(&view->layers);
@@ -222,6 +249,8 @@ static void drop_step(struct mux_move *move)
     mux_layer_list_fini(&move->view);
     mux_layer_list_fini(&move->after);
     mux_changes_fini(&move->changes);
+    mux_fid_map_fini(&move->joined);
+    mux_fid_map_fini(&move->known);
     free(move->revived);
     move->revived = NULL;
     move->n_revived = move->revived_capacity = 0;

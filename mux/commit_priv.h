@@ -34,8 +34,10 @@ struct mux_move {
     struct mux_layer_list after; // what the view has afterwards; count 0: as it was
     bool same_tree;              // the view shows what it showed: only its layers are others
     struct mux_changes changes;
-    struct mux_past *past; // of the view, with what has lost its names; or NULL
-    uint64_t *revived;     // orphans that have a name again
+    struct mux_fid_map joined; // directories of the view that became one with others of the head
+    struct mux_fid_map known;  // of these, what the view had before
+    struct mux_past *past;     // of the view, with what has lost its names; or NULL
+    uint64_t *revived;         // orphans that have a name again
     size_t n_revived, revived_capacity;
     bool prepares; // the step changes nothing that the view shows
     struct mux_commit_result result;

@@ -60,7 +60,7 @@ static int edit_in(struct mux_op *op, uint64_t nodeid, const struct mux_edit *ed
     struct mux_node node;
     struct mux_record record;
     struct mux_body body = {0};
-    int rc = mux_node_load(op, mux_nodeid_fid(nodeid), &node);
+    int rc = mux_node_load(op, mux_op_fid(op, nodeid), &node);
     if (rc < 0)
         return rc;
     rc = check(op, &node, edit);

@@ -142,7 +142,7 @@ void mux_gone_ask(struct mux *mux, uint32_t route, const struct mux_changes *cha
         return;
     uint64_t nodeid = 0;
     for (size_t i = 0; i < changes->n_gone; i++) {
-        nodeid = mux_nodeid_private(route, changes->gone[i]);
+        nodeid = mux_view_shown_by(mux, route, changes->gone[i]);
         if (asks)
             notifier->confirm_forget(mux->notifier_arg, nodeid);
     }

@@ -88,7 +88,7 @@ static int link_in(struct mux_op *op, uint64_t nodeid, uint64_t new_parent, cons
 {
     struct mux_node node, dir, after;
     struct mux_name name;
-    int rc = mux_node_load(op, mux_nodeid_fid(nodeid), &node);
+    int rc = mux_node_load(op, mux_op_fid(op, nodeid), &node);
     if (rc < 0)
         return rc;
     rc = mux_dir_load(op, new_parent, &dir);

@@ -120,7 +120,9 @@ int mux_locate(struct mux *mux, uint64_t nodeid, uid_t uid, const char *name, st
     int rc = mux_op_enter_inside(mux, inside, &op);
     if (rc < 0)
         return rc;
-    if (shared)
+    if (!shared)
+        fid = mux_op_fid(&op, nodeid);
+    else
         rc = fid_of_version(&op, fid, &fid);
     if (rc == 0)
         rc = locate(&op, fid, name, ret);

@@ -358,8 +358,3 @@ int mux_merge_run(struct mux_merge *merge)
     }
     return rc < 0 ? rc : mux_merge_record_all(merge);
 }
-
-bool mux_merge_directory(const struct mux_merge *merge, uint64_t view_fid, uint64_t *ret_head_fid)
-{
-    return mux_fid_map_get(&merge->dirs, view_fid, ret_head_fid) && *ret_head_fid != view_fid;
-}

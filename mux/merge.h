@@ -58,7 +58,4 @@ struct mux_merge {
 int mux_merge_run(struct mux_merge *merge);
 void mux_merge_fini(struct mux_merge *merge);
 
-// The directories that the merge could not leave where the view has them: view fid -> head fid.
-bool mux_merge_directory(const struct mux_merge *merge, uint64_t view_fid, uint64_t *ret_head_fid);
-
 #endif

@@ -134,13 +134,34 @@ static int push_fresh(struct mux_move *move, const struct mux_layer_list *head)
     return rc;
 }
 
+// Directories that the merge found made by others: the kernel may have the view's own.
+static int note_joined(struct merging *merging)
+{
+    struct mux_move *move = merging->move;
+    struct store_inode inode;
+    uint64_t from, to;
+    size_t position = 0;
+    while (mux_fid_map_next(&merging->merge.dirs, &position, &from, &to)) {
+        if (from == to)
+            continue;
+        int rc = mux_fid_map_put(&move->joined, from, to);
+        if (rc == 0)
+            rc = mux_resolve_inode(move->txn, mux_layer_list_all(&move->view), to, &inode, NULL);
+        if (rc == 0)
+            rc = mux_fid_map_put(&move->known, to, 1);
+        if (rc < 0 && rc != -ENOENT)
+            return rc;
+    }
+    return 0;
+}
+
 // The codebase's and the view's records once the result is written.
 static int finish_push(struct merging *merging)
 {
     struct mux_move *move = merging->move;
     uint64_t delta;
-    int rc = 0;
-    if (merging->target == TARGET_FRESH)
+    int rc = note_joined(merging);
+    if (rc == 0 && merging->target == TARGET_FRESH)
         rc = push_fresh(move, &merging->head);
     if (rc == 0)
         rc = mux_push_count(move, merging->merge.tree_files, merging->merge.tree_bytes);
@@ -161,7 +182,9 @@ static int finish_rebase(struct merging *merging)
 {
     struct mux_move *move = merging->move;
     uint64_t delta = merging->head.ids[0];
-    int rc = mux_push_keep_orphans(move, delta, false, mux_layer_list_all(&merging->head));
+    int rc = note_joined(merging);
+    if (rc == 0)
+        rc = mux_push_keep_orphans(move, delta, false, mux_layer_list_all(&merging->head));
     if (rc == 0)
         rc = store_layer_count_tree(move->txn, delta, merging->merge.tree_files,
                                     merging->merge.tree_bytes);

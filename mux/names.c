@@ -8,7 +8,7 @@
 int mux_dir_load(struct mux_op *op, uint64_t nodeid, struct mux_node *ret)
 {
     struct mux_node node;
-    int rc = mux_node_load(op, mux_nodeid_fid(nodeid), &node);
+    int rc = mux_node_load(op, mux_op_fid(op, nodeid), &node);
     if (rc < 0)
         return rc;
     if (!S_ISDIR(node.mode) || !mux_node_is_visible(op, &node)) {

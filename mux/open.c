@@ -48,7 +48,7 @@ int mux_open_check(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, 
     int rc = mux_op_enter(mux, nodeid, &op);
     if (rc < 0)
         return rc;
-    rc = mux_node_load(&op, mux_nodeid_fid(nodeid), &node);
+    rc = mux_node_load(&op, mux_op_fid(&op, nodeid), &node);
     if (rc == 0) {
         rc = verdict(&op, &node, write);
         if (rc == 0)

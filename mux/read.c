@@ -95,7 +95,7 @@ static int read_private(struct mux_op *op, uint64_t nodeid, size_t size, off_t o
 {
     struct mux_node node;
     struct store_inode inode;
-    int rc = mux_node_load(op, mux_nodeid_fid(nodeid), &node);
+    int rc = mux_node_load(op, mux_op_fid(op, nodeid), &node);
     if (rc < 0)
         return rc;
     rc = mux_node_is_visible(op, &node) ? check(&node, offset) : -ENOENT;

@@ -38,7 +38,8 @@ static int show(struct listing *list, const struct store_entry *found, bool *sho
     *shown = visible;
     if (visible) {
         struct mux_entry entry = {
-            .st = {.st_ino = found->fid, .st_mode = DTTOIF(found->type)},
+            .st = {.st_ino = mux_alias_shown(&op->view->alias, found->fid),
+                   .st_mode = DTTOIF(found->type)},
         };
         struct mux_node node;
         if (list->plus)
@@ -61,10 +62,11 @@ static int show_dots(struct listing *list, uint64_t cookie)
     uint64_t parent =
         list->dir->fid == list->op->view->root_fid ? MUX_NODEID_TOP : list->dir->parent;
     entry.st.st_mode = S_IFDIR;
-    entry.st.st_ino = list->dir->fid;
+    const struct mux_alias *alias = &list->op->view->alias;
+    entry.st.st_ino = mux_alias_shown(alias, list->dir->fid);
     if (cookie < COOKIE_DOT && !list->fn(list->arg, ".", 1, COOKIE_DOT, &entry))
         return 1;
-    entry.st.st_ino = parent;
+    entry.st.st_ino = mux_alias_shown(alias, parent);
     if (cookie < COOKIE_DOTDOT && !list->fn(list->arg, "..", 2, COOKIE_DOTDOT, &entry))
         return 1;
     return 0;

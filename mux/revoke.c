@@ -109,7 +109,7 @@ void mux_revoke_free(struct mux_revoke *revoke)
 
 static uint64_t nodeid_of(const struct mux_revoke *revoke, uint64_t fid)
 {
-    return mux_nodeid_private(mux_nodeid_route(revoke->root_nodeid), fid);
+    return mux_view_shown_by(revoke->mux, mux_nodeid_route(revoke->root_nodeid), fid);
 }
 
 // What the kernel has of a version that is this view's alone.

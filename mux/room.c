@@ -67,7 +67,7 @@ static bool ask_for_forgets(struct mux *mux, uint64_t nodeid)
     size_t count = held_orphans(&op, fids);
     mux_op_leave(&op, 0);
     for (size_t i = 0; i < count; i++)
-        mux->notifier->confirm_forget(mux->notifier_arg, mux_nodeid_private(route, fids[i]));
+        mux->notifier->confirm_forget(mux->notifier_arg, mux_view_shown_by(mux, route, fids[i]));
     mux->notifier->wait_told(mux->notifier_arg);
     return true;
 }

@@ -91,7 +91,7 @@ static int open_content(struct mux *mux, uint64_t nodeid, struct content *ret)
     int rc = mux_op_enter(mux, nodeid, &op);
     if (rc < 0)
         return rc;
-    rc = mux_node_load(&op, mux_nodeid_fid(nodeid), &node);
+    rc = mux_node_load(&op, mux_op_fid(&op, nodeid), &node);
     if (rc == 0) {
         rc = mux_node_is_visible(&op, &node) ? check_readable(&node) : -ENOENT;
         if (rc == 0)

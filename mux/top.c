@@ -43,7 +43,7 @@ static int root_entry(struct mux *mux, const struct mux_ctx *ctx, uint64_t root_
     int rc = mux_op_enter(mux, root_nodeid, &op);
     if (rc < 0)
         return rc == -ESTALE ? -ENOENT : rc;
-    rc = mux_node_load(&op, mux_nodeid_fid(root_nodeid), &node);
+    rc = mux_node_load(&op, mux_op_fid(&op, root_nodeid), &node);
     if (rc == 0) {
         mux_entry_fill(&op, &node, ret);
         ret->entry_ttl_ns = 0;

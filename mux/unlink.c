@@ -106,7 +106,7 @@ static bool is_held_orphan(const struct mux_op *op, uint64_t nodeid)
 {
     uint64_t value;
     return op->view->n_orphans > 0 &&
-           mux_fid_map_get(&op->view->orphans, mux_nodeid_fid(nodeid), &value) &&
+           mux_fid_map_get(&op->view->orphans, mux_op_fid(op, nodeid), &value) &&
            value == MUX_ORPHAN_HELD;
 }
 
@@ -157,7 +157,7 @@ void mux_forget(struct mux *mux, uint64_t nodeid)
         mux_op_enter_inside(mux, nodeid, &op) < 0)
         return;
     bool nameless =
-        is_held_orphan(&op, nodeid) || mux_gone_has(&op.view->gone, mux_nodeid_fid(nodeid));
+        is_held_orphan(&op, nodeid) || mux_gone_has(&op.view->gone, mux_op_fid(&op, nodeid));
     mux_op_leave(&op, 0);
     if (!nameless)
         return;
@@ -174,7 +174,7 @@ void mux_forgotten(struct mux *mux, uint64_t nodeid)
         mux_kept_forgotten(mux, nodeid);
     if (mux_op_enter_exclusive(mux, nodeid, &op) < 0)
         return;
-    uint64_t fid = mux_nodeid_fid(nodeid);
+    uint64_t fid = mux_op_fid(&op, nodeid);
     int rc = mux_gone_forgotten(&op, fid);
     if (is_held_orphan(&op, nodeid)) {
         mux_fid_map_put(&op.view->orphans, fid, MUX_ORPHAN_DEAD); // in place: cannot fail

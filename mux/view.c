@@ -65,6 +65,17 @@ int mux_op_enter_exclusive(struct mux *mux, uint64_t nodeid, struct mux_op *op)
     return enter(mux, nodeid, true, true, op);
 }
 
+uint64_t mux_view_shown_by(struct mux *mux, uint32_t route, uint64_t fid)
+{
+    struct mux_op op;
+    uint64_t nodeid = mux_nodeid_private(route, fid);
+    if (mux_op_enter_inside(mux, nodeid, &op) < 0)
+        return nodeid;
+    nodeid = mux_view_shown(op.view, fid);
+    mux_op_leave(&op, 0);
+    return nodeid;
+}
+
 int mux_op_read(struct mux_op *op)
 {
     return op->txn ? 0 : store_read_begin(op->mux->store, &op->txn);

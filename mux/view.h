@@ -12,6 +12,7 @@
 #ifndef AF_MUX_VIEW_H
 #define AF_MUX_VIEW_H
 
+#include "mux/alias.h"
 #include "mux/fid_map.h"
 #include "mux/gone.h"
 #include "mux/layer_list.h"
@@ -52,6 +53,7 @@ struct mux_view {
     enum store_sandbox_access access;
     uint64_t quota_bytes, quota_inodes; // 0: none
     struct mux_gone gone;               // what others have taken the names of
+    struct mux_alias alias;             // directories that became one with others'
     uint64_t changes;                   // counts committed changes: whether a merge is still true
     uint64_t stamp;                     // cached nodes with another stamp are out of date (node.h)
     uint64_t names_seq;                 // counts changes of names: whether a walk is still true
@@ -125,9 +127,25 @@ static inline uint64_t mux_op_delta(const struct mux_op *op)
     return op->view->layers.ids[0];
 }
 
+// The key of a node, and what the kernel knows a file or directory by: they differ for directories
+// that became one (alias.h).
 static inline uint64_t mux_view_nodeid(const struct mux_view *view, uint64_t fid)
 {
     return mux_nodeid_private(view->route, fid);
+}
+
+static inline uint64_t mux_view_shown(const struct mux_view *view, uint64_t fid)
+{
+    return mux_nodeid_private(view->route, mux_alias_shown(&view->alias, fid));
+}
+
+// The same for who holds no lock: mux_view_nodeid's when nobody has the route.
+uint64_t mux_view_shown_by(struct mux *mux, uint32_t route, uint64_t fid);
+
+// The fid that a private nodeid from the kernel means.
+static inline uint64_t mux_op_fid(const struct mux_op *op, uint64_t nodeid)
+{
+    return mux_alias_inside(&op->view->alias, mux_nodeid_fid(nodeid));
 }
 
 // -EDQUOT when the delta would exceed the view's quota. Inside any transaction.

@@ -171,7 +171,7 @@ int mux_view_permits(struct mux *mux, const char *id, uint64_t ino, bool *ret, s
     if (rc < 0)
         return af_error_set(err, AF_FAILED_PRECONDITION, "sandbox %s is not running", id);
     struct mux_node node;
-    rc = ino == 0 || ino > MUX_FID_MASK ? -ESTALE : mux_node_load(&op, ino, &node);
+    rc = ino == 0 || ino > MUX_FID_MASK ? -ESTALE : mux_node_load(&op, mux_op_fid(&op, ino), &node);
     bool permits = true;
     if (rc == 0) {
         permits =

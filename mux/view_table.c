@@ -114,6 +114,7 @@ static void free_view(struct mux_view *view)
     mux_layer_list_fini(&view->layers);
     mux_fid_map_fini(&view->orphans);
     mux_gone_fini(&view->gone);
+    mux_alias_fini(&view->alias);
     view->magic = 0;
     free(view);
 }

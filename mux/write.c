@@ -27,7 +27,7 @@ static int open_content(struct mux *mux, uint64_t nodeid, struct store_blob **re
     int rc = mux_op_enter(mux, nodeid, &op);
     if (rc < 0)
         return rc;
-    rc = mux_node_load(&op, mux_nodeid_fid(nodeid), &node);
+    rc = mux_node_load(&op, mux_op_fid(&op, nodeid), &node);
     if (rc == 0 && node.blob != 0 && node.blob_owned && node.index == 0)
         rc = store_blob_open(mux->store, node.blob, ret);
     if (rc == 0)

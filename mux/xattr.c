@@ -101,7 +101,7 @@ static int read_private(struct mux_op *op, uint64_t nodeid, const struct reader 
 {
     struct mux_node node;
     struct store_inode inode;
-    int rc = mux_node_load(op, mux_nodeid_fid(nodeid), &node);
+    int rc = mux_node_load(op, mux_op_fid(op, nodeid), &node);
     if (rc < 0)
         return rc;
     rc = check_readable(op, &node);
@@ -231,7 +231,7 @@ static int change_once(struct mux *mux, uint64_t nodeid, struct setter *setter)
     int rc = mux_op_enter_change(mux, nodeid, &op);
     if (rc < 0)
         return rc;
-    rc = mux_node_load(&op, mux_nodeid_fid(nodeid), &node);
+    rc = mux_node_load(&op, mux_op_fid(&op, nodeid), &node);
     if (rc == 0) {
         rc = check(&op, &node);
         if (rc == 0)

@@ -179,3 +179,46 @@ def test_a_rollback_takes_no_open_file_away(client):
     holder.close()
     eventually(lambda: blobs(client) <= full - 300_000)
     client.destroy(sandbox)
+
+
+DIRFD = """
+import os, sys
+fd = os.open("made/sub", os.O_RDONLY | os.O_DIRECTORY)
+print(os.fstat(fd).st_ino, flush=True)
+sys.stdin.readline()
+os.close(os.open("late", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
+print(os.fstat(fd).st_ino, os.fstat(fd).st_nlink, *sorted(os.listdir(fd)), flush=True)
+"""
+
+
+def test_a_directory_that_two_writers_made_stays_the_working_directory_of_both(client):
+    codebase = client.codebase({"keep": b"\n"})
+    other = client.sandbox(codebase, FULL)
+    sandbox = client.sandbox(codebase, FULL, manual=True)
+    shell = client.sandboxes.CreateSession(pb.CreateSessionRequest(sandbox_id=sandbox)).id
+
+    def turn(command):
+        result = client.sandboxes.SessionExec(
+            pb.SessionExecRequest(session_id=shell, command=command)
+        )
+        assert result.exit_code == 0, (result.stdout, result.stderr)
+        return result.stdout
+
+    where = turn("mkdir -p made/sub && echo mine > made/sub/mine && cd made/sub && /bin/pwd")
+    holder = start(client, sandbox, ["python3", "-c", DIRFD], stdin=True)
+    eventually(lambda: attach(client, holder, follow=False)[0].endswith(b"\n"))
+    client.out(other, "mkdir -p made/sub; echo theirs > made/sub/theirs")
+    assert client.views.Commit(sbpb.CommitRequest(sandbox_id=sandbox)).conflicts == 0
+    assert turn("/bin/pwd; ls; cat theirs") == where + "mine\ntheirs\ntheirs\n"
+    assert turn("echo more > more; cd ..; /bin/pwd; ls sub; cd sub") == (
+        where.replace("/sub\n", "\n") + "mine\nmore\ntheirs\n"
+    )
+    write(client, holder, b"go\n")
+    assert wait(client, holder).exit.exit_code == 0
+    ino, ino_then, links, *names = attach(client, holder)[0].split()
+    assert (ino_then, links, names) == (ino, b"1", [b"late", b"mine", b"more", b"theirs"])
+    assert turn("stat -c %i . ../sub /workspace/made/sub").split() == [ino.decode()] * 3
+    client.views.Commit(sbpb.CommitRequest(sandbox_id=sandbox))
+    assert client.out(other, "ls made/sub") == "late\nmine\nmore\ntheirs\n"
+    for made in (sandbox, other):
+        client.destroy(made)
