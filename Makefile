@@ -129,7 +129,7 @@ endif
 # libfuse: the private build when it is there, else the system's.
 PRIVATE_FUSE := $(if $(filter system,$(FUSE)),,$(wildcard $(FUSE_DIR)/lib/libfuse3.a))
 PKGS := liburing lmdb libseccomp libprotobuf-c libnghttp2 libssl libcrypto libcurl jansson \
-        libcyaml yaml-0.1 libfyaml liburcu libsystemd libcap libarchive
+        libcyaml yaml-0.1 libfyaml liburcu libsystemd libcap libarchive ncursesw
 BUILD_GOALS := $(filter-out help deps check check-full run clean distclean style format fuzz bench \
                  bench-quick bench-exec bench-import python, \
                  $(or $(MAKECMDGOALS),all))

@@ -49,6 +49,10 @@ static int read_store(struct gathered *all, struct store *store)
     to[AF_METRIC_STORE_COMMITS] = (double)stats.commits;
     to[AF_METRIC_STORE_READS] = (double)stats.reads;
     to[AF_METRIC_STORE_SYNCS] = (double)stats.syncs;
+    to[AF_METRIC_BLOB_FDS] = (double)stats.blob_fds;
+    to[AF_METRIC_BLOB_FDS_MAX] = (double)stats.blob_fds_max;
+    to[AF_METRIC_BLOB_FD_HITS] = (double)stats.blob_fd_hits;
+    to[AF_METRIC_BLOB_FD_MISSES] = (double)stats.blob_fd_misses;
     rc = store_statfs(store, &total, &space);
     to[AF_METRIC_STORE_FREE] = (double)space;
     return rc;
@@ -78,6 +82,10 @@ static void read_views(struct gathered *all)
     to[AF_METRIC_FUSE_MOUNTS] = fs_session_is_serving(all->daemon->fs) ? 1 : 0;
     to[AF_METRIC_VIEWS_ATTACHED] = (double)mux.views_attached;
     to[AF_METRIC_NODES_CACHED] = (double)mux.nodes_cached;
+    to[AF_METRIC_NODES_MAX] = (double)mux.nodes_max;
+    to[AF_METRIC_NODE_HITS] = (double)mux.node_hits;
+    to[AF_METRIC_NODE_MISSES] = (double)mux.node_misses;
+    to[AF_METRIC_NODE_EVICTIONS] = (double)mux.node_evictions;
     to[AF_METRIC_COPY_UPS] = (double)mux.copy_ups;
     to[AF_METRIC_LOOKUPS_HIDDEN] = (double)mux.lookups_hidden;
     to[AF_METRIC_FUSE_SLOW] = (double)all->fs.slow_requests;

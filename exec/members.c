@@ -163,7 +163,7 @@ static unsigned depth_of(const struct exec_members *all, const struct exec_membe
     return 0;
 }
 
-static int list_members(pid_t init, uid_t uid, struct exec_members *ret)
+int exec_members_list(pid_t init, uid_t uid, struct exec_members *ret)
 {
     AF_CLEANUP_FREE struct exec_member *list = NULL;
     struct exec_members all = {0};
@@ -261,7 +261,7 @@ static int stop_and_list(pid_t init, uid_t uid, const struct exec_members *befor
 {
     int rc = stop_all(init);
     if (rc == 0)
-        rc = list_members(init, uid, ret);
+        rc = exec_members_list(init, uid, ret);
     if (rc == 0)
         *ret_quiet = settle(before, ret);
     return rc;
@@ -272,7 +272,7 @@ int exec_members_stop(pid_t init, uid_t uid, struct exec_members *ret)
     struct exec_members before, members = {0}, now;
     int64_t until_ns = af_monotonic_ns() + STOP_TIMEOUT_NS;
     const struct timespec pause = {.tv_nsec = PASS_PAUSE_NS};
-    int rc = list_members(init, uid, &before); // who stands still without us
+    int rc = exec_members_list(init, uid, &before); // who stands still without us
     if (rc < 0)
         return rc;
     for (unsigned quiet = 0; quiet < QUIET_PASSES;) {

@@ -26,6 +26,8 @@ struct exec_members {
     size_t count;
 };
 
+// Every process below the init, as it runs; the list is to be freed. -errno.
+int exec_members_list(pid_t init, uid_t uid, struct exec_members *ret);
 // Stops every process below the init. Returns how many do not stand still when the time is over;
 // those have state 'D' or 'R' or 'S' in the list. -errno.
 int exec_members_stop(pid_t init, uid_t uid, struct exec_members *ret);

@@ -81,7 +81,6 @@ struct fs_call {
         off_t offset;
         size_t length;
     } out;
-    bool hidden;    // a rule has made a lookup's name absent
     bool read_open; // `read` must be given back once the answer is sent
     struct mux_read read;
 };

@@ -180,6 +180,9 @@ struct fs_view_counters {
         uint64_t requests, errors, total_ns, slowest_ns;
     } op[FS_OP_COUNT];
     struct af_histogram_values latency; // of all operations
+    // Of the kernel to what is the view's own (not to files whose pages views share): lookups that
+    // were answered with a nodeid, less those forgotten.
+    uint64_t references;
 };
 // The requests of one view since it was attached. False, and zeros: it has made none. Any thread.
 bool fs_session_view_counters(struct fs_session *session, uint32_t slot, uint32_t route,

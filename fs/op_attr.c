@@ -15,7 +15,6 @@ static int run_lookup(struct fs_call *call)
     rc = mux_lookup(call->session->mux, &call->ctx, call->nodeid, call->name, &entry);
     if (rc != 0)
         return rc;
-    call->hidden = entry.hidden;
     fs_answer_entry(call, &entry); // nodeid 0: absent, and cached as such
     return 0;
 }
@@ -30,9 +29,10 @@ void fs_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 void fs_op_forget(fuse_req_t req, fuse_ino_t nodeid, uint64_t count)
 {
-    (void)count; // the kernel sends one FORGET with all its references to an inode
+    // The kernel sends one FORGET with all its references to an inode.
     struct fs_session *session = fuse_req_userdata(req);
     fs_count_request(session, FS_OP_FORGET, 1);
+    fs_count_references(session, nodeid, -(int64_t)count);
     mux_forget(session->mux, nodeid);
     fuse_reply_none(req);
 }
@@ -41,8 +41,10 @@ void fs_op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *f
 {
     struct fs_session *session = fuse_req_userdata(req);
     fs_count_request(session, FS_OP_FORGET, (unsigned)count);
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
+        fs_count_references(session, forgets[i].ino, -(int64_t)forgets[i].nlookup);
         mux_forget(session->mux, forgets[i].ino);
+    }
     fuse_reply_none(req);
 }
 

@@ -50,6 +50,8 @@ static bool add_plus(void *arg, const char *name, size_t name_len, uint64_t cook
                                          (off_t)cookie);
     if (need > left)
         return false;
+    if (entry->nodeid != 0)
+        fs_count_references(fuse_req_userdata(list->req), entry->nodeid, 1);
     list->used += need;
     return true;
 }

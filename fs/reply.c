@@ -128,6 +128,7 @@ static void send_create(struct fs_call *call)
         .keep_cache = 1,
         .noflush = 1,
     };
+    fs_count_references(call->session, call->out.entry.ino, 1);
     fuse_reply_create(call->req, &call->out.entry, &file);
 }
 
@@ -162,6 +163,8 @@ void fs_call_send(struct fs_call *call, int rc)
             fuse_reply_err(call->req, 0);
             break;
         case FS_ANSWER_ENTRY:
+            if (call->out.entry.ino != 0)
+                fs_count_references(call->session, call->out.entry.ino, 1);
             fuse_reply_entry(call->req, &call->out.entry);
             break;
         case FS_ANSWER_CREATE:
@@ -233,7 +236,6 @@ void fs_call_begin(struct fs_call *call, fuse_req_t req, enum fs_op op, uint64_t
     call->to_offset = 0;
     call->length = 0;
     call->answer = FS_ANSWER_NONE;
-    call->hidden = false;
     call->read_open = false;
     fs_count_request(call->session, op, 1);
 }

@@ -177,6 +177,8 @@ void fs_count(struct fs_session *session, enum fs_count what, int n);
 int fs_view_counters_new(struct fs_session *session);
 void fs_view_counters_free(struct fs_session *session);
 void fs_count_view(const struct fs_call *call, int rc, int64_t latency_ns);
+// The kernel gets n references to a nodeid, or gives them back (n < 0). Counted by view.
+void fs_count_references(struct fs_session *session, uint64_t nodeid, int64_t n);
 // The slot of the view that asks: the nodeid says which, or for a file that views share, the
 // caller's uid. 0: none.
 uint32_t fs_call_slot(const struct fs_call *call);

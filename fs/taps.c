@@ -171,14 +171,19 @@ static bool changes_names(enum fs_op op)
     return op == FS_OP_LINK || (names_child(op) && op != FS_OP_LOOKUP);
 }
 
+// A lookup answered with "absent": only the rules know whether they have made it so.
+static bool may_be_hidden(const struct fs_call *call, int rc)
+{
+    return call->op == FS_OP_LOOKUP && rc == 0 && call->out.entry.ino == 0;
+}
+
 static void describe(const struct fs_call *call, int rc, int64_t took_ns, struct fs_event *ret)
 {
     *ret = (struct fs_event){
         .op = call->op,
         .error = rc < 0 ? -rc : 0,
-        .hidden = call->hidden,
         .is_change = rc == 0 && (changes_content(call->op) || changes_names(call->op)),
-        .is_denied = call->hidden || rc == -EACCES || rc == -EPERM || rc == -EROFS,
+        .is_denied = may_be_hidden(call, rc) || rc == -EACCES || rc == -EPERM || rc == -EROFS,
         .swaps = call->op == FS_OP_RENAME && (call->flags & RENAME_EXCHANGE),
         .pid = call->ctx.pid,
         .at_ns = af_wall_ns(),
@@ -193,18 +198,21 @@ static uint64_t subject_of(const struct fs_call *call)
 }
 
 // -ESTALE: the request is not of the slot's present view.
-static int find_place(const struct fs_call *call, bool target, struct mux_place *ret)
+static int find_place(const struct fs_call *call, bool target, bool ask_hidden,
+                      struct mux_place *ret)
 {
     struct mux *mux = call->session->mux;
+    uid_t uid = call->ctx.uid;
     int rc;
     if (call->op == FS_OP_LINK || target)
-        rc = mux_locate(mux, call->new_parent, call->ctx.uid, call->new_name, ret);
+        rc = mux_locate(mux, call->new_parent, uid, call->new_name, false, ret);
     else if (names_child(call->op))
-        rc = mux_locate(mux, call->nodeid, call->ctx.uid, call->name, ret);
+        rc = mux_locate(mux, call->nodeid, uid, call->name, ask_hidden, ret);
     else
-        rc = mux_locate(mux, subject_of(call), call->ctx.uid, NULL, ret);
+        rc = mux_locate(mux, subject_of(call), uid, NULL, false, ret);
     if (rc < 0) {
         ret->mode = 0;
+        ret->hidden = false;
         ret->len = 0;
         ret->path[0] = '\0';
         ret->is_cut = rc != -ENOENT; // a name that is too long, a store that cannot be read
@@ -285,10 +293,12 @@ void fs_taps_answer(const struct fs_call *call, int rc, int64_t took_ns)
     if (slot == 0 || atomic_load_explicit(&taps->watched[slot], memory_order_relaxed) == 0)
         return;
     describe(call, rc, took_ns, &event);
-    bool renames = call->op == FS_OP_RENAME;
-    if (!anybody_wants(taps, slot, &event) || find_place(call, false, &place) < 0 ||
-        (renames && find_place(call, true, &target) < 0))
+    bool renames = call->op == FS_OP_RENAME, asks = may_be_hidden(call, rc);
+    if (!anybody_wants(taps, slot, &event) || find_place(call, false, asks, &place) < 0 ||
+        (renames && find_place(call, true, false, &target) < 0))
         return;
+    if (asks)
+        event.is_denied = event.hidden = place.hidden;
     event.mode = mode_of(call, rc, renames ? target.mode : place.mode);
     event.is_cut = place.is_cut || (renames && target.is_cut);
     for (size_t i = 0; i < AF_WATCHERS_MAX; i++) {

@@ -17,6 +17,7 @@ struct fs_view_block {
         _Atomic uint64_t requests, errors, total_ns, slowest_ns;
     } op[FS_OP_COUNT];
     struct af_histogram latency; // of all operations
+    _Atomic int64_t references;  // of the kernel to nodeids of the view
 };
 
 typedef _Atomic(struct fs_view_block *) block_pointer;
@@ -70,6 +71,7 @@ static void clear(struct fs_view_block *block)
     for (unsigned i = 0; i < AF_HISTOGRAM_BUCKETS; i++)
         atomic_store_explicit(&block->latency.counts[i], 0, memory_order_relaxed);
     atomic_store_explicit(&block->latency.sum_ns, 0, memory_order_relaxed);
+    atomic_store_explicit(&block->references, 0, memory_order_relaxed);
 }
 
 uint32_t fs_call_slot(const struct fs_call *call)
@@ -83,19 +85,39 @@ uint32_t fs_call_slot(const struct fs_call *call)
     return slot < AF_SLOT_COUNT ? slot : 0;
 }
 
-static struct fs_view_block *block_of_call(const struct fs_call *call)
+// route 0: not known, the slot's present view.
+static struct fs_view_block *block_of_route(struct fs_session *session, uint32_t slot,
+                                            uint32_t route)
 {
-    uint32_t slot = fs_call_slot(call);
-    uint32_t route = mux_nodeid_is_shared(call->nodeid) ? 0 : mux_nodeid_route(call->nodeid);
-    if (slot == 0)
-        return NULL;
-    struct fs_view_block *block = block_of(call->session, slot);
+    struct fs_view_block *block = block_of(session, slot);
     if (!block || route == 0)
         return block;
     uint32_t was = atomic_load_explicit(&block->route, memory_order_relaxed);
     if (was != route && atomic_compare_exchange_strong(&block->route, &was, route))
         clear(block);
     return block;
+}
+
+static struct fs_view_block *block_of_call(const struct fs_call *call)
+{
+    uint32_t slot = fs_call_slot(call);
+    uint32_t route = mux_nodeid_is_shared(call->nodeid) ? 0 : mux_nodeid_route(call->nodeid);
+    return slot ? block_of_route(call->session, slot, route) : NULL;
+}
+
+void fs_count_references(struct fs_session *session, uint64_t nodeid, int64_t n)
+{
+    uint32_t slot = mux_nodeid_is_shared(nodeid) ? 0 : mux_nodeid_slot(nodeid);
+    if (slot == 0)
+        return;
+    // A late FORGET of a former view is not for the present one.
+    struct fs_view_block *block =
+        n > 0 ? block_of_route(session, slot, mux_nodeid_route(nodeid))
+              : atomic_load_explicit((block_pointer *)session->view_blocks + slot,
+                                     memory_order_acquire);
+    if (block &&
+        atomic_load_explicit(&block->route, memory_order_relaxed) == mux_nodeid_route(nodeid))
+        atomic_fetch_add_explicit(&block->references, n, memory_order_relaxed);
 }
 
 void fs_count_view(const struct fs_call *call, int rc, int64_t latency_ns)
@@ -133,5 +155,7 @@ bool fs_session_view_counters(struct fs_session *session, uint32_t slot, uint32_
             atomic_load_explicit(&block->op[op].slowest_ns, memory_order_relaxed);
     }
     af_histogram_gather(&block->latency, &ret->latency);
+    int64_t references = atomic_load_explicit(&block->references, memory_order_relaxed);
+    ret->references = references > 0 ? (uint64_t)references : 0;
     return true;
 }

@@ -81,7 +81,6 @@ void mux_entry_fill(const struct mux_op *op, const struct mux_node *node, struct
 {
     bool by_version = mux_node_is_shareable(node);
     mux_attr_fill(op->mux, op->view, node, &ret->st);
-    ret->hidden = false;
     ret->nodeid = by_version ? version_nodeid(op->mux, op->view->route, node->level, node->version)
                              : mux_view_shown(op->view, node->fid);
     ret->generation = by_version && !op->mux->no_sharing ? 0 : op->view->epoch;

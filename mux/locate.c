@@ -1,6 +1,7 @@
 // Paths by parent hints, from the end to the beginning. Read next: locate.h.
 #include "mux/locate.h"
 
+#include "mux/names.h"
 #include "mux/view.h"
 
 #include <errno.h>
@@ -62,14 +63,17 @@ static int mode_of_entry(struct mux_op *op, uint64_t dir, const char *name, mode
     return rc == -ENOENT ? 0 : rc;
 }
 
-static int locate(struct mux_op *op, uint64_t fid, const char *name, struct mux_place *ret)
+// Of a name that may be hidden nothing is looked for but what the rules say: as in mux_lookup, the
+// time that it takes must not tell whether it exists.
+static int locate(struct mux_op *op, uint64_t fid, const char *name, bool may_exist,
+                  struct mux_place *ret)
 {
     struct climb climb = {.text = ret->path, .start = AF_PATH_MAX};
     mode_t mode = 0, ignored;
     int rc = mux_op_read(op);
     if (rc == 0 && name) {
         put_in_front(&climb, name, strlen(name));
-        rc = mode_of_entry(op, fid, name, &mode);
+        rc = may_exist ? mode_of_entry(op, fid, name, &mode) : 0;
     }
     if (rc == 0)
         rc = climb_up(op, fid, name ? &ignored : &mode, &climb);
@@ -80,6 +84,23 @@ static int locate(struct mux_op *op, uint64_t fid, const char *name, struct mux_
     ret->len = AF_PATH_MAX - climb.start;
     memmove(ret->path, ret->path + climb.start, ret->len);
     ret->path[ret->len] = '\0';
+    return 0;
+}
+
+// Whether the lookup of an absent name was refused, as mux_lookup decides it.
+static int ask_rules(struct mux_op *op, uint64_t dir_nodeid, const char *text, bool *ret)
+{
+    struct mux_node dir;
+    struct mux_name name;
+    int rc = mux_dir_load(op, dir_nodeid, &dir);
+    if (rc < 0)
+        return rc;
+    rc = mux_name_resolve(op, &dir, text, &name);
+    mux_node_fini(op, &dir);
+    if (rc < 0)
+        return rc;
+    *ret = !name.visible && (name.hidden || name.exists);
+    mux_name_fini(op, &name);
     return 0;
 }
 
@@ -102,7 +123,8 @@ static int fid_of_version(struct mux_op *op, uint64_t version, uint64_t *ret)
     return rc < 0 ? rc : store_version_find(op->txn, version, &layer, ret);
 }
 
-int mux_locate(struct mux *mux, uint64_t nodeid, uid_t uid, const char *name, struct mux_place *ret)
+int mux_locate(struct mux *mux, uint64_t nodeid, uid_t uid, const char *name, bool ask_hidden,
+               struct mux_place *ret)
 {
     struct mux_op op;
     uint32_t route;
@@ -125,6 +147,10 @@ int mux_locate(struct mux *mux, uint64_t nodeid, uid_t uid, const char *name, st
     else
         rc = fid_of_version(&op, fid, &fid);
     if (rc == 0)
-        rc = locate(&op, fid, name, ret);
+        rc = locate(&op, fid, name, !ask_hidden, ret);
+    if (rc == 0)
+        ret->hidden = false;
+    if (rc == 0 && name && ask_hidden)
+        rc = ask_rules(&op, nodeid, name, &ret->hidden);
     return mux_op_leave(&op, rc);
 }

@@ -13,6 +13,7 @@
 
 struct mux_place {
     mode_t mode; // of what is there; 0: nothing
+    bool hidden; // the name is absent by a rule's word; filled only when it is asked for
     bool is_cut; // the beginning is missing: the path is too long or too deep
     size_t len;
     char path[AF_PATH_MAX + 1]; // NUL-terminated, relative to the view's root; "" is the root
@@ -20,7 +21,7 @@ struct mux_place {
 
 // `name` (may be NULL) is in the directory `nodeid`. `uid` tells the view of a shared nodeid: that
 // of the caller. ret is filled only on success.
-int mux_locate(struct mux *mux, uint64_t nodeid, uid_t uid, const char *name,
+int mux_locate(struct mux *mux, uint64_t nodeid, uid_t uid, const char *name, bool ask_hidden,
                struct mux_place *ret);
 
 #endif

@@ -18,10 +18,9 @@ static int lookup_in(struct mux_op *op, uint64_t parent, const char *text, struc
     if (rc < 0)
         return rc;
     if (!name.visible) {
-        mux_entry_fill_absent(ret);
-        ret->hidden = name.hidden || name.exists;
-        if (ret->hidden)
+        if (name.hidden || name.exists)
             mux_count(&op->mux->counters.lookups_hidden);
+        mux_entry_fill_absent(ret);
     } else {
         rc = mux_node_load_as(op, name.fid, name.state, &node);
         if (rc == 0) {

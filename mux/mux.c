@@ -105,9 +105,15 @@ void mux_set_notifier(struct mux *mux, const struct mux_notifier *notifier, void
 void mux_get_stats(struct mux *mux, struct mux_stats *ret)
 {
     AF_CHECK_MAGIC(mux, MUX_MAGIC);
+    struct mux_node_cache_stats nodes;
+    mux_node_cache_stats(mux->nodes, &nodes);
     *ret = (struct mux_stats){
         .views_attached = mux_view_table_count(mux),
-        .nodes_cached = mux_node_cache_count(mux->nodes),
+        .nodes_cached = nodes.count,
+        .nodes_max = nodes.capacity,
+        .node_hits = nodes.hits,
+        .node_misses = nodes.misses,
+        .node_evictions = nodes.evictions,
         .copy_ups = mux->counters.copy_ups,
         .shared_write_alarms = mux->counters.shared_write_alarms,
         .lookups_hidden = mux->counters.lookups_hidden,

@@ -81,7 +81,8 @@ void mux_set_notifier(struct mux *mux, const struct mux_notifier *notifier, void
 
 struct mux_stats {
     uint64_t views_attached;
-    uint64_t nodes_cached;
+    uint64_t nodes_cached, nodes_max;
+    uint64_t node_hits, node_misses, node_evictions; // of the cache of nodes
     uint64_t copy_ups;
     uint64_t shared_write_alarms; // writes that reached a shared nodeid: must stay 0
     uint64_t lookups_hidden;      // lookups refused by a rule

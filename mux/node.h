@@ -72,6 +72,11 @@ void mux_node_cache_update(struct mux_node_cache *cache, const struct mux_node *
 void mux_node_cache_drop(struct mux_node_cache *cache, uint64_t nodeid);
 // Drops the nodes of one route, or all (0). How many there were.
 uint64_t mux_node_cache_clear(struct mux_node_cache *cache, uint32_t route);
-uint64_t mux_node_cache_count(struct mux_node_cache *cache);
+struct mux_node_cache_stats {
+    uint64_t count, capacity, hits, misses, evictions;
+};
+void mux_node_cache_stats(struct mux_node_cache *cache, struct mux_node_cache_stats *ret);
+// Looks through the whole cache, a shard at a time.
+uint64_t mux_node_cache_count_route(struct mux_node_cache *cache, uint32_t route);
 
 #endif

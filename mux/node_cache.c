@@ -25,7 +25,7 @@ struct shard {
     struct cached *nodes;
     uint32_t *buckets;                          // index + 1
     uint32_t capacity, mask, free, hand, fresh; // fresh: nodes never used yet begin here
-    uint64_t count;
+    uint64_t count, hits, misses, evictions;
 } __attribute__((aligned(64)));
 
 struct mux_node_cache {
@@ -145,6 +145,7 @@ static struct cached *take(struct shard *shard)
             continue;
         }
         unlink_node(shard, slot);
+        shard->evictions++;
         return slot;
     }
 }
@@ -156,6 +157,7 @@ bool mux_node_cache_get(struct mux_node_cache *cache, struct rules *rules, uint6
     struct shard *shard = lock_shard(cache, nodeid, &bucket);
     struct cached *slot = find(shard, bucket, nodeid);
     bool hit = slot && slot->node.stamp == stamp;
+    *(hit ? &shard->hits : &shard->misses) += 1;
     if (hit) {
         slot->recent = true;
         *ret = slot->node;
@@ -239,13 +241,33 @@ uint64_t mux_node_cache_clear(struct mux_node_cache *cache, uint32_t route)
     return dropped;
 }
 
-uint64_t mux_node_cache_count(struct mux_node_cache *cache)
+void mux_node_cache_stats(struct mux_node_cache *cache, struct mux_node_cache_stats *ret)
 {
-    uint64_t total = 0;
+    *ret = (struct mux_node_cache_stats){0};
     for (uint32_t i = 0; i < cache->n_shards; i++) {
-        pthread_mutex_lock(&cache->shards[i].lock);
-        total += cache->shards[i].count;
-        pthread_mutex_unlock(&cache->shards[i].lock);
+        struct shard *shard = &cache->shards[i];
+        pthread_mutex_lock(&shard->lock);
+        ret->count += shard->count;
+        ret->capacity += shard->capacity;
+        ret->hits += shard->hits;
+        ret->misses += shard->misses;
+        ret->evictions += shard->evictions;
+        pthread_mutex_unlock(&shard->lock);
     }
-    return total;
+}
+
+uint64_t mux_node_cache_count_route(struct mux_node_cache *cache, uint32_t route)
+{
+    uint64_t count = 0;
+    for (uint32_t i = 0; i < cache->n_shards; i++) {
+        struct shard *shard = &cache->shards[i];
+        pthread_mutex_lock(&shard->lock);
+        for (uint32_t n = 0; n < shard->fresh; n++) {
+            const struct cached *slot = &shard->nodes[n];
+            count += slot->used && !mux_nodeid_is_shared(slot->node.nodeid) &&
+                     mux_nodeid_route(slot->node.nodeid) == route;
+        }
+        pthread_mutex_unlock(&shard->lock);
+    }
+    return count;
 }

@@ -31,7 +31,6 @@ struct mux_entry {
     struct stat st;
     int64_t entry_ttl_ns;
     int64_t attr_ttl_ns;
-    bool hidden; // absent by a rule's word, which is not for the sandbox to know
 };
 
 // 0 with ret->nodeid == 0 for a name that is absent or hidden where a negative answer may be

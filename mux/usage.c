@@ -168,3 +168,23 @@ int mux_drop_caches(struct mux *mux, const char *sandbox_id, uint64_t *ret_nodes
     *ret_nodes = mux_node_cache_clear(mux->nodes, sandbox_id ? mux_nodeid_route(root) : 0);
     return 0;
 }
+
+int mux_view_get_held(struct mux *mux, const char *sandbox_id, struct mux_view_held *ret,
+                      uint64_t *ret_root, struct af_error *err)
+{
+    uint64_t root;
+    struct mux_op op;
+    if (mux_check_sandbox_id(sandbox_id, err) < 0)
+        return -1;
+    if (!mux_view_find(mux, sandbox_id, &root) || mux_op_enter_inside(mux, root, &op) < 0)
+        return af_error_set(err, AF_FAILED_PRECONDITION,
+                            "sandbox %s is not running, so nothing is held for it", sandbox_id);
+    uint64_t unlinked = op.view->n_orphans;
+    mux_op_leave(&op, 0);
+    *ret = (struct mux_view_held){
+        .nodes_cached = mux_node_cache_count_route(mux->nodes, mux_nodeid_route(root)),
+        .unlinked_open = unlinked,
+    };
+    *ret_root = root;
+    return 0;
+}

@@ -40,4 +40,14 @@ int mux_list_usage(struct mux *mux, const char *sandbox_id,
 int mux_drop_caches(struct mux *mux, const char *sandbox_id, uint64_t *ret_nodes,
                     struct af_error *err);
 
+// What the daemon holds for an attached view.
+struct mux_view_held {
+    uint64_t nodes_cached;  // of its own; files that views share are nobody's
+    uint64_t unlinked_open; // files without a name that the kernel may still have
+};
+// *ret_root: the nodeid of its root, so its slot and route. FAILED_PRECONDITION when it is not
+// attached. Looks through the whole cache.
+int mux_view_get_held(struct mux *mux, const char *sandbox_id, struct mux_view_held *ret,
+                      uint64_t *ret_root, struct af_error *err);
+
 #endif

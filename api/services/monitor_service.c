@@ -19,6 +19,23 @@ const struct grpc_method monitor_methods[] = {
     STREAM("ListLayers", list_layers_request, monitor_list_layers),
     STREAM("ListBlobs", list_blobs_request, monitor_list_blobs),
     STREAM("DiskUsage", disk_usage_request, monitor_disk_usage),
+    {
+        .path = "/agentfense.v1.MonitorService/ListActivity",
+        .kind = GRPC_SERVER_STREAM,
+        .request = &agentfense__v1__list_activity_request__descriptor,
+        .on_message = monitor_list_activity,
+        .on_writable = monitor_activity_writable,
+        .on_free = monitor_activity_free,
+    },
+    {
+        .path = "/agentfense.v1.MonitorService/ListHandles",
+        .kind = GRPC_SERVER_STREAM,
+        .request = &agentfense__v1__list_handles_request__descriptor,
+        .on_message = monitor_list_handles,
+        .on_writable = monitor_handles_writable,
+        .on_cancel = monitor_handles_cancelled,
+        .on_free = monitor_handles_free,
+    },
     METHOD("CollectGarbage", collect_garbage_request, monitor_collect_garbage),
     METHOD("DropCaches", drop_caches_request, monitor_drop_caches),
 };

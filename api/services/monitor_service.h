@@ -17,4 +17,14 @@ void monitor_drop_caches(struct grpc_call *call, const ProtobufCMessage *message
 void monitor_rows_writable(struct grpc_call *call);
 void monitor_rows_free(struct grpc_call *call);
 
+// monitor_live.c
+void monitor_list_activity(struct grpc_call *call, const ProtobufCMessage *message);
+void monitor_activity_writable(struct grpc_call *call);
+void monitor_activity_free(struct grpc_call *call);
+// monitor_handles.c
+void monitor_list_handles(struct grpc_call *call, const ProtobufCMessage *message);
+void monitor_handles_writable(struct grpc_call *call);
+void monitor_handles_cancelled(struct grpc_call *call);
+void monitor_handles_free(struct grpc_call *call);
+
 #endif

@@ -61,7 +61,8 @@
 #define AF_TIMEOUT_DEFAULT_NS      (30LL * 1000000000)
 #define AF_TIMEOUT_MAX_NS          (24LL * 3600 * 1000000000)
 
-// Live observation (Watch, Trace).
+// Live observation (Watch, Trace, ListHandles).
+#define AF_HANDLES_MAX      65536u     // open files listed of one sandbox
 #define AF_WATCHERS_MAX     256        // streams open at once
 #define AF_WATCH_EVENTS_MAX 4096u      // events that wait for one of them ...
 #define AF_WATCH_BYTES_MAX  (2u << 20) // ... and the bytes they take; more are lost, and counted

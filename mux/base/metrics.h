@@ -72,6 +72,20 @@ enum af_metric_kind { AF_METRIC_COUNTER = 1, AF_METRIC_GAUGE = 2, AF_METRIC_HIST
     M(SHARED_WRITES, COUNTER, "agentfense_fuse_shared_writes_total", NULL, NULL,                   \
       "writes that reached a shared file, and were refused: must be 0")                            \
     M(NODES_CACHED, GAUGE, "agentfense_nodes_cached", NULL, NULL, "inodes in the daemon's cache")  \
+    M(NODES_MAX, GAUGE, "agentfense_nodes_cached_max", NULL, NULL, "how many it has room for")     \
+    M(NODE_HITS, COUNTER, "agentfense_node_cache_hits_total", NULL, NULL,                          \
+      "inodes that were asked for and in the cache")                                               \
+    M(NODE_MISSES, COUNTER, "agentfense_node_cache_misses_total", NULL, NULL,                      \
+      "inodes that had to be read from the store")                                                 \
+    M(NODE_EVICTIONS, COUNTER, "agentfense_node_cache_evictions_total", NULL, NULL,                \
+      "inodes that were dropped for others")                                                       \
+    M(BLOB_FDS, GAUGE, "agentfense_blob_files_open", NULL, NULL, "content files that are open")    \
+    M(BLOB_FDS_MAX, GAUGE, "agentfense_blob_files_open_max", NULL, NULL,                           \
+      "how many are kept open beside those in use")                                                \
+    M(BLOB_FD_HITS, COUNTER, "agentfense_blob_file_hits_total", NULL, NULL,                        \
+      "content files that were asked for and open")                                                \
+    M(BLOB_FD_MISSES, COUNTER, "agentfense_blob_file_misses_total", NULL, NULL,                    \
+      "content files that had to be opened")                                                       \
     M(COPY_UPS, COUNTER, "agentfense_copy_ups_total", NULL, NULL, "files copied into a delta")     \
     M(LOOKUPS_HIDDEN, COUNTER, "agentfense_lookups_hidden_total", NULL, NULL,                      \
       "lookups refused by a rule")                                                                 \

@@ -218,6 +218,7 @@ int store_blob_open(struct store *store, uint64_t id, struct store_blob **ret)
 {
     pthread_mutex_lock(&store->blobs.lock);
     struct store_blob *blob = find_open(store, id);
+    *(blob ? &store->blobs.hits : &store->blobs.misses) += 1;
     if (blob)
         reuse(store, blob);
     pthread_mutex_unlock(&store->blobs.lock);

@@ -52,5 +52,11 @@ int store_get_stats(struct store *store, struct store_stats *ret)
     };
     add_layer_bytes(txn, ret);
     store_read_end(txn);
+    pthread_mutex_lock(&store->blobs.lock);
+    ret->blob_fds = store->blobs.open;
+    ret->blob_fds_max = store->blobs.max;
+    ret->blob_fd_hits = store->blobs.hits;
+    ret->blob_fd_misses = store->blobs.misses;
+    pthread_mutex_unlock(&store->blobs.lock);
     return 0;
 }

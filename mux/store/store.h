@@ -400,10 +400,11 @@ int store_sandbox_list(struct store_txn *txn, const char *after_id,
 struct store_stats {
     uint64_t map_bytes, used_bytes; // address space, database file
     uint64_t entries, inodes, layers, stacks, blobs, codebases, sandboxes, orphans;
-    uint64_t blob_bytes;     // as recorded
-    uint64_t commits, syncs; // since start
-    uint64_t reads;          // read transactions since start
-    uint64_t garbage_layers; // waiting for the collector
+    uint64_t blob_bytes;                                           // as recorded
+    uint64_t commits, syncs;                                       // since start
+    uint64_t reads;                                                // read transactions since start
+    uint64_t garbage_layers;                                       // waiting for the collector
+    uint64_t blob_fds, blob_fds_max, blob_fd_hits, blob_fd_misses; // files kept open
 };
 int store_get_stats(struct store *store, struct store_stats *ret);
 

@@ -102,7 +102,8 @@ struct store {
         struct store_blob *buckets[STORE_BLOB_BUCKETS];
         struct store_blob *lru; // utlist head of blobs with refs 0
         unsigned open, max;
-        struct idset fresh; // first referred to by a commit since the last sync point: in new/
+        uint64_t hits, misses; // of what was asked for
+        struct idset fresh;    // first referred to by a commit since the last sync point: in new/
         _Atomic unsigned damaged; // seen since the start
         struct idset dirty;       // recorded again since: their data may have changed
     } blobs;

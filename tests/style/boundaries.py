@@ -39,6 +39,7 @@ OWNERS = {
     "libseccomp": (r"seccomp\.h|linux/seccomp\.h", ("exec/", "api/main.c", "api/startup.c")),
     "the YAML library": (r"(cyaml/.*|yaml\.h|libfyaml\.h)", ("api/",)),
     "libsystemd": (r"systemd/.*", ("api/",)),
+    "ncurses": (r"(n?curses(w)?/)?n?curses\.h", ("tools/fsctl/",)),
     "cmocka": (r"cmocka\.h", ("tests/",)),
 }
 EVERYWHERE = ("bench/", "tests/fuzz/")

@@ -19,6 +19,8 @@ exec='libseccomp-dev libcap-dev libcurl4-openssl-dev libjansson-dev'
 # api: HTTP/2, protobuf messages, hashes, YAML config, sd_notify
 api='libnghttp2-dev libprotobuf-c-dev protobuf-c-compiler libprotobuf-dev libssl-dev libcyaml-dev
      libyaml-dev libfyaml-dev libsystemd-dev'
+# tools: the full screen of agentfense-fsctl top
+tools='libncurses-dev'
 # at run time: sandboxes, fusermount3 and mount.fuse3
 run='bubblewrap fuse3'
 # tests: C unit tests, a stock gRPC client and its stubs, xattrs, the test runner, the package, a
@@ -36,7 +38,7 @@ bench='fuse-overlayfs'
 say() { printf 'deps: %s\n' "$*"; }
 die() { printf 'deps: %s\n' "$*" >&2; exit 1; }
 
-packages=$(echo $build $fuse_build $core $exec $api $run $tests $images $guest)
+packages=$(echo $build $fuse_build $core $exec $api $tools $run $tests $images $guest)
 if [ "${1:-}" = bench ]; then
     packages=$(echo $packages $bench)
 fi
@@ -49,7 +51,7 @@ deps: this is not a Debian system; install these yourself, then run make again w
   libraries   libfuse3 (>= 3.18.3, or FUSE=system with 3.14 and fewer features), liburing, lmdb,
               libseccomp, libcap, protobuf-c (with protoc-c), protobuf (protoc and its .proto
               files), nghttp2, libcurl, openssl, jansson, libcyaml, libfyaml, uthash, liburcu,
-              libarchive, libsystemd
+              libarchive, libsystemd, ncursesw
   programs    bubblewrap, fusermount3, /usr/bin/python3, openssl (tests)
   tests       cmocka, grpc_python_plugin, attr; for python3: grpcio, protobuf, pytest,
               pytest-xdist, pytest-timeout; dockerd and busybox for those of Docker

@@ -98,6 +98,23 @@ static const struct fsctl_command commands[] = {
      "  --denied   only what a rule or the view's access refuses\n"
      "  --count N  end after N\n",
      1, 2, FSCTL_TAKES_DENIED | FSCTL_TAKES_COUNT, fsctl_trace},
+    {"top", "", "what running sandboxes ask for, in the whole terminal",
+     "Rates of each, sorted: press h for the keys, q to quit. With --json a line for each "
+     "interval.\n"
+     "  --interval S  how long one lasts; default 1\n"
+     "  --count N     end after N\n",
+     0, 0, FSCTL_TAKES_INTERVAL | FSCTL_TAKES_COUNT, fsctl_top},
+    {"handles", "VIEW", "what its processes have open, and what is held for it",
+     "Files, directories, programs and maps of the view, with descriptor, position and locks; "
+     "then\n"
+     "the kernel's references to its files, the daemon's cached inodes, and files without a name\n"
+     "that are kept for who has them open. The list is of no single moment.\n",
+     1, 1, 0, fsctl_handles},
+    {"cache", "", "the daemon's caches: how full, how often they help",
+     "Inodes, and content files that are kept open. A directory is listed without a cache, and "
+     "the\n"
+     "kernel's own caches tell no figures.\n",
+     0, 0, 0, fsctl_cache},
     {"du", "[VIEW]", "the space that sandboxes take",
      "PRIVATE is what the sandbox added or changed; SHARED is what the layers below hold, which\n"
      "other sandboxes and the codebase may have too.\n",

@@ -224,30 +224,6 @@ void mux_set_notifier(struct mux *mux, const struct mux_notifier *notifier, void
     mux->notifier_arg = arg;
 }
 
-// Paths are of two components at most here: the directory's name and the child's.
-int mux_locate(struct mux *mux, uint64_t nodeid, uid_t uid, const char *name, struct mux_place *ret)
-{
-    (void)uid;
-    pthread_mutex_lock(&mux->lock);
-    const struct fake_node *node = fake_get(nodeid);
-    int rc = !node ? -ENOENT : node->stale ? -ESTALE : 0;
-    if (rc == 0) {
-        *ret = (struct mux_place){.mode = name ? 0 : node->st.st_mode};
-        ret->len = (size_t)snprintf(ret->path, sizeof ret->path, "%s%s%s", node->name,
-                                    name ? "/" : "", name ? name : "");
-    }
-    pthread_mutex_unlock(&mux->lock);
-    return rc;
-}
-
-// The sandbox of the fake's slot is attached always, no other.
-bool mux_view_uid(struct mux *mux, const char *id, uid_t *ret_uid)
-{
-    (void)mux;
-    *ret_uid = FAKE_SLOT;
-    return strcmp(id, FAKE_SANDBOX) == 0;
-}
-
 int mux_lookup(struct mux *mux, const struct mux_ctx *ctx, uint64_t parent, const char *name,
                struct mux_entry *ret)
 {
@@ -595,6 +571,7 @@ int mux_readdir(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, uin
     FAKE_END
 }
 
+#include "tests/unit/fs/fake_mux_locate.h"
 #include "tests/unit/fs/fake_mux_open.h"
 
 #endif
