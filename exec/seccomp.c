@@ -17,11 +17,16 @@
 #include <sched.h>
 #include <seccomp.h>
 #include <sys/ioctl.h>
+#include <netinet/in.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "mux/base/cleanup.h"
+
+// Not in the headers of every libc.
+#define PROTO_L2TP 115
+#define PROTO_SMC  256
 
 // Names, not numbers: libseccomp knows which of them this architecture and kernel have.
 // clang-format off
@@ -136,13 +141,22 @@ static int refuse_namespaces(scmp_filter_ctx ctx)
     return e;
 }
 
+// Making a socket of a family or protocol loads the kernel's module for it, if there is one: all
+// but the common ones are refused. socketpair loads them as well, also where it then fails.
 static int refuse_sockets(scmp_filter_ctx ctx)
 {
-    int e = 0;
+    // The other families know no protocol of these numbers.
+    static const unsigned protocols[] = {IPPROTO_DCCP, IPPROTO_SCTP, IPPROTO_UDPLITE, PROTO_L2TP,
+                                         PROTO_SMC};
+    int e = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EAFNOSUPPORT), SCMP_SYS(socketpair), 1,
+                             SCMP_A0(SCMP_CMP_NE, AF_UNIX));
     for (int family = 0; e == 0 && family < AF_NETLINK; family++)
         if (family != AF_UNIX && family != AF_INET && family != AF_INET6)
             e = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EAFNOSUPPORT), SCMP_SYS(socket), 1,
                                  SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)family));
+    for (size_t i = 0; e == 0 && i < AF_ARRAY_LEN(protocols); i++)
+        e = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPROTONOSUPPORT), SCMP_SYS(socket), 1,
+                             SCMP_A2(SCMP_CMP_MASKED_EQ, 0xffffffffu, protocols[i]));
     // Also whatever has bits above the 32 that the kernel looks at.
     return e ? e
              : seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EAFNOSUPPORT), SCMP_SYS(socket), 1,
@@ -151,11 +165,15 @@ static int refuse_sockets(scmp_filter_ctx ctx)
 
 static int fill_refused(scmp_filter_ctx ctx)
 {
-    static const unsigned requests[] = {TIOCSTI, TIOCLINUX};
+    // TIOCSETD loads modules, too: line disciplines are for modems.
+    static const unsigned requests[] = {TIOCSTI, TIOCLINUX, TIOCSETD};
     int e = add_names(ctx, SCMP_ACT_ERRNO(EPERM), refused, AF_ARRAY_LEN(refused));
     for (size_t i = 0; e == 0 && i < AF_ARRAY_LEN(requests); i++)
         e = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(ioctl), 1,
                              SCMP_A1(SCMP_CMP_MASKED_EQ, 0xffffffffu, requests[i]));
+    if (e == 0) // limits of another process: the init's, which has the same user
+        e = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(prlimit64), 2,
+                             SCMP_A0(SCMP_CMP_NE, 0), SCMP_A2(SCMP_CMP_NE, 0));
     if (e == 0)
         e = refuse_namespaces(ctx);
     if (e == 0)

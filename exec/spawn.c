@@ -9,12 +9,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/close_range.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/pidfd.h>
@@ -155,6 +157,47 @@ static int holder_use(pid_t pid, uid_t uid, gid_t gid, int *ret_fd)
     return *ret_fd < 0 ? -errno : 0;
 }
 
+// The kernel counts what a namespace uses (inotify instances and watches, queued signals, locked
+// memory, message queues, further namespaces) not only in it, but also, in the namespace above, for
+// the user who made it. Were that root, a sandbox could use up what root of the machine may have,
+// and what all the others may. So this thread, and no other, is the sandbox's user for a moment;
+// its real and saved uids stay root's, which keeps the way back and its capabilities.
+static int be_user(uid_t uid)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct caps[_LINUX_CAPABILITY_U32S_3];
+    long e = raw(SYS_setresuid, -1, (long)uid, -1, 0);
+    if (e == 0)
+        e = raw(SYS_capget, (long)&header, (long)caps, 0, 0);
+    for (int i = 0; i < _LINUX_CAPABILITY_U32S_3; i++)
+        caps[i].effective =
+            caps[i].permitted; // needed where making namespaces is not for everybody
+    return e == 0 ? (int)raw(SYS_capset, (long)&header, (long)caps, 0, 0) : (int)e;
+}
+
+// Going back makes the capabilities effective again. The change of user took the mark from the
+// memory that its image may be looked at, by debuggers say; it is the daemon's, and is put back.
+static void be_root(bool was_dumpable)
+{
+    if (raw(SYS_setresuid, -1, 0, -1, 0) != 0)
+        abort(); // with half of root's rights, and files that belong to somebody else, nothing goes
+                 // on
+    if (was_dumpable)
+        prctl(PR_SET_DUMPABLE, 1);
+}
+
+static pid_t clone_holder(uid_t uid, void *stack, int *ret_pidfd)
+{
+    bool was_dumpable = prctl(PR_GET_DUMPABLE) == 1;
+    // No exit signal: the daemon has no child that ends here.
+    long pid = be_user(uid);
+    if (pid == 0)
+        pid = raw_clone(CLONE_VM | CLONE_NEWUSER | CLONE_PIDFD, (char *)stack + STACK_BYTES,
+                        ret_pidfd, holder, (void *)(intptr_t)getpid());
+    be_root(was_dumpable);
+    return (pid_t)pid;
+}
+
 int exec_userns_new(uid_t uid, gid_t gid, int *ret_fd, struct af_error *err)
 {
     void *stack = stack_new();
@@ -164,11 +207,7 @@ int exec_userns_new(uid_t uid, gid_t gid, int *ret_fd, struct af_error *err)
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old); // no handler of the daemon runs in the child
     int pidfd = -1;
-    // No exit signal: the daemon has no child that ends here. CLONE_FILES: with many sandboxes
-    // there are thousands of descriptors, which would be copied and closed.
-    pid_t pid =
-        (pid_t)raw_clone(CLONE_VM | CLONE_FILES | CLONE_NEWUSER | CLONE_PIDFD,
-                         (char *)stack + STACK_BYTES, &pidfd, holder, (void *)(intptr_t)getpid());
+    pid_t pid = clone_holder(uid, stack, &pidfd);
     int e = pid < 0 ? pid : 0;
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (e == 0) {

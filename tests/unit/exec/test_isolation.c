@@ -5,10 +5,14 @@
 #include "tests/unit/exec/fixture.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 // Calls one system call inside with the given Python argument list; returns the errno it got.
@@ -135,6 +139,16 @@ static void there_is_no_network_but_a_loopback(void **state)
     assert_int_equal(call_errno(xt, SYS_socket, "38,5,0"), EAFNOSUPPORT);
     assert_int_equal(call_errno(xt, SYS_socket, "17,3,0"), EAFNOSUPPORT);
     assert_int_equal(call_errno(xt, SYS_socket, "ctypes.c_long((1<<32)|40),1,0"), EAFNOSUPPORT);
+    // socketpair makes the socket, and loads the family's module, before it says that it cannot.
+    assert_int_equal(call_errno(xt, SYS_socketpair, "30,1,0,b\"x\"*8"), EAFNOSUPPORT); // TIPC
+    assert_int_equal(call_errno(xt, SYS_socketpair, "ctypes.c_long((1<<32)|1),1,0,b\"x\"*8"),
+                     EAFNOSUPPORT);
+    assert_int_equal(call_errno(xt, SYS_socketpair, "1,1,0,b\"x\"*8"), 0);
+    assert_int_equal(call_errno(xt, SYS_socket, "2,1,132"), EPROTONOSUPPORT); // SCTP
+    assert_int_equal(call_errno(xt, SYS_socket, "10,6,33"), EPROTONOSUPPORT); // DCCP
+    assert_int_equal(call_errno(xt, SYS_socket, "2,1,256"), EPROTONOSUPPORT); // SMC
+    assert_int_equal(call_errno(xt, SYS_socket, "2,1,ctypes.c_long((1<<32)|256)"), EPROTONOSUPPORT);
+    assert_int_equal(call_errno(xt, SYS_socket, "2,2,17"), 0);
     assert_int_equal(call_errno(xt, SYS_socket, "1,1,0"), 0);
     assert_int_equal(call_errno(xt, SYS_socket, "2,1,0"), 0);
 }
@@ -183,7 +197,8 @@ static void dangerous_system_calls_are_refused(void **state)
         {435, "0,0", ENOSYS},                     // clone3
         {SYS_ioctl, "0,0x5412,b\"x\"", EPERM},    // TIOCSTI
         {SYS_ioctl, "0,ctypes.c_long((7<<32)|0x5412),b\"x\"", EPERM},
-        {SYS_ioctl, "0,0x541c,b\"x\"", EPERM}, // TIOCLINUX
+        {SYS_ioctl, "0,0x541c,b\"x\"", EPERM},              // TIOCLINUX
+        {SYS_ioctl, "0,0x5423,b\"\\x15\\0\\0\\0\"", EPERM}, // TIOCSETD
         {SYS_ioctl, "0,0x5401,b\"x\"*64", ENOTTY},
         {9999, "", ENOSYS},
         {SYS_reboot, "0,0,0,0", EPERM},
@@ -191,6 +206,10 @@ static void dangerous_system_calls_are_refused(void **state)
         {SYS_syslog, "3,0,0", EPERM},
         {SYS_sethostname, "b\"x\",1", EPERM},
         {SYS_quotactl, "0,0,0,0", EPERM},
+        {SYS_prlimit64, "1,7,(ctypes.c_long*2)(3,3),0", EPERM}, // of the init
+        {SYS_prlimit64, "ctypes.c_long(1<<32),7,(ctypes.c_long*2)(3,3),0", EPERM},
+        {SYS_prlimit64, "1,7,0,(ctypes.c_long*2)()", 0},
+        {SYS_prlimit64, "0,7,(ctypes.c_long*2)(30,30),0", 0},
     };
     for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
         int e = call_errno(xt, calls[i].number, calls[i].args);
@@ -233,6 +252,44 @@ static void nothing_of_the_daemon_is_open_inside(void **state)
     assert_null(strstr(done->out, "memfd:"));
     assert_null(strstr(done->out, "exec.lock"));
     assert_null(strstr(done->out, "agentfense-init"));
+}
+
+// Such counts of a user namespace are also counts of the user who made it.
+static void what_a_box_uses_up_is_missing_to_nobody_else(void **state)
+{
+    struct xt *xt = *state;
+    const struct exec_command_spec spec = {
+        .shell_line = "exec python3 -c 'import ctypes, os, signal, time\n"
+                      "l = ctypes.CDLL(None)\n"
+                      "while l.inotify_init() >= 0: pass\n"
+                      "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGRTMIN])\n"
+                      "while l.sigqueue(os.getpid(), signal.SIGRTMIN, None) == 0: pass\n"
+                      "open(\"/workspace/all\", \"w\")\n"
+                      "time.sleep(1000)'"};
+    struct exec_command *command;
+    struct xt_done *done = xt_start(xt, &spec, &command);
+    xt_wait_file(xt, "all");
+    assert_int_equal(xt_sh(xt, "python3 -c 'import ctypes, sys;"
+                               "sys.exit(ctypes.CDLL(None).inotify_init() < 0)'")
+                         ->result.exit_code,
+                     1); // all that the box may have
+    // What root has, and what another box has.
+    int fd = inotify_init1(IN_CLOEXEC);
+    int failed = errno;
+    close(fd);
+    sigset_t blocked, before;
+    sigemptyset(&blocked);
+    sigaddset(&blocked, SIGRTMIN);
+    pthread_sigmask(SIG_BLOCK, &blocked, &before);
+    int queued = sigqueue(getpid(), SIGRTMIN, (union sigval){0});
+    sigtimedwait(&blocked, NULL, &(const struct timespec){0});
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    exec_command_cancel(command);
+    xt_wait(done);
+    exec_command_unref(command);
+    if (fd < 0)
+        fail_msg("root has no inotify instance left: %s", strerror(failed));
+    assert_int_equal(queued, 0);
 }
 
 static void commands_have_no_terminal_to_push_input_into(void **state)
@@ -305,6 +362,7 @@ int main(void)
         xt_test(dangerous_system_calls_are_refused),
         xt_test(the_init_cannot_be_read_or_written),
         xt_test(nothing_of_the_daemon_is_open_inside),
+        xt_test(what_a_box_uses_up_is_missing_to_nobody_else),
         xt_test(commands_have_no_terminal_to_push_input_into),
         xt_test(setuid_and_device_files_of_a_view_have_no_power),
         xt_test(ordinary_tools_work_under_the_filter),
