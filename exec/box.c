@@ -176,7 +176,8 @@ static void on_init_exit(struct exec_watch *watch, uint32_t events)
     (void)events;
     struct exec_box *box = EXEC_CONTAINER_OF(watch, struct exec_box, init_exit);
     exec_watch_close(box->engine, watch);
-    if (exec_cgroup_oom_kills(box->launch.cgroup) > 0)
+    // Before it is up the launch is its thread's.
+    if (box->state == BOX_UP && exec_cgroup_oom_kills(box->launch.cgroup) > 0)
         box_kill_text(box, AF_RESOURCE_EXHAUSTED,
                       "the sandbox reached its memory limit and was ended: start it again");
     else

@@ -175,26 +175,38 @@ static int be_user(uid_t uid)
     return e == 0 ? (int)raw(SYS_capset, (long)&header, (long)caps, 0, 0) : (int)e;
 }
 
-// Going back makes the capabilities effective again. The change of user took the mark from the
-// memory that its image may be looked at, by debuggers say; it is the daemon's, and is put back.
-static void be_root(bool was_dumpable)
+// What a change of user takes away: the mark that the daemon's memory may be looked at (by
+// debuggers, say), and the wish to be told of the parent's death, which is the thread's.
+struct root_state {
+    int dumpable, death_signal;
+    pid_t parent;
+};
+
+// Going back makes the capabilities effective again.
+static void be_root(const struct root_state *state)
 {
     if (raw(SYS_setresuid, -1, 0, -1, 0) != 0)
         abort(); // with half of root's rights, and files that belong to somebody else, nothing goes
                  // on
-    if (was_dumpable)
+    if (state->dumpable == 1)
         prctl(PR_SET_DUMPABLE, 1);
+    if (state->death_signal == 0)
+        return;
+    prctl(PR_SET_PDEATHSIG, state->death_signal);
+    if (getppid() != state->parent) // it died meanwhile, and nobody was told
+        raise(state->death_signal);
 }
 
 static pid_t clone_holder(uid_t uid, void *stack, int *ret_pidfd)
 {
-    bool was_dumpable = prctl(PR_GET_DUMPABLE) == 1;
+    struct root_state state = {.dumpable = prctl(PR_GET_DUMPABLE), .parent = getppid()};
+    prctl(PR_GET_PDEATHSIG, &state.death_signal);
     // No exit signal: the daemon has no child that ends here.
     long pid = be_user(uid);
     if (pid == 0)
         pid = raw_clone(CLONE_VM | CLONE_NEWUSER | CLONE_PIDFD, (char *)stack + STACK_BYTES,
                         ret_pidfd, holder, (void *)(intptr_t)getpid());
-    be_root(was_dumpable);
+    be_root(&state);
     return (pid_t)pid;
 }
 
