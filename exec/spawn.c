@@ -201,11 +201,12 @@ static pid_t clone_holder(uid_t uid, void *stack, int *ret_pidfd)
 {
     struct root_state state = {.dumpable = prctl(PR_GET_DUMPABLE), .parent = getppid()};
     prctl(PR_GET_PDEATHSIG, &state.death_signal);
-    // No exit signal: the daemon has no child that ends here.
+    // No exit signal: the daemon has no child that ends here. CLONE_FILES: with many sandboxes
+    // there are thousands of descriptors, which would be copied and closed.
     long pid = be_user(uid);
     if (pid == 0)
-        pid = raw_clone(CLONE_VM | CLONE_NEWUSER | CLONE_PIDFD, (char *)stack + STACK_BYTES,
-                        ret_pidfd, holder, (void *)(intptr_t)getpid());
+        pid = raw_clone(CLONE_VM | CLONE_FILES | CLONE_NEWUSER | CLONE_PIDFD,
+                        (char *)stack + STACK_BYTES, ret_pidfd, holder, (void *)(intptr_t)getpid());
     be_root(&state);
     return (pid_t)pid;
 }
