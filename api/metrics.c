@@ -89,6 +89,7 @@ static void read_views(struct gathered *all)
     to[AF_METRIC_COPY_UPS] = (double)mux.copy_ups;
     to[AF_METRIC_LOOKUPS_HIDDEN] = (double)mux.lookups_hidden;
     to[AF_METRIC_FUSE_SLOW] = (double)all->fs.slow_requests;
+    to[AF_METRIC_FUSE_DEFERRED] = (double)all->fs.deferred;
     to[AF_METRIC_FUSE_SLOW_REFUSED] = (double)all->fs.slow_refused;
     to[AF_METRIC_FUSE_READS_ASYNC] = (double)all->fs.reads_async;
     to[AF_METRIC_FUSE_INVALIDATIONS] = (double)all->fs.invalidations;

@@ -19,6 +19,7 @@ import shutil
 
 import api
 import exec as commands
+import fair
 import growth
 import imports
 import ops
@@ -36,7 +37,7 @@ def run_work(table, size):
 
 
 PIECES = {"ops": ops.run, "work": run_work, "exec": commands.run, "api": api.run,
-          "growth": growth.run, "imports": imports.run}
+          "growth": growth.run, "imports": imports.run, "fair": fair.run}
 
 
 def machine():

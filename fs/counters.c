@@ -121,6 +121,7 @@ void fs_session_counters(struct fs_session *session, struct fs_counters *ret)
             event[e] += atomic_load_explicit(&shard->event[e], memory_order_relaxed);
     }
     ret->slow_requests = event[FS_COUNT_SLOW];
+    ret->deferred = event[FS_COUNT_DEFERRED];
     ret->slow_refused = event[FS_COUNT_SLOW_REFUSED];
     ret->slow_queued = session->slow ? fs_slow_queued(session->slow) : 0;
     ret->reads_async = event[FS_COUNT_READ_ASYNC];

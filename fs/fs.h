@@ -161,6 +161,7 @@ struct fs_counters {
         uint64_t latency_ns; // sum, from the arrival in the daemon to the answer
     } op[FS_OP_COUNT];
     uint64_t slow_requests;      // re-dispatched to the slow pool
+    uint64_t deferred;           // left to the turns pool: other views came first
     uint64_t slow_refused;       // answered EAGAIN since the slow queue was full
     uint64_t slow_queued;        // in the slow queue now
     uint64_t reads_async;        // reads that had to wait for the backing file

@@ -240,7 +240,7 @@ void fs_call_begin(struct fs_call *call, fuse_req_t req, enum fs_op op, uint64_t
     fs_count_request(call->session, op, 1);
 }
 
-void fs_call_dispatch(struct fs_call *call, fs_run_fn run)
+static void run_and_send(struct fs_call *call, fs_run_fn run)
 {
     int rc = run(call);
     if (rc == MUX_SLOW) {
@@ -250,4 +250,11 @@ void fs_call_dispatch(struct fs_call *call, fs_run_fn run)
     }
     if (rc != FS_PENDING)
         fs_call_send(call, rc);
+}
+
+void fs_call_dispatch(struct fs_call *call, fs_run_fn run)
+{
+    if (!fs_fair_defers(call) || fs_slow_push(call->session->turns, call, run) != 0)
+        run_and_send(call, run);
+    fs_fair_served(af_monotonic_ns());
 }

@@ -323,7 +323,9 @@ int fs_session_start_parts(struct fs_session *session, struct af_error *err)
     fuse_opt_free_args(&args);
     if (!session->fuse)
         return af_error_set(err, AF_INTERNAL, "libfuse refused to make a session");
-    int rc = fs_slow_new(session, session->slow_worker_count, &session->slow);
+    int rc = fs_slow_new(session, session->slow_worker_count, true, &session->slow);
+    if (rc == 0)
+        rc = fs_slow_new(session, default_workers(), false, &session->turns);
     if (rc == 0)
         rc = fs_invalidator_start(session->invalidator);
     return rc == 0 ? 0 : af_error_errno(err, rc, "starting the FUSE session's threads");
@@ -423,7 +425,8 @@ static void leave_mount(struct fs_session *session)
     if (rc != 0)
         af_log(AF_LOG_WARN, "fs", "unmounting failed", "path=%s error=%d", session->mountpoint,
                -rc);
-    if (session->slow && !fs_slow_drain(session->slow, DRAIN_LIMIT_NS))
+    bool drained = !session->turns || fs_slow_drain(session->turns, DRAIN_LIMIT_NS);
+    if (session->slow && (!fs_slow_drain(session->slow, DRAIN_LIMIT_NS) || !drained))
         af_log(AF_LOG_WARN, "fs", "slow requests were still under way at the end", "waited_s=%d",
                (int)(DRAIN_LIMIT_NS / AF_NS_PER_SEC));
     // Processes that still have files open, or a mount of a subtree, get errors from now on
@@ -453,12 +456,15 @@ void fs_session_stop(struct fs_session *session)
         // A ring's thread may still be in a handler. From here on nothing it starts outlives it,
         // and what was started before is answered before the rings go.
         fuse_session_exit(session->fuse);
+        if (session->turns)
+            fs_slow_close(session->turns); // what it hands on, the slow pool still takes
         if (session->slow)
             fs_slow_close(session->slow);
         af_io_close(session->io);
         fuse_session_loop(session->fuse); // has exited: only ends the ring threads
+        fs_slow_free(session->turns);
         fs_slow_free(session->slow);
-        session->slow = NULL;
+        session->turns = session->slow = NULL;
         fuse_session_destroy(session->fuse);
         session->fuse = NULL;
     }

@@ -22,7 +22,7 @@
 #define FS_IO_MAX      (1u << 20)                // bytes of one READ or WRITE
 #define FS_DEV_BUF     (FS_IO_MAX + (64u << 10)) // of a worker that reads /dev/fuse
 #define FS_WORKERS_MAX 64
-#define FS_RING_DEPTH  8 // requests in flight per CPU on io_uring; see docs/FUSE.md
+#define FS_RING_DEPTH  32 // requests in flight per CPU on io_uring; see docs/FUSE.md
 #define FS_BACKGROUND  64
 #define FS_TEXT_MAX    160
 
@@ -87,6 +87,7 @@ struct fs_session {
 
     struct af_io *io;
     struct fs_slow *slow;
+    struct fs_slow *turns; // fair.c; ends before `slow`
     struct fs_invalidator *invalidator;
     struct fs_counter_shard *counters;
     void *view_blocks; // view_counters.c
@@ -122,7 +123,8 @@ int fs_mount_abort(unsigned minor);
 
 // ---- slow.c: a pool for what may block ---------------------------------------------------
 
-int fs_slow_new(struct fs_session *session, unsigned threads, struct fs_slow **ret);
+// may_block: false for the turns pool.
+int fs_slow_new(struct fs_session *session, unsigned threads, bool may_block, struct fs_slow **ret);
 // Finishes what is queued, then ends the threads. NULL is ignored.
 void fs_slow_free(struct fs_slow *slow);
 // Copies the call and runs it in the pool. 0, or -EAGAIN (queue full) or -ENOMEM: the caller
@@ -144,6 +146,16 @@ int fs_passthrough_open(struct fs_call *call, uint64_t size);
 // `req`, a RELEASE of a counted handle.
 void fs_passthrough_close(struct fs_session *session, fuse_req_t req, uint64_t nodeid);
 
+// ---- fair.c: views are served in turn -----------------------------------------------------
+
+// Whose a call is: the view of a private nodeid; for a shared one the caller, since every view runs
+// as a uid of its own.
+uint32_t fs_call_view(const struct fs_call *call);
+// Whether a call that a worker begins should be left to the turns pool, for its view has had its
+// turn. fs_fair_served must follow when the worker has done with it.
+bool fs_fair_defers(const struct fs_call *call);
+void fs_fair_served(int64_t now_ns);
+
 // ---- invalidate.c: the notifier ----------------------------------------------------------
 
 int fs_invalidator_new(struct fs_session *session, struct fs_invalidator **ret);
@@ -161,6 +173,7 @@ void fs_invalidate_inode(struct fs_session *session, uint64_t nodeid, int64_t of
 enum fs_count {
     FS_COUNT_SLOW,
     FS_COUNT_SLOW_REFUSED,
+    FS_COUNT_DEFERRED,
     FS_COUNT_READ_ASYNC,
     FS_COUNT_INVALIDATION,
     FS_COUNT_INVALIDATION_LOST,

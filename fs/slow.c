@@ -1,9 +1,11 @@
-// The slow pool: runs what mux cannot answer without waiting (copy-ups, fsyncs).
+// The slow pool: runs what mux cannot answer without waiting (copy-ups, fsyncs). Its small brother,
+// the turns pool, runs what a worker leaves to it so that other views come first (fair.c).
 //
 // A call that mux answered MUX_SLOW is copied, queued by view and run again by a pool thread with
-// may_block. Queues are served round robin, one call at a time, so that a view with a thousand
-// fsyncs delays another's by one, not by a thousand. The queue is bounded in calls and in bytes
-// of copied data, in total and per view.
+// may_block. In the turns pool it may not block either, and goes on to the slow one if it has to.
+// Queues are served round robin, one call at a time, so that a view with a thousand fsyncs delays
+// another's by one, not by a thousand. The queue is bounded in calls and in bytes of copied data,
+// in total and per view.
 //
 // A request that came over io_uring is not answered by the pool thread but by the io loop's
 // thread: the kernel delivers the next request of that ring entry through the thread that
@@ -15,7 +17,6 @@
 
 #include "mux/base/clock.h"
 #include "mux/base/log.h"
-#include "mux/nodeid.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +29,7 @@
 
 struct job {
     struct job *next;
+    struct fs_slow *slow;
     struct fs_call call;
     struct stat attr;
     fs_run_fn run;
@@ -48,6 +50,7 @@ struct queue {
 
 struct fs_slow {
     struct fs_session *session;
+    bool may_block; // false: the turns pool
     pthread_mutex_t lock;
     pthread_cond_t work;
     pthread_cond_t idle;
@@ -65,13 +68,9 @@ struct fs_slow {
 
 // ---- queues ------------------------------------------------------------------------------
 
-// Whose turn it is: the view of a private nodeid; for a shared one, the caller, since every view
-// runs as a uid of its own.
 static struct queue *queue_of(struct fs_slow *slow, const struct fs_call *call)
 {
-    uint32_t key =
-        mux_nodeid_is_shared(call->nodeid) ? call->ctx.uid : mux_nodeid_slot(call->nodeid);
-    return &slow->queues[key % QUEUES];
+    return &slow->queues[fs_call_view(call) % QUEUES];
 }
 
 static void make_ready_locked(struct fs_slow *slow, struct queue *queue)
@@ -133,7 +132,7 @@ static const char *copy_bytes(char **to, const void *from, size_t size)
     return at;
 }
 
-static struct job *job_new(const struct fs_call *call, fs_run_fn run)
+static struct job *job_new(struct fs_slow *slow, const struct fs_call *call, fs_run_fn run)
 {
     size_t name = text_bytes(call->name);
     size_t new_name = text_bytes(call->new_name);
@@ -142,6 +141,7 @@ static struct job *job_new(const struct fs_call *call, fs_run_fn run)
     if (!job)
         return NULL;
     job->next = NULL;
+    job->slow = slow;
     job->call = *call;
     job->run = run;
     job->bytes = name + new_name + data;
@@ -154,14 +154,14 @@ static struct job *job_new(const struct fs_call *call, fs_run_fn run)
         job->attr = *call->attr;
         job->call.attr = &job->attr;
     }
-    job->call.ctx.may_block = true;
+    job->call.ctx.may_block = slow->may_block;
     return job;
 }
 
-static void job_finish(struct job *job)
+// Its call has been answered, or will be by others.
+static void job_free(struct job *job)
 {
-    struct fs_slow *slow = job->call.session->slow;
-    fs_call_send(&job->call, job->rc);
+    struct fs_slow *slow = job->slow;
     pthread_mutex_lock(&slow->lock);
     job->queue->jobs--;
     job->queue->bytes -= job->bytes;
@@ -172,22 +172,22 @@ static void job_finish(struct job *job)
     free(job);
 }
 
+static void job_finish(struct job *job)
+{
+    fs_call_send(&job->call, job->rc);
+    job_free(job);
+}
+
 static void answer_on_io_thread(void *arg, ssize_t result)
 {
     (void)result;
     job_finish(arg);
 }
 
-static void job_run(struct job *job)
+static void answer(struct job *job)
 {
     char *payload;
     size_t size;
-    job->rc = job->run(&job->call);
-    if (job->rc == MUX_SLOW) {
-        af_log(AF_LOG_ERROR, "fs", "mux is slow although it may block", "op=%s",
-               fs_op_name(job->call.op));
-        job->rc = -EIO;
-    }
     if (!fs_call_payload(&job->call, &payload, &size)) {
         job_finish(job);
         return;
@@ -195,6 +195,28 @@ static void job_run(struct job *job)
     fs_call_detach(&job->call);
     while (af_io_post(job->call.session->io, answer_on_io_thread, job) != 0)
         sched_yield(); // its queue is full for a moment
+}
+
+static void job_run(struct job *job)
+{
+    job->rc = job->run(&job->call);
+    if (job->rc == MUX_SLOW && !job->slow->may_block) {
+        job->rc = fs_slow_push(job->call.session->slow, &job->call, job->run);
+        if (job->rc == 0) {
+            job_free(job);
+            return;
+        }
+    }
+    if (job->rc == FS_PENDING) {
+        job_free(job);
+        return;
+    }
+    if (job->rc == MUX_SLOW) {
+        af_log(AF_LOG_ERROR, "fs", "mux is slow although it may block", "op=%s",
+               fs_op_name(job->call.op));
+        job->rc = -EIO;
+    }
+    answer(job);
 }
 
 static void *slow_thread(void *arg)
@@ -222,7 +244,7 @@ static void *slow_thread(void *arg)
 
 int fs_slow_push(struct fs_slow *slow, const struct fs_call *call, fs_run_fn run)
 {
-    struct job *job = job_new(call, run);
+    struct job *job = job_new(slow, call, run);
     if (!job)
         return -ENOMEM;
     pthread_mutex_lock(&slow->lock);
@@ -242,7 +264,10 @@ int fs_slow_push(struct fs_slow *slow, const struct fs_call *call, fs_run_fn run
         pthread_cond_signal(&slow->work);
     }
     pthread_mutex_unlock(&slow->lock);
-    fs_count(slow->session, room ? FS_COUNT_SLOW : FS_COUNT_SLOW_REFUSED, 1);
+    if (!slow->may_block)
+        fs_count(slow->session, FS_COUNT_DEFERRED, room);
+    else
+        fs_count(slow->session, room ? FS_COUNT_SLOW : FS_COUNT_SLOW_REFUSED, 1);
     if (!room)
         free(job);
     return room ? 0 : -EAGAIN;
@@ -277,12 +302,13 @@ bool fs_slow_drain(struct fs_slow *slow, int64_t timeout_ns)
     return drained;
 }
 
-int fs_slow_new(struct fs_session *session, unsigned threads, struct fs_slow **ret)
+int fs_slow_new(struct fs_session *session, unsigned threads, bool may_block, struct fs_slow **ret)
 {
     struct fs_slow *slow = calloc(1, sizeof *slow);
     if (!slow)
         return -ENOMEM;
     slow->session = session;
+    slow->may_block = may_block;
     slow->ready_tail = &slow->ready_head;
     for (unsigned i = 0; i < QUEUES; i++)
         slow->queues[i].tail = &slow->queues[i].head;

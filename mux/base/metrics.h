@@ -65,6 +65,8 @@ enum af_metric_kind { AF_METRIC_COUNTER = 1, AF_METRIC_GAUGE = 2, AF_METRIC_HIST
       "requests that may block, done off the workers")                                             \
     M(FUSE_SLOW_REFUSED, COUNTER, "agentfense_fuse_slow_refused_total", NULL, NULL,                \
       "requests refused because too many that may block were waiting")                             \
+    M(FUSE_DEFERRED, COUNTER, "agentfense_fuse_deferred_total", NULL, NULL,                        \
+      "requests of views that ask without a pause, done after other views'")                       \
     M(FUSE_READS_ASYNC, COUNTER, "agentfense_fuse_reads_async_total", NULL, NULL,                  \
       "reads that waited for the backing file")                                                    \
     M(FUSE_INVALIDATIONS, COUNTER, "agentfense_fuse_invalidations_total", NULL, NULL,              \

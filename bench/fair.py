@@ -1,0 +1,70 @@
+#!/usr/bin/python3
+"""Sandboxes at work at one time: how even service is, and what one that hammers does to another.
+
+Each sandbox reads a small file, which always reaches the daemon, once in a period. First all of
+them: the p99 beside the p50. Then one of them beside another that makes and unlinks files, or
+writes, at full speed: with one thread, which is an equal share, and with many. The work is done by
+bench/fair_load.c.
+
+  bench/fair.py [--quick | --tiny]
+"""
+
+import subprocess
+import sys
+
+from common import PROGRAMS, Aim, Table, running, temporary
+
+# Sandboxes, period of a read of each (ms), seconds, threads that hammer, rounds.
+SIZES = {"full": (400, 100, 10, 32, 5), "quick": (400, 100, 3, 32, 3), "tiny": (3, 10, 0.05, 2, 1)}
+VICTIM_PERIOD_MS = 1
+
+
+def read(seconds, period_ms, views):
+    """Small reads in these views: (p50, p99) in us."""
+    argv = [PROGRAMS / "fair_load", "read", str(seconds), str(int(period_ms * 1000)), *views]
+    done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True)
+    _, p50, p99, _ = map(float, done.stdout.split())
+    return p50, p99
+
+
+def beside(kind, threads, seconds, victim, hammer):
+    """The victim's small reads while another view hammers."""
+    argv = [PROGRAMS / "fair_load", kind, str(threads), hammer]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            if process.stdout.readline() != "going\n":
+                raise RuntimeError(f"fair_load {kind} ended")
+            return read(seconds, VICTIM_PERIOD_MS, [victim])
+        finally:
+            process.kill()
+
+
+def median(figures):
+    """Of the p99, with its p50."""
+    return sorted(figures, key=lambda pair: pair[1])[len(figures) // 2]
+
+
+def run(table, size="full"):
+    """Both."""
+    count, period_ms, seconds, threads, rounds = SIZES[size]
+    table.title(f"{count} sandboxes at work, {rounds} rounds")
+    with temporary() as directory, running(directory / "daemon") as (daemon, client):
+        codebase = client.codebase({f"small/{i}": "s" * 1024 for i in range(100)})
+        views = [daemon.mount / client.sandbox(codebase, manual=True) for _ in range(count)]
+        p50, p99 = median([read(seconds, period_ms, views) for _ in range(rounds)])
+        table.row(f"small read, {count} at work, p99", p99, "us", "p50", p50, Aim(10))
+        victim, hammer = views[:2]
+        alone = [read(seconds, VICTIM_PERIOD_MS, [victim]) for _ in range(rounds)]
+        table.row("small read, alone, p99", median(alone)[1], "us", "p50", median(alone)[0])
+        for kind, what in (("create", "creates"), ("write", "writes")):
+            equal, many = [], []
+            for _ in range(rounds):
+                equal.append(beside(kind, 1, seconds, victim, hammer))
+                many.append(beside(kind, threads, seconds, victim, hammer))
+            name = f"small read, another {what} by {threads} threads, "
+            table.row(name + "p99", median(many)[1], "us", "by 1 thread", median(equal)[1], Aim(3))
+            table.row(name + "p50", median(many)[0], "us", "by 1 thread", median(equal)[0])
+
+
+if __name__ == "__main__":
+    run(Table(), sys.argv[1][2:] if len(sys.argv) > 1 else "full")

@@ -1,0 +1,56 @@
+// Fair service: a view with many requests under way does not make the others wait for all of them.
+//
+// The kernel hands requests out in the order in which they came, whoever sent them. A sandbox with
+// thirty threads that make files has thirty requests before each of another's. So a worker that
+// has just served a view `TURN` times without a pause, while other views ask for something as well,
+// leaves that view's further requests to the turns pool (slow.c), which serves views in turn: that
+// takes a tenth of the time of serving them. A client that waits for one answer before it asks
+// again always leaves a pause, and a view that is alone is never sent away.
+//
+// Owns nothing but what each worker remembers of its last requests; no locks. Fails: when that
+// pool has no room the request is served at once. Read next: slow.c, docs/FUSE.md.
+#include "fs/session_priv.h"
+
+#include "mux/base/clock.h"
+#include "mux/nodeid.h"
+
+#define TURN      2
+#define RECENT_NS AF_NS_PER_SEC // so long ago another view counts as asking for something
+// Requests that were waiting together follow each other faster than this: a ring has them all at
+// hand, the device is read for each.
+#define RING_PAUSE_NS 2000
+#define DEV_PAUSE_NS  8000
+
+struct turn {
+    uint32_t view;      // served last
+    unsigned served;    // so many times without a pause
+    int64_t ended_ns;   // when that was
+    int64_t another_ns; // when a view other than that was served last
+};
+static __thread struct turn turn;
+
+uint32_t fs_call_view(const struct fs_call *call)
+{
+    return mux_nodeid_is_shared(call->nodeid) ? call->ctx.uid : mux_nodeid_slot(call->nodeid);
+}
+
+bool fs_fair_defers(const struct fs_call *call)
+{
+    uint32_t view = fs_call_view(call);
+    int64_t pause_ns =
+        fs_transport_is_ring(&call->session->transport) ? RING_PAUSE_NS : DEV_PAUSE_NS;
+    if (view != turn.view) {
+        turn.another_ns = turn.ended_ns;
+        turn.view = view;
+        turn.served = 0;
+    } else if (call->start_ns - turn.ended_ns > pause_ns) {
+        turn.served = 0;
+    }
+    return ++turn.served > TURN && turn.another_ns != 0 &&
+           call->start_ns - turn.another_ns < RECENT_NS;
+}
+
+void fs_fair_served(int64_t now_ns)
+{
+    turn.ended_ns = now_ns;
+}
