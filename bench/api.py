@@ -5,7 +5,8 @@ bench/api_load.c speaks to the daemon over its unix socket, one call at a time f
 calls open for rates. The peer of a time is what the user's page claims for the same thing, where
 it does (its table is quoted in docs/PERFORMANCE.md). Memory is what the kernel says of the daemon's
 and its sandboxes' processes (smaps_rollup), and the fall of MemAvailable, which others on the
-machine move as well. Sharing is counted in READ requests. On a tmpfs.
+machine move as well. Sharing is counted in READ requests and in
+pages. On a tmpfs.
 
   bench/api.py [--quick | --tiny]
 """
@@ -155,6 +156,14 @@ def reads(client):
     return sum(c.value for c in found if c.name == "fuse_read_requests")
 
 
+def resident_mib(views, names):
+    """What the page cache holds of these files, each view's pages counted."""
+    paths = [view / name for view in views for name in names]
+    argv = ["fincore", "--bytes", "--noheadings", "--output", "RES", *paths]
+    out = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return sum(map(int, out.split())) / 2**20
+
+
 def sharing(table, directory, sandboxes, mib):
     """READ requests of those who read what another sandbox has read."""
     tree = directory / "shared"
@@ -173,7 +182,13 @@ def sharing(table, directory, sandboxes, mib):
                 client.out(sandbox, "cat f* > /dev/null")
             more = (reads(client) - before - first) / (sandboxes - 1)
             name = f"READ requests for {mib} MiB, {sandboxes - 1} more sandboxes, {level} level"
-            table.row(name, more, "", "the first", first, bound(0.001) if level == "read" else None)
+            is_shared = level == "read"
+            table.row(name, more, "", "the first", first, bound(0.001) if is_shared else None)
+            # Who reads without a READ has the first one's pages.
+            views = [daemon.mount / i for i in (ids[:1] if more == 0 else ids)]
+            name = f"page cache of {sandboxes} sandboxes that read {mib} MiB, {level} level"
+            held = resident_mib(views, [f"f{i}" for i in range(mib)])
+            table.row(name, held, "MiB", "the content", mib, Aim(1.2) if is_shared else None)
             for sandbox in ids:
                 client.destroy(sandbox)
             eventually(lambda: not any(p.startswith("sb_") for p in os.listdir(daemon.mount)))

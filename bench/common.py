@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests/e2e"))
@@ -25,6 +26,10 @@ from harness import BIN, Daemon, filepb  # noqa: E402
 PROGRAMS = BIN.parent / "bench"
 PEER_UID = 65123  # owns what peers work on; any unprivileged one
 NATIVE, OVERLAY, FUSE_OVERLAY = "native", "overlayfs", "fuse-overlayfs"
+PASSTHROUGH = "passthrough_ll"  # libfuse's example, over io_uring where the kernel has it
+PASSTHROUGH_LL = ROOT / "build/bench/passthrough_ll"
+MOUNT_SECONDS = 10
+FUSE_RING = "/sys/module/fuse/parameters/enable_uring"
 QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 
@@ -148,6 +153,12 @@ def own(tree):
     subprocess.run(["chown", "-R", f"{PEER_UID}:{PEER_UID}", tree], check=True)
 
 
+def passthrough_is_built():
+    """Whether that peer is there, built if it can be."""
+    script = ROOT / "tools/build/passthrough-peer.sh"
+    return subprocess.run([script, PASSTHROUGH_LL], check=False, **QUIET).returncode == 0
+
+
 class Peers:
     """Fresh places of each kind over one template tree, which belongs to PEER_UID."""
 
@@ -156,10 +167,13 @@ class Peers:
         self.template = template
         self.count = 0
         self.made = []
+        self.serving = []
         directory.mkdir()
         self.kinds = [NATIVE, OVERLAY]
         if shutil.which("fuse-overlayfs"):
             self.kinds.append(FUSE_OVERLAY)
+        if passthrough_is_built():
+            self.kinds.append(PASSTHROUGH)
 
     def fresh(self, kind):
         """A place in which nothing was done yet."""
@@ -170,6 +184,8 @@ class Peers:
         if kind == NATIVE:
             subprocess.run(["cp", "-a", f"{self.template}/.", place / "merged"], check=True)
             return place / "merged"
+        if kind == PASSTHROUGH:
+            return self.pass_through(place)
         for part in ("upper", "work", "merged"):
             (place / part).mkdir()
             os.chown(place / part, PEER_UID, PEER_UID)
@@ -180,6 +196,22 @@ class Peers:
         subprocess.run([*mount, place / "merged"], check=True, **QUIET)
         return place / "merged"
 
+    def pass_through(self, place):
+        """A copy, seen through libfuse's example."""
+        (place / "merged").mkdir()
+        subprocess.run(["cp", "-a", f"{self.template}/.", place / "source"], check=True)
+        ring = ",io_uring" if pathlib.Path(FUSE_RING).exists() else ""
+        options = f"source={place}/source,cache=always,allow_other{ring}"
+        argv = [PASSTHROUGH_LL, "-f", "-o", options, place / "merged"]
+        process = subprocess.Popen(argv, **QUIET)  # ends when it is unmounted
+        deadline = time.monotonic() + MOUNT_SECONDS
+        while not os.path.ismount(place / "merged"):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"passthrough_ll does not mount: {process.poll()}")
+            time.sleep(0.01)
+        self.serving.append(process)
+        return place / "merged"
+
     def drop(self):
         """Removes every place."""
         for place in self.made:
@@ -187,6 +219,9 @@ class Peers:
                 subprocess.run(["umount", place / "merged"], check=True)
             shutil.rmtree(place)
         self.made.clear()
+        for process in self.serving:
+            process.wait()
+        self.serving.clear()
 
 
 def as_user(argv, place, uid, **kwargs):

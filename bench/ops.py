@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""Single file operations: a view beside a plain directory, a kernel overlayfs and fuse-overlayfs.
+"""Single file operations: a view beside a plain directory, overlayfs, fuse-overlayfs and libfuse's
+example passthrough_ll over io_uring; first with the open policy kernel, then with server.
 
 All storage is on one tmpfs, where no disk hides a cost. bench/ops_load.c works in each place as an
 unprivileged user (the sandbox's own in the view), round by round in turn; of the rounds' averages
@@ -13,8 +14,11 @@ import shutil
 import subprocess
 import sys
 
-from common import (OVERLAY, PEER_UID, PROGRAMS, Aim, Peers, Table, as_user,
+import time
+
+from common import (NATIVE, OVERLAY, PASSTHROUGH, PEER_UID, PROGRAMS, Aim, Peers, Table, as_user,
                     import_tree, own, rotated, running, temporary)
+from harness import READ_ONLY
 
 SIZES = {"full": (15, 1024), "quick": (5, 64), "tiny": (1, 1)}  # rounds, MiB of the large file
 # Name here, in ops_load, unit, bound against overlayfs, whether it is a lower one.
@@ -35,6 +39,19 @@ OPS = [
     ("sequential read, warm", "seq-read", "MB/s", 0.5, True),
     ("sequential write", "seq-write", "MB/s", 0.5, True),
 ]
+
+
+# In the open policy server: what differs, with its bounds against overlayfs.
+SERVER_OPS = [
+    ("open + read 1 KiB + close, warm", "open+read+close", "us", 4, False),
+    ("pread 4 KiB, cached", "pread", "us", 1.2, False),
+    ("readdir of 100 names, warm", "readdir-100", "us", None, False),
+    ("create + 1 KiB + close", "create", "us", 4, False),
+    ("sequential read, warm", "seq-read", "MB/s", 0.5, True),
+]
+# Operations that are requests, for which libfuse's example is a peer.
+REQUESTS = {"create", "append", "first-append", "rename", "unlink", "mkdir+rmdir", "random-write"}
+LARGE_READ = 0.9  # of native, a file that the page cache does not have
 
 
 def make_template(tree, rounds, mib):
@@ -76,30 +93,85 @@ class Worker:
         self.process.stdout.close()
 
 
-def run(table, size="full"):
-    """All operations in all places."""
+def in_turn(workers, rounds):
+    """{place: [figures of a round]}."""
+    found = {place: [] for place in workers}
+    for number in range(rounds):
+        for place in rotated(list(workers), number):
+            found[place].append(workers[place].round(number))
+    return found
+
+
+def print_ops(table, found, ops, suffix=""):
+    """The rows of some operations."""
+    for name, op, unit, bound, least in ops:
+        samples = {place: [r[op] for r in found[place]] for place in found}
+        aims = {OVERLAY: Aim(bound, least)} if bound else {}
+        if op in REQUESTS:
+            aims[PASSTHROUGH] = Aim(1)
+        table.compare(name + suffix, unit, samples, aims)
+
+
+def run_policy(table, directory, size, policy, ops):
+    """All operations in all places, with one open policy."""
     rounds, mib = SIZES[size]
-    table.title(f"File operations, on tmpfs, {rounds} rounds")
-    with temporary() as directory, running(directory / "daemon") as (daemon, client):
-        template = directory / "template"
-        make_template(template, rounds, mib)
+    template = directory / "template"
+    suffix = "" if policy == "kernel" else ", policy server"
+    with running(directory / policy, "--open-policy", policy) as (daemon, client):
         program = shutil.copy(PROGRAMS / "ops_load", directory)
         view = daemon.mount / client.sandbox(import_tree(client, template))
         workers = {"view": Worker(program, view, os.stat(view).st_uid, mib)}
-        peers = Peers(directory / "peers", template)
+        peers = Peers(directory / f"peers-{policy}", template)
         try:
             for kind in peers.kinds:
                 workers[kind] = Worker(program, peers.fresh(kind), PEER_UID, mib)
-            found = {place: [] for place in workers}
-            for number in range(rounds):
-                for place in rotated(list(workers), number):
-                    found[place].append(workers[place].round(number))
+            found = in_turn(workers, rounds)
         finally:
             for worker in workers.values():
                 worker.close()
-        for name, op, unit, bound, least in OPS:
-            samples = {place: [r[op] for r in found[place]] for place in found}
-            table.compare(name, unit, samples, {OVERLAY: Aim(bound, least)})
+        peers.drop()
+        print_ops(table, found, ops, suffix)
+        if policy == "server":
+            large_reads(table, client, daemon, template, rounds)
+
+
+def read_megabytes(path):
+    """MB/s of reading a file once, in pieces of 1 MiB, its pages dropped before."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        size, began = 0, time.perf_counter()
+        while data := os.read(file, 1 << 20):
+            size += len(data)
+        return size / (time.perf_counter() - began) / 1e6
+    finally:
+        os.close(file)
+
+
+def large_reads(table, client, daemon, template, rounds):
+    """The large file, by no page cache of the mount's: passed through, and by requests."""
+    codebase = import_tree(client, template)
+    places = {
+        "view": daemon.mount / client.sandbox(codebase, READ_ONLY, manual=True),
+        "by requests": daemon.mount / client.sandbox(codebase, manual=True),
+        NATIVE: template,
+    }
+    samples = {place: [] for place in places}
+    for number in range(rounds):
+        for place in rotated(list(places), number):
+            samples[place].append(read_megabytes(places[place] / "large"))
+    name = "large file read once, passed through, policy server"
+    table.compare(name, "MB/s", samples, {NATIVE: Aim(LARGE_READ, True)})
+
+
+def run(table, size="full"):
+    """Both policies, one after the other."""
+    rounds, mib = SIZES[size]
+    table.title(f"File operations, on tmpfs, {rounds} rounds")
+    with temporary() as directory:
+        make_template(directory / "template", rounds, mib)
+        run_policy(table, directory, size, "kernel", OPS)
+        run_policy(table, directory, size, "server", SERVER_OPS)
 
 
 if __name__ == "__main__":

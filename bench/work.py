@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""Real work: commands in a sandbox beside a plain directory, an overlayfs and fuse-overlayfs.
+"""Real work: commands in a sandbox beside a plain directory, overlayfs, fuse-overlayfs and libfuse's
+example passthrough_ll over io_uring.
 
 Ours go the way of every command: Exec, into the sandbox's namespaces, on its view. A peer's run
 as an unprivileged user in a directory of the same content. The shell around a command takes the
@@ -14,8 +15,8 @@ the disk below build/ with --disk.
 import argparse
 import subprocess
 
-from common import (FUSE_OVERLAY, NATIVE, PEER_UID, QUIET, ROOT, Aim, Peers, Table, as_user,
-                    import_tree, own, rotated, running, temporary)
+from common import (FUSE_OVERLAY, NATIVE, PASSTHROUGH, PEER_UID, QUIET, ROOT, Aim, Peers, Table,
+                    as_user, import_tree, own, rotated, running, temporary)
 
 # Rounds; files of: the repository, the C project, the Python package, the archive, the walk.
 SIZES = {
@@ -193,7 +194,7 @@ def run(table, size="full", on_disk=False):
                 work_round(client, codebase, Peers(directory / f"work{turn}", work), rounds, turn)
     bounds = {name: pair for name, _, _, *pair in WORK} | WALK_BOUNDS
     for name, samples in rounds.found.items():
-        aims = {NATIVE: Aim(bounds[name][on_disk]), FUSE_OVERLAY: Aim(0.5)}
+        aims = {NATIVE: Aim(bounds[name][on_disk]), FUSE_OVERLAY: Aim(0.5), PASSTHROUGH: Aim(1)}
         table.compare(name + (", ext4" if on_disk else ""), "ms", samples, aims)
 
 
