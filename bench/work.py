@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-"""Real work: commands in a sandbox beside a plain directory, overlayfs, fuse-overlayfs and libfuse's
-example passthrough_ll over io_uring.
+"""Real work: commands in a sandbox beside a plain directory, overlayfs, fuse-overlayfs and
+libfuse's example passthrough_ll over io_uring.
 
 Ours go the way of every command: Exec, into the sandbox's namespaces, on its view. A peer's run
 as an unprivileged user in a directory of the same content. The shell around a command takes the

@@ -12,7 +12,6 @@
 #include "fs/session_priv.h"
 
 #include "mux/base/clock.h"
-#include "mux/nodeid.h"
 
 #define TURN      2
 #define RECENT_NS AF_NS_PER_SEC // so long ago another view counts as asking for something
@@ -22,26 +21,21 @@
 #define DEV_PAUSE_NS  8000
 
 struct turn {
-    uint32_t view;      // served last
+    uint32_t slot;      // of the view that was served last
     unsigned served;    // so many times without a pause
     int64_t ended_ns;   // when that was
     int64_t another_ns; // when a view other than that was served last
 };
 static __thread struct turn turn;
 
-uint32_t fs_call_view(const struct fs_call *call)
-{
-    return mux_nodeid_is_shared(call->nodeid) ? call->ctx.uid : mux_nodeid_slot(call->nodeid);
-}
-
 bool fs_fair_defers(const struct fs_call *call)
 {
-    uint32_t view = fs_call_view(call);
+    uint32_t slot = fs_call_slot(call);
     int64_t pause_ns =
         fs_transport_is_ring(&call->session->transport) ? RING_PAUSE_NS : DEV_PAUSE_NS;
-    if (view != turn.view) {
+    if (slot != turn.slot) {
         turn.another_ns = turn.ended_ns;
-        turn.view = view;
+        turn.slot = slot;
         turn.served = 0;
     } else if (call->start_ns - turn.ended_ns > pause_ns) {
         turn.served = 0;

@@ -148,9 +148,6 @@ void fs_passthrough_close(struct fs_session *session, fuse_req_t req, uint64_t n
 
 // ---- fair.c: views are served in turn -----------------------------------------------------
 
-// Whose a call is: the view of a private nodeid; for a shared one the caller, since every view runs
-// as a uid of its own.
-uint32_t fs_call_view(const struct fs_call *call);
 // Whether a call that a worker begins should be left to the turns pool, for its view has had its
 // turn. fs_fair_served must follow when the worker has done with it.
 bool fs_fair_defers(const struct fs_call *call);

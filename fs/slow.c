@@ -70,7 +70,7 @@ struct fs_slow {
 
 static struct queue *queue_of(struct fs_slow *slow, const struct fs_call *call)
 {
-    return &slow->queues[fs_call_view(call) % QUEUES];
+    return &slow->queues[fs_call_slot(call) % QUEUES];
 }
 
 static void make_ready_locked(struct fs_slow *slow, struct queue *queue)

@@ -78,7 +78,9 @@ uint32_t fs_call_slot(const struct fs_call *call)
 {
     const struct fs_session *session = call->session;
     uint32_t slot = 0;
-    if (!mux_nodeid_is_shared(call->nodeid))
+    bool is_views_own =
+        session->policy == FS_OPEN_SERVER || !mux_nodeid_is_shared(call->nodeid); // mux/nodeid.h
+    if (is_views_own)
         slot = mux_nodeid_slot(call->nodeid);
     else if (session->uid_base != 0 && call->ctx.uid >= session->uid_base)
         slot = call->ctx.uid - session->uid_base;

@@ -4,8 +4,10 @@ These tests are root on the host, whom no mode bits hold back: what refuses them
 verdict. What both policies promise is in the other files, which tests/run runs under both.
 """
 
+import contextlib
 import errno
 import fcntl
+import itertools
 import mmap
 import os
 import subprocess
@@ -14,7 +16,7 @@ import threading
 
 import pytest
 
-from harness import FULL, READ_ONLY, Daemon, afpb, pb, rule, sbpb
+from harness import FULL, READ_ONLY, Daemon, afpb, monpb, pb, rule, sbpb
 from test_open_policy import counters, difference, requests
 
 SMALL = "small content " * 200
@@ -108,6 +110,33 @@ def test_the_daemons_verdict_holds_for_whom_no_mode_bits_hold_back(client, daemo
     fails(errno.EACCES, os.open, view / "d/f", os.O_RDONLY)
     assert errors(client) - before == 3
     assert (view / "small").read_text() == SMALL
+
+
+def test_each_open_is_audited_with_its_verdict_and_the_rule(client, daemon, make):
+    sandbox = make(READ_ONLY + [("d/*", "view", 10)])
+    view = daemon.mount / sandbox
+    with trace(client, sandbox) as stream:
+        assert (view / "small").read_text() == SMALL
+        fails(errno.EACCES, os.open, view / "small", os.O_RDWR)
+        fails(errno.EACCES, os.open, view / "d/f", os.O_RDONLY)
+        opens = itertools.islice((e for e in stream if e.operation == "open"), 3)
+        found = [(e.path, e.error, e.level, e.rule, e.pattern) for e in opens]
+    assert found == [
+        (b"small", 0, afpb.LEVEL_READ, 0, "**/*"),
+        (b"small", errno.EACCES, afpb.LEVEL_READ, 0, "**/*"),
+        (b"d/f", errno.EACCES, afpb.LEVEL_VIEW, 1, "d/*"),
+    ]
+
+
+@contextlib.contextmanager
+def trace(client, sandbox):
+    """The sandbox's requests from now on."""
+    stream = client.monitor.Trace(monpb.TraceRequest(sandbox_id=sandbox), timeout=60)
+    assert next(stream).ready
+    try:
+        yield stream
+    finally:
+        stream.cancel()
 
 
 def errors(client):

@@ -9,7 +9,8 @@ import time
 import grpc
 import pytest
 
-from harness import AGENT_SAFE, FULL, afpb, eventually, expect, filepb, monpb, pb, rule, sbpb
+from harness import (AGENT_SAFE, FULL, OPENING, afpb, eventually, expect, filepb, monpb, pb, rule,
+                     sbpb)
 
 WatchEvent = monpb.WatchEvent
 CREATED, MODIFIED = WatchEvent.KIND_CREATED, WatchEvent.KIND_MODIFIED
@@ -310,7 +311,7 @@ def test_warm_accesses_send_no_request_and_are_not_seen(client, base):
     stream = trace(client, sandbox)
     client.out(sandbox, "cat a.txt; ls dir; : > the-end")
     found = {e.operation for e in until(stream, b"the-end") if e.path in (b"a.txt", b"dir")}
-    assert found <= {"getattr"}  # reading has changed the access time
+    assert found - OPENING <= {"getattr"}  # reading has changed the access time
 
 
 # ---- hostile and slow clients

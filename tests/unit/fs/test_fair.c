@@ -15,7 +15,7 @@
 
 enum { HAMMER = 7, VICTIM = 8 };
 
-static struct fs_session session;
+static struct fs_session session = {.uid_base = 200000};
 static int64_t now_ns = AF_NS_PER_SEC;
 
 // A call of a view that begins so long after the worker had done with the last one.
