@@ -18,6 +18,7 @@ import platform
 import shutil
 
 import api
+import cold
 import exec as commands
 import fair
 import growth
@@ -37,7 +38,7 @@ def run_work(table, size):
 
 
 PIECES = {"ops": ops.run, "work": run_work, "exec": commands.run, "api": api.run,
-          "growth": growth.run, "imports": imports.run, "fair": fair.run}
+          "growth": growth.run, "imports": imports.run, "fair": fair.run, "cold": cold.run}
 
 
 def machine():
