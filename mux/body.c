@@ -179,9 +179,9 @@ static int extend(int fd, uint64_t size)
 static int fill(int fd, const struct mux_edit *edit, const struct change *change)
 {
     int rc = 0;
-    if (edit->data)
-        rc = write_all(fd, edit->data, (size_t)edit->len, edit->offset);
-    else if (edit->space != MUX_SPACE_NONE)
+    if (edit->data) // ends at the new size, or before the old one, up to which there are bytes
+        return write_all(fd, edit->data, (size_t)edit->len, edit->offset);
+    if (edit->space != MUX_SPACE_NONE)
         rc = set_space(fd, edit, change);
     return rc == 0 ? extend(fd, change->new_size) : rc;
 }

@@ -42,7 +42,7 @@ static int open_parts(struct mux *mux, const struct mux_options *options, size_t
         rc = mux_kept_new(mux);
     if (rc < 0)
         return af_error_errno(err, rc, "making the tables of views and nodes");
-    struct store_options store = {.dir = options->state_dir};
+    struct store_options store = {.dir = options->state_dir, .batch_after = options->batch_after};
     if (store_open(&store, &mux->store, err) < 0)
         return -1;
     if (mux_sandbox_recover(mux, err) < 0)

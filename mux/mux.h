@@ -40,6 +40,7 @@ struct mux_options {
     bool no_compaction;    // layers are merged only when asked (tests, tools)
     uid_t reserved_uid;    // owner and group shown for what a sandbox may not change; outside
                            // uid_base .. uid_base + uid_count
+    unsigned batch_after;  // see struct store_options; 0: the default
     uint32_t nodes_max;    // inodes cached over all views, about 250 bytes each; 0: the default
 };
 

@@ -359,7 +359,7 @@ int mux_node_load_shared(struct mux *mux, uint64_t nodeid, struct mux_node *ret)
     if (cls != MUX_CLASS_READ && cls != MUX_CLASS_VIEW)
         return -ESTALE;
     struct store_txn *txn;
-    int rc = store_read_begin(mux->store, &txn);
+    int rc = store_look_begin(mux->store, 0, &txn);
     if (rc < 0)
         return rc;
     rc = version_from_store(txn, nodeid, ret);

@@ -105,7 +105,7 @@ struct mux_read {
     const void *data; // in memory until mux_read_done, or NULL
     int fd;           // else: read `size` bytes at `offset` from this fd, zero-filling
     off_t offset;     //       what the file does not have
-    void *opaque[2];  // mux's own
+    void *opaque[3];  // mux's own
 };
 int mux_read(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, size_t size, off_t offset,
              struct mux_read *ret);

@@ -8,6 +8,8 @@
 #include "mux/view.h"
 
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 
 static int check(const struct mux_node *node, off_t offset)
 {
@@ -42,19 +44,28 @@ static int read_blob(struct mux *mux, const struct mux_node *node, size_t size, 
     return 0;
 }
 
-// Takes over the transaction when it succeeds.
+// Takes over the transaction when it succeeds. One that holds a lock ends here.
 static int read_inline(struct store_txn *txn, const struct store_inode *inode, size_t size,
                        off_t offset, struct mux_read *ret)
 {
     uint64_t end = (uint64_t)offset + size;
     if (inode->content != STORE_CONTENT_INLINE || end > inode->inline_len)
         return -EUCLEAN;
+    const char *data = (const char *)inode->inline_data + offset;
+    char *copy = NULL;
+    if (!store_read_is_alone(txn)) {
+        copy = malloc(size);
+        if (!copy)
+            return -ENOMEM;
+        memcpy(copy, data, size);
+        store_read_end(txn);
+    }
     *ret = (struct mux_read){
         .size = size,
-        .data = (const char *)inode->inline_data + offset,
+        .data = copy ? copy : data,
         .fd = -1,
         .offset = offset,
-        .opaque = {txn, NULL},
+        .opaque = {copy ? NULL : txn, NULL, copy},
     };
     return 0;
 }
@@ -79,7 +90,7 @@ static int read_shared(struct mux *mux, uint64_t nodeid, size_t size, off_t offs
     }
     struct store_txn *txn;
     struct store_inode inode;
-    rc = store_read_begin(mux->store, &txn);
+    rc = store_look_begin(mux->store, 0, &txn);
     if (rc < 0)
         return rc;
     rc = store_version_get(txn, mux_nodeid_fid(nodeid), &inode);
@@ -143,5 +154,6 @@ void mux_read_done(struct mux *mux, struct mux_read *read)
         store_read_end(read->opaque[0]);
     if (read->opaque[1])
         store_blob_release(read->opaque[1]);
-    read->opaque[0] = read->opaque[1] = NULL;
+    free(read->opaque[2]);
+    read->opaque[0] = read->opaque[1] = read->opaque[2] = NULL;
 }

@@ -225,7 +225,7 @@ static int walk_unlocked(struct mux *mux, struct rename *rename)
         rename->walked_rules_seq = op.view->rules_seq;
         rename->walked_from = rename->from.name.fid;
         rename->walked_to = rename->to.name.fid;
-        rc = mux_op_read(&op);
+        rc = mux_op_read_alone(&op);
     }
     struct mux_op walk = {.mux = mux, .view = &shadow, .txn = op.txn};
     op.txn = NULL;

@@ -78,7 +78,7 @@ uint64_t mux_view_shown_by(struct mux *mux, uint32_t route, uint64_t fid)
 
 int mux_op_read(struct mux_op *op)
 {
-    return op->txn ? 0 : store_read_begin(op->mux->store, &op->txn);
+    return op->txn ? 0 : store_look_begin(op->mux->store, op->view->changed_in, &op->txn);
 }
 
 int mux_op_inode(struct mux_op *op, uint64_t fid, struct store_inode *ret, size_t *ret_index)
@@ -101,6 +101,14 @@ static void end_txn(struct mux_op *op)
     op->writing = false;
 }
 
+int mux_op_read_alone(struct mux_op *op)
+{
+    if (op->txn && !op->writing && store_read_is_alone(op->txn))
+        return 0;
+    mux_op_end_read(op);
+    return store_read_begin(op->mux->store, &op->txn);
+}
+
 void mux_op_end_read(struct mux_op *op)
 {
     if (!op->writing)
@@ -112,7 +120,7 @@ int mux_op_write(struct mux_op *op)
     if (op->writing)
         return 0;
     end_txn(op);
-    int rc = store_write_begin(op->mux->store, &op->txn);
+    int rc = store_change_begin(op->mux->store, &op->txn);
     if (rc < 0)
         op->txn = NULL;
     op->writing = rc == 0;
@@ -150,11 +158,14 @@ static void publish(struct mux_op *op)
 
 int mux_op_commit(struct mux_op *op)
 {
+    uint64_t changed_in = store_change_id(op->txn);
     int rc = store_commit(op->txn);
     op->txn = NULL;
     op->writing = false;
-    if (rc == 0)
+    if (rc == 0) {
+        op->view->changed_in = changed_in;
         publish(op);
+    }
     return rc;
 }
 

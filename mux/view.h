@@ -54,6 +54,7 @@ struct mux_view {
     uint64_t quota_bytes, quota_inodes; // 0: none
     struct mux_gone gone;               // what others have taken the names of
     struct mux_alias alias;             // directories that became one with others'
+    uint64_t changed_in;                // the last change's id for store_look_begin
     uint64_t changes;                   // counts committed changes: whether a merge is still true
     uint64_t stamp;                     // cached nodes with another stamp are out of date (node.h)
     uint64_t names_seq;                 // counts changes of names: whether a walk is still true
@@ -103,6 +104,8 @@ int mux_op_enter_exclusive(struct mux *mux, uint64_t nodeid, struct mux_op *op);
 // Begins the transaction if there is none yet. After mux_op_write what mux_op_read's transaction
 // returned is void.
 int mux_op_read(struct mux_op *op);
+// The same for a long read, or one that outlives the view's lock: holds no lock of the store.
+int mux_op_read_alone(struct mux_op *op);
 // Drops a read transaction before work that takes longer.
 void mux_op_end_read(struct mux_op *op);
 int mux_op_write(struct mux_op *op);

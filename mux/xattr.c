@@ -88,7 +88,7 @@ static int read_shared(struct mux *mux, uint64_t nodeid, const struct reader *re
         return rc;
     if (node.xattr_bytes == 0)
         return answer(reader, NULL, 0);
-    rc = store_read_begin(mux->store, &txn);
+    rc = store_look_begin(mux->store, 0, &txn);
     if (rc < 0)
         return rc;
     rc = store_version_get(txn, mux_nodeid_fid(nodeid), &inode);

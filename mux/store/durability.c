@@ -30,7 +30,7 @@
 #define SYNC_EVERY_COMMITS 5000
 #define BEHIND_FACTOR      8 // times the growth that makes a sync point due: then writers wait
 
-static int read_boot_id(char ret[BOOT_ID_LEN])
+int store_read_boot_id(char ret[BOOT_ID_LEN])
 {
     const char *override = getenv("AGENTFENSE_TEST_BOOT_ID"); // tests fake a reboot
     if (override && strlen(override) == BOOT_ID_LEN) {
@@ -91,7 +91,7 @@ int store_synced_open(struct store *store, int dir_fd, struct af_error *err)
         return af_error_errno(err, rc, "cannot read %s/store/synced.meta", store->dir);
     if (copy.schema != STORE_SCHEMA_VERSION)
         return store_refuse_schema(store, copy.schema, err);
-    if (read_boot_id(boot) < 0)
+    if (store_read_boot_id(boot) < 0)
         return af_error_set(err, AF_INTERNAL, "this kernel shows no boot id");
     if (memcmp(copy.boot_id, boot, BOOT_ID_LEN) == 0)
         return 0;
@@ -108,13 +108,12 @@ static int take_snapshot(struct store *store, bool with_data, struct sync_snapsh
     MDB_stat stat;
     MDB_envinfo info;
     mdb_filehandle_t data;
-    MDB_txn *writer;
     mdb_env_stat(store->env, &stat);
     mdb_env_get_fd(store->env, &data);
     *ret = (struct sync_snapshot){.copy = {.schema = STORE_SCHEMA_VERSION}};
-    int rc = read_boot_id(ret->copy.boot_id);
+    int rc = store_read_boot_id(ret->copy.boot_id);
     if (rc == 0)
-        rc = store_errno(mdb_txn_begin(store->env, NULL, 0, &writer));
+        rc = store_writer_lock(store);
     if (rc < 0)
         return rc;
     rc = store_errno(mdb_txn_begin(store->env, NULL, MDB_RDONLY, &ret->reader));
@@ -142,7 +141,7 @@ static int take_snapshot(struct store *store, bool with_data, struct sync_snapsh
     } else if (ret->reader) {
         mdb_txn_abort(ret->reader);
     }
-    mdb_txn_abort(writer);
+    store_writer_unlock(store);
     return rc;
 }
 
@@ -218,7 +217,8 @@ int store_sync_point(struct store *store, uint64_t at_least, bool with_data)
 int store_sync(struct store *store)
 {
     AF_CHECK_MAGIC(store, STORE_MAGIC);
-    return store_sync_point(store, atomic_load(&store->last_txn), false);
+    uint64_t last = atomic_load(&store->last_txn), pending = atomic_load(&store->batch.pending);
+    return store_sync_point(store, pending > last ? pending : last, false);
 }
 
 void store_unpin(struct store *store)

@@ -355,6 +355,7 @@ static void free_store(struct store *store)
         free(txn);
     }
     store_unpin(store);
+    store_batch_fini(store);
     if (store->env)
         mdb_env_close(store->env);
     store_blobs_close(store);
@@ -381,8 +382,11 @@ static struct store *new_store(const struct store_options *options)
     store->sync.file.fd = store->ids.file.fd = -1;
     store->map_bytes = options->map_bytes ? options->map_bytes : MAP_BYTES_DEFAULT;
     store->blobs.max = options->blob_fds;
+    store->batch.after = options->batch_after ? options->batch_after : STORE_BATCH_AFTER;
+    store->batch.journal_fd = -1;
     store->sync.interval_ns =
         options->sync_interval_ns ? options->sync_interval_ns : SYNC_INTERVAL_DEFAULT;
+    pthread_mutex_init(&store->batch.lock, NULL);
     pthread_mutex_init(&store->readers.lock, NULL);
     pthread_mutex_init(&store->blobs.lock, NULL);
     pthread_mutex_init(&store->sync.lock, NULL);
@@ -395,8 +399,31 @@ static struct store *new_store(const struct store_options *options)
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&store->sync.wake, &attr);
+    pthread_cond_init(&store->batch.wake, &attr);
+    pthread_cond_init(&store->batch.turned, &attr);
     pthread_condattr_destroy(&attr);
     return store;
+}
+
+// Commits what a killed run has acknowledged and not committed, after a sync point.
+static int recover(struct store *store)
+{
+    MDB_txn *mdb;
+    int rc = store_journal_replay(store, &mdb);
+    if (rc < 0 || !mdb)
+        return rc;
+    uint64_t id = mdb_txn_id(mdb);
+    if (store->read_only) { // seen by every reader of this process, and gone with it
+        store->batch.mdb = mdb;
+        atomic_store(&store->batch.pending, id);
+        return 0;
+    }
+    rc = store_errno(mdb_txn_commit(mdb));
+    if (rc == 0)
+        store_note_commit(store, id);
+    if (rc == 0 && !store->fsck_only)
+        rc = store_blobs_sweep(store, false); // there may be blobs that only these refer to
+    return rc == 0 ? store_sync_point(store, UINT64_MAX, true) : rc;
 }
 
 static int start(struct store *store)
@@ -404,11 +431,18 @@ static int start(struct store *store)
     // Whatever the last run left unsynced becomes durable, and pinned, before anything is written.
     int rc = store_sync_point(store, UINT64_MAX, true);
     if (rc == 0)
+        rc = recover(store);
+    if (rc == 0)
         rc = store_blobs_sweep(store, true);
     store_reserve_space(store);
     if (rc == 0)
         rc = store_layers_drop_pending(store);
-    return rc == 0 ? store_background_start(store) : rc;
+    store_journal_open(store); // without room for it now, when a batch is opened
+    if (rc == 0)
+        rc = store_batch_start(store);
+    if (rc == 0 && (rc = store_background_start(store)) < 0)
+        store_batch_stop(store);
+    return rc;
 }
 
 int store_open(const struct store_options *options, struct store **ret, struct af_error *err)
@@ -459,6 +493,8 @@ int store_open_for_fsck(const char *dir, bool repair, struct store **ret, struct
     // As at any start: what the last run left unsynced is pinned before anything is written.
     if (rc == 0 && repair && (rc = store_sync_point(store, UINT64_MAX, true)) < 0)
         af_error_errno(err, rc, "cannot sync the store in %s", dir);
+    if (rc == 0 && (rc = recover(store)) < 0)
+        af_error_errno(err, rc, "cannot read the journal in %s", dir);
     if (rc < 0) {
         if (made_lock)
             unlinkat(store->dir_fd, "lock", 0);
@@ -475,6 +511,7 @@ void store_close(struct store *store)
         return;
     AF_CHECK_MAGIC(store, STORE_MAGIC);
     store_background_stop(store);
+    store_batch_stop(store);
     // When it fails, the next start finds what a kill -9 leaves.
     if (!store->read_only)
         store_sync_point(store, atomic_load(&store->last_txn), true);

@@ -10,7 +10,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define STORE_SCHEMA_VERSION 6
+#define STORE_SCHEMA_VERSION 7
 #define STORE_FORMAT         1 // first byte of every value
 
 enum store_dbi {

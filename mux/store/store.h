@@ -42,6 +42,7 @@ struct store_options {
     uint32_t blob_fds;        // blob files kept open at most; 0: a share of RLIMIT_NOFILE
     int64_t sync_interval_ns; // longest age of an unsynced transaction; 0: 2 s
     bool must_exist;          // for fsck and tests: fail rather than create
+    unsigned batch_after;     // changes in a row that begin to share a transaction; 0: 3
 };
 
 // Opens or creates. Fails with a sentence: another instance holds DIR, another schema version
@@ -61,6 +62,19 @@ int store_write_begin(struct store *store, struct store_txn **ret);
 // Commits; on an error nothing was written. The transaction is gone either way.
 int store_commit(struct store_txn *txn);
 void store_abort(struct store_txn *txn);
+
+// As store_write_begin, for one small change among many: it may share its transaction with others,
+// which costs a fraction, and is as safe from a kill -9 when store_commit returns 0. It is seen by
+// every store_read_begin from then on.
+int store_change_begin(struct store *store, struct store_txn **ret);
+// Before store_commit: what store_look_begin wants to know. 0: a transaction of its own.
+uint64_t store_change_id(const struct store_txn *txn);
+// A short read of what is committed, and of the changes up to the one with this id, if any: where
+// store_read_begin would have them committed first, it holds the writer lock. What does not depend
+// on changes (frozen layers) is read with 0, and no lock. Never begin a write meanwhile.
+int store_look_begin(struct store *store, uint64_t changed_in, struct store_txn **ret);
+// Whether the transaction may be kept for long: it holds no lock.
+bool store_read_is_alone(const struct store_txn *txn);
 
 // Everything committed before the call is on the disk when it returns 0 (records; a blob's
 // data is the caller's fdatasync). Concurrent callers share one sync. May take milliseconds:

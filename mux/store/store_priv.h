@@ -1,12 +1,13 @@
 // struct store and what the files of mux/store share. Internal to mux/store.
 //
-// Lock ranks, outermost first: gc.lock > sync.point > LMDB writer > readers.lock, blobs.lock,
-// sync.lock, ids.lock, deep.lock, kept.lock (leaves, never one inside another). Read next:
-// schema.h, env.c.
+// Lock ranks, outermost first: gc.lock > sync.point > batch.lock, the writer lock > readers.lock,
+// blobs.lock, sync.lock, ids.lock, deep.lock, kept.lock (leaves, never one inside another).
+// Read next: schema.h, env.c.
 #ifndef AF_MUX_STORE_PRIV_H
 #define AF_MUX_STORE_PRIV_H
 
 #include "mux/base/cleanup.h"
+#include "mux/store/batch.h"
 #include "mux/store/idset.h"
 #include "mux/store/schema.h"
 #include "mux/store/sidefile.h"
@@ -45,6 +46,7 @@ struct store_txn {
     struct store *store;
     MDB_txn *mdb;
     bool write;
+    bool batched;     // mdb is the batch's: of a change, or, without `write`, of a look at it
     bool changed;     // has written something: worth a commit
     bool garbage;     // has left something to the collector
     int error;        // sticky: the first write that failed; such a transaction is never committed
@@ -148,10 +150,13 @@ struct store {
         _Atomic uint64_t layer; // of kept versions, 0: none yet; changed under the writer lock
     } kept;
 
-    _Atomic unsigned writers;  // that have or want the writer lock
-    _Atomic uint64_t last_txn; // id of the last commit
-    _Atomic uint64_t commits, syncs, dirty_commits;
-    _Atomic uint64_t reads; // transactions, for docs/COSTS.md
+    struct store_batch batch; // batch.h; its lock is the writer lock
+
+    _Atomic unsigned writers;              // that have or want the writer lock
+    _Atomic uint64_t last_txn;             // id of the last commit
+    _Atomic uint64_t commits;              // changes and transactions of one's own
+    _Atomic uint64_t syncs, dirty_commits; // dirty: transactions since the last sync point
+    _Atomic uint64_t reads;                // transactions, for docs/COSTS.md
 
     _Atomic uint64_t growth_max;   // bytes the file may grow between sync points
     _Atomic uint64_t reserved_end; // data.mdb has blocks up to here (space.c)
@@ -186,7 +191,10 @@ int store_refuse_schema(const struct store *store, uint64_t found, struct af_err
 // A missing file is made when `first` is not 0.
 int store_ids_open(struct store *store, int store_dir, uint64_t first);
 int store_ids_restart(struct store *store, uint64_t next); // for a repair
+// txn.c
+void store_note_commit(struct store *store, uint64_t id); // of LMDB's transaction
 // durability.c
+int store_read_boot_id(char ret[BOOT_ID_LEN]);
 int store_synced_open(struct store *store, int dir_fd, struct af_error *err);
 // Makes a sync point unless one covers the transaction `at_least` already. with_data: also of
 // the data of every blob that was written to.
@@ -233,6 +241,7 @@ void store_blobs_settle(struct store *store, const struct idset *fresh);
 // blob_record.c
 int store_blob_is_recorded(struct store_txn *txn, uint64_t id); // 1, 0 or -errno
 // space.c
+uint64_t store_room_ahead(struct store *store); // bytes that a batch may grow the database by
 void store_reserve_space(struct store *store);
 void store_limit_growth(struct store *store); // at a sync point
 // Looks whether space has come back; makes a sync point when deletions run out of headroom.

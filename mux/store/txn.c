@@ -1,7 +1,8 @@
 // Transactions: pooled readers, the one writer, and what a commit drags along.
 //
-// Owns the reader pool (readers.lock, a leaf). A write transaction holds LMDB's writer lock from
-// begin to commit or abort. The first write that fails marks its transaction, and store_commit
+// Owns the reader pool (readers.lock, a leaf). A write transaction holds the writer lock from begin
+// to commit or abort; it is one of its own, or, for a change, the open batch's (batch.c). The first
+// write that fails marks its transaction, and store_commit
 // then refuses it: half a change is never committed because a caller overlooked an error.
 // Errors: -errno. Read next: env.c.
 #include "mux/store/store_priv.h"
@@ -53,24 +54,34 @@ int store_put(struct store_txn *txn, enum store_dbi dbi, MDB_val key, MDB_val va
     if (!txn->write)
         return -EROFS;
     txn->changed = true;
-    return store_keep_error(txn,
-                            store_errno(mdb_put(txn->mdb, txn->store->dbi[dbi], &key, &value, 0)));
+    // First, for the put may move what the value lies in.
+    int rc = txn->batched ? store_batch_note_put(txn->store, dbi, key, value) : 0;
+    if (rc == 0)
+        rc = store_errno(mdb_put(txn->mdb, txn->store->dbi[dbi], &key, &value, 0));
+    return store_keep_error(txn, rc);
 }
 
 int store_del(struct store_txn *txn, enum store_dbi dbi, MDB_val key)
 {
     if (!txn->write)
         return -EROFS;
-    int rc = store_errno(mdb_del(txn->mdb, txn->store->dbi[dbi], &key, NULL));
-    if (rc == -ENOENT)
+    struct store_redo *redo = txn->batched ? &txn->store->batch.redo : NULL;
+    size_t used = redo ? redo->used : 0;
+    int rc = redo ? store_batch_note_del(txn->store, dbi, key) : 0;
+    if (rc == 0)
+        rc = store_errno(mdb_del(txn->mdb, txn->store->dbi[dbi], &key, NULL));
+    if (rc == -ENOENT) {
+        if (redo)
+            store_redo_cut(redo, used);
         return rc;
+    }
     txn->changed = true;
     return store_keep_error(txn, rc);
 }
 
-int store_read_begin(struct store *store, struct store_txn **ret)
+// What is committed, without any lock.
+static int read_committed(struct store *store, struct store_txn **ret)
 {
-    AF_CHECK_MAGIC(store, STORE_MAGIC);
     pthread_mutex_lock(&store->readers.lock);
     struct store_txn *txn = store->readers.pool;
     if (txn) {
@@ -103,11 +114,53 @@ int store_read_begin(struct store *store, struct store_txn **ret)
     return 0;
 }
 
+int store_look_begin(struct store *store, uint64_t changed_in, struct store_txn **ret)
+{
+    MDB_txn *mdb;
+    AF_CHECK_MAGIC(store, STORE_MAGIC);
+    int rc = store_batch_look(store, changed_in, &mdb);
+    if (rc < 0 || !mdb)
+        return rc < 0 ? rc : read_committed(store, ret);
+    struct store_txn *txn = calloc(1, sizeof *txn);
+    if (!txn) {
+        store_batch_look_end(store);
+        return -ENOMEM;
+    }
+    atomic_fetch_add_explicit(&store->reads, 1, memory_order_relaxed);
+    *txn =
+        (struct store_txn){.magic = STORE_TXN_MAGIC, .store = store, .mdb = mdb, .batched = true};
+    *ret = txn;
+    return 0;
+}
+
+int store_read_begin(struct store *store, struct store_txn **ret)
+{
+    AF_CHECK_MAGIC(store, STORE_MAGIC);
+    uint64_t pending = atomic_load(&store->batch.pending);
+    if (pending == 0)
+        return read_committed(store, ret);
+    // Within a change of one's own, before a fsck that may write nothing, and while the disk takes
+    // no commit, what pends is looked at where it is.
+    if (!store_batch_is_mine(store) && !store->read_only && store_batch_flush(store) == 0)
+        return read_committed(store, ret);
+    return store_look_begin(store, pending, ret);
+}
+
+bool store_read_is_alone(const struct store_txn *txn)
+{
+    return !txn->batched;
+}
+
 void store_read_end(struct store_txn *txn)
 {
     AF_CHECK_MAGIC(txn, STORE_TXN_MAGIC);
     struct store *store = txn->store;
     txn->magic = 0;
+    if (txn->batched) {
+        free(txn);
+        store_batch_look_end(store);
+        return;
+    }
     mdb_txn_reset(txn->mdb);
     pthread_mutex_lock(&store->readers.lock);
     bool keep = store->readers.pooled < STORE_READERS_POOLED;
@@ -123,7 +176,8 @@ void store_read_end(struct store_txn *txn)
     }
 }
 
-int store_write_begin(struct store *store, struct store_txn **ret)
+// Whether writing is possible at all; may make a sync point.
+static int prepare_to_write(struct store *store)
 {
     AF_CHECK_MAGIC(store, STORE_MAGIC);
     if (store_sync_is_behind(store)) // its error is sticky: seen just below
@@ -132,33 +186,87 @@ int store_write_begin(struct store *store, struct store_txn **ret)
         return -EIO;
     if (atomic_load(&store->full))
         store_space_when_full(store);
+    return 0;
+}
+
+// Under the writer lock, which is given back on failure. `mdb`: the batch's, or NULL.
+static int begin_locked(struct store *store, MDB_txn *mdb, struct store_txn **ret)
+{
     struct store_txn *txn = calloc(1, sizeof *txn);
-    if (!txn)
-        return -ENOMEM;
-    atomic_fetch_add(&store->writers, 1);
-    int rc = mdb_txn_begin(store->env, NULL, 0, &txn->mdb);
-    if (rc != 0) {
-        atomic_fetch_sub(&store->writers, 1);
+    int rc = txn ? 0 : -ENOMEM;
+    bool batched = mdb != NULL;
+    if (rc == 0 && !batched)
+        rc = store_errno(mdb_txn_begin(store->env, NULL, 0, &mdb));
+    if (rc < 0) {
         free(txn);
-        return store_errno(rc);
+        if (batched)
+            store_batch_leave(store, false, true);
+        else
+            store_writer_unlock(store);
+        return rc;
     }
-    txn->magic = STORE_TXN_MAGIC;
-    txn->store = store;
-    txn->write = true;
+    *txn = (struct store_txn){
+        .magic = STORE_TXN_MAGIC, .store = store, .mdb = mdb, .write = true, .batched = batched};
     *ret = txn;
     return 0;
 }
 
+int store_write_begin(struct store *store, struct store_txn **ret)
+{
+    int rc = prepare_to_write(store);
+    atomic_fetch_add(&store->writers, 1);
+    if (rc == 0)
+        rc = store_writer_lock(store);
+    if (rc == 0)
+        rc = begin_locked(store, NULL, ret);
+    if (rc < 0)
+        atomic_fetch_sub(&store->writers, 1);
+    return rc;
+}
+
+int store_change_begin(struct store *store, struct store_txn **ret)
+{
+    MDB_txn *mdb;
+    int rc = prepare_to_write(store);
+    atomic_fetch_add(&store->writers, 1);
+    if (rc == 0)
+        rc = store_batch_join(store, &mdb);
+    if (rc == 0)
+        rc = begin_locked(store, mdb, ret);
+    if (rc < 0)
+        atomic_fetch_sub(&store->writers, 1);
+    return rc;
+}
+
+uint64_t store_change_id(const struct store_txn *txn)
+{
+    return txn->batched ? mdb_txn_id(txn->mdb) : 0;
+}
+
 // Only growing: commits can be noted in another order than they were made.
-static void note_commit(struct store *store, uint64_t id)
+void store_note_commit(struct store *store, uint64_t id)
 {
     uint64_t last = atomic_load(&store->last_txn);
     while (last < id && !atomic_compare_exchange_weak(&store->last_txn, &last, id))
         ;
-    atomic_fetch_add(&store->commits, 1);
     uint64_t dirty = atomic_fetch_add(&store->dirty_commits, 1);
     if (dirty % 16 == 15 && store_sync_is_due(store))
         store_background_wake(store, false);
+}
+
+static int commit_alone(struct store_txn *txn)
+{
+    struct store *store = txn->store;
+    uint64_t id = mdb_txn_id(txn->mdb);
+    int rc = store_errno(mdb_txn_commit(txn->mdb));
+    store_writer_unlock(store);
+    if (rc == 0) {
+        store_note_commit(store, id);
+        store_reserve_space(store);
+    } else if (rc == -ENOSPC) {
+        atomic_store(&store->full, true);
+    }
+    return rc;
 }
 
 int store_commit(struct store_txn *txn)
@@ -172,21 +280,17 @@ int store_commit(struct store_txn *txn)
         store_abort(txn);
         return rc;
     }
-    uint64_t id = mdb_txn_id(txn->mdb);
-    rc = store_errno(mdb_txn_commit(txn->mdb));
+    rc = txn->batched ? store_batch_leave(store, true, false) : commit_alone(txn);
     atomic_fetch_sub(&store->writers, 1);
     if (rc == 0) {
         store_blobs_committed(txn);
-        note_commit(store, id);
-        store_reserve_space(store);
+        atomic_fetch_add(&store->commits, 1);
         if (txn->garbage)
             store_background_wake(store, true);
         store_deep_committed(txn);
         store_kept_committed(txn);
     } else {
         store_blobs_aborted(txn);
-        if (rc == -ENOSPC)
-            atomic_store(&store->full, true);
     }
     txn->magic = 0;
     free(txn->kept);
@@ -197,8 +301,14 @@ int store_commit(struct store_txn *txn)
 void store_abort(struct store_txn *txn)
 {
     AF_CHECK_MAGIC(txn, STORE_TXN_MAGIC);
-    mdb_txn_abort(txn->mdb);
-    atomic_fetch_sub(&txn->store->writers, 1);
+    struct store *store = txn->store;
+    if (txn->batched) {
+        store_batch_leave(store, txn->changed, true);
+    } else {
+        mdb_txn_abort(txn->mdb);
+        store_writer_unlock(store);
+    }
+    atomic_fetch_sub(&store->writers, 1);
     store_blobs_aborted(txn);
     txn->magic = 0;
     free(txn->kept);

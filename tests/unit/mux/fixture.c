@@ -21,6 +21,7 @@ void fixture_open(struct fixture *fixture)
         .uid_base = UID_BASE,
         .uid_count = 1000,
         .reserved_uid = UID_BASE - 1,
+        .batch_after = 1, // changes share transactions nearly always
     };
     if (mux_open(&options, &fixture->mux, &err) < 0)
         fail_msg("mux_open: %s", err.text);

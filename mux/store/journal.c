@@ -1,0 +1,315 @@
+// The journal: changes that are acknowledged, but whose batch is not committed yet.
+//
+// DIR/store/journal begins with a head (boot id, a random number of the run), and has the records
+// of the open batch behind it, each with a keyed checksum, its number, and the transaction that the
+// batch goes on from. So what is found is whole and in order, and of a batch that was committed, of
+// another run or another database nothing is. A record is written before its change is acknowledged
+// and never synced: it is there for a kill -9. After a power cut the boot id differs, and what was
+// not synced is lost as it always was (durability.c). A batch's records begin at the head again.
+// Owns the file; under the writer lock, or before any other thread is there. Fails: -errno.
+// Read next: batch.c.
+#include "mux/store/siphash.h"
+#include "mux/store/store_priv.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define HEAD_BYTES  4096
+#define REDO_FIRST  (16u << 10)
+#define REPLAY_MAX  (64u << 20)
+#define HEAD_MAGIC  "AFJRNL1"
+#define CHECK_BYTES sizeof(uint64_t)
+
+struct journal_head {
+    uint64_t check; // of what follows, keyed with the nonce
+    uint64_t nonce[2];
+    char magic[8];
+    char boot_id[BOOT_ID_LEN];
+    uint32_t schema;
+};
+
+_Static_assert(sizeof(struct journal_head) == 72, "written as it is: no padding");
+
+struct record_head {
+    uint64_t check; // of what follows, and of the bytes behind the head
+    uint64_t base;
+    uint32_t number, bytes;
+};
+
+struct entry_head {
+    uint8_t dbi, deletes;
+    uint16_t key_bytes;
+    uint32_t value_bytes;
+};
+
+_Static_assert(sizeof(struct record_head) == 24 && sizeof(struct entry_head) == 8, "no padding");
+
+// ---- in memory
+
+static int reserve(struct store_redo *redo, size_t more)
+{
+    size_t room = redo->room ? redo->room : REDO_FIRST;
+    if (redo->room - redo->used >= more)
+        return 0;
+    while (room - redo->used < more)
+        room *= 2;
+    uint8_t *bytes = realloc(redo->bytes, room);
+    if (!bytes)
+        return -ENOMEM;
+    redo->bytes = bytes;
+    redo->room = room;
+    return 0;
+}
+
+int store_redo_begin(struct store_redo *redo)
+{
+    int rc = reserve(redo, sizeof(struct record_head));
+    if (rc < 0)
+        return rc;
+    redo->begun = redo->used;
+    redo->used += sizeof(struct record_head);
+    return 0;
+}
+
+static int add(struct store_redo *redo, const struct entry_head *head, MDB_val key, MDB_val value)
+{
+    size_t total = sizeof *head + key.mv_size + value.mv_size;
+    int rc = reserve(redo, total);
+    if (rc < 0)
+        return rc;
+    uint8_t *p = redo->bytes + redo->used;
+    memcpy(p, head, sizeof *head);
+    memcpy(p + sizeof *head, key.mv_data, key.mv_size);
+    if (value.mv_size > 0)
+        memcpy(p + sizeof *head + key.mv_size, value.mv_data, value.mv_size);
+    redo->used += total;
+    return 0;
+}
+
+int store_redo_put(struct store_redo *redo, int dbi, MDB_val key, MDB_val value)
+{
+    struct entry_head head = {.dbi = (uint8_t)dbi,
+                              .key_bytes = (uint16_t)key.mv_size,
+                              .value_bytes = (uint32_t)value.mv_size};
+    if (key.mv_size > UINT16_MAX || value.mv_size > UINT32_MAX)
+        return -EFBIG;
+    return add(redo, &head, key, value);
+}
+
+int store_redo_del(struct store_redo *redo, int dbi, MDB_val key)
+{
+    struct entry_head head = {
+        .dbi = (uint8_t)dbi, .deletes = 1, .key_bytes = (uint16_t)key.mv_size};
+    if (key.mv_size > UINT16_MAX)
+        return -EFBIG;
+    return add(redo, &head, key, (MDB_val){0});
+}
+
+void store_redo_cut(struct store_redo *redo, size_t used)
+{
+    redo->used = used;
+}
+
+// ---- doing it again
+
+static int apply_record(struct store *store, MDB_txn *mdb, const uint8_t *p, const uint8_t *end)
+{
+    while (p < end) {
+        struct entry_head head;
+        if ((size_t)(end - p) < sizeof head)
+            return -EUCLEAN;
+        memcpy(&head, p, sizeof head);
+        p += sizeof head;
+        if (head.dbi >= STORE_DBI_COUNT ||
+            (size_t)(end - p) < (size_t)head.key_bytes + head.value_bytes)
+            return -EUCLEAN;
+        MDB_val key = store_val(p, head.key_bytes);
+        MDB_val value = store_val(p + head.key_bytes, head.value_bytes);
+        MDB_dbi dbi = store->dbi[head.dbi];
+        int rc = head.deletes ? mdb_del(mdb, dbi, &key, NULL) : mdb_put(mdb, dbi, &key, &value, 0);
+        if (rc != 0)
+            return rc == MDB_NOTFOUND ? -EUCLEAN : store_errno(rc);
+        p += head.key_bytes + head.value_bytes;
+    }
+    return 0;
+}
+
+int store_redo_apply(struct store *store, MDB_txn *mdb, const struct store_redo *redo)
+{
+    int rc = 0;
+    for (size_t at = 0; rc == 0 && at < redo->used;) {
+        struct record_head head;
+        memcpy(&head, redo->bytes + at, sizeof head);
+        const uint8_t *p = redo->bytes + at + sizeof head;
+        rc = apply_record(store, mdb, p, p + head.bytes);
+        at += sizeof head + head.bytes;
+    }
+    return rc;
+}
+
+// ---- the file
+
+static uint64_t check_of(const uint64_t nonce[2], const void *whole, size_t len)
+{
+    return store_siphash(nonce, (const uint8_t *)whole + CHECK_BYTES, len - CHECK_BYTES);
+}
+
+static int write_all(int fd, const uint8_t *bytes, size_t len, off_t at)
+{
+    while (len > 0) {
+        ssize_t n = pwrite(fd, bytes, len, at);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? -errno : -EIO;
+        bytes += n;
+        len -= (size_t)n;
+        at += n;
+    }
+    return 0;
+}
+
+// What the head of a former run says goes with it, and with that all of its records.
+static int write_head(struct store *store, int fd)
+{
+    struct store_batch *batch = &store->batch;
+    struct journal_head head = {.magic = HEAD_MAGIC, .schema = STORE_SCHEMA_VERSION};
+    if (getrandom(batch->nonce, sizeof batch->nonce, 0) != sizeof batch->nonce)
+        return -EIO;
+    memcpy(head.nonce, batch->nonce, sizeof head.nonce);
+    int rc = store_read_boot_id(head.boot_id);
+    if (rc < 0)
+        return rc;
+    head.check = check_of(batch->nonce, &head, sizeof head);
+    return write_all(fd, (const uint8_t *)&head, sizeof head, 0);
+}
+
+int store_journal_open(struct store *store)
+{
+    struct store_batch *batch = &store->batch;
+    if (batch->journal_fd >= 0)
+        return 0;
+    int fd = openat(store->store_fd, "journal", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return -errno;
+    // Blocks ahead: what frees space must not fail for want of some here.
+    int rc = fallocate(fd, 0, 0, STORE_JOURNAL_BYTES) < 0 && errno != EOPNOTSUPP ? -errno : 0;
+    if (rc == 0)
+        rc = write_head(store, fd);
+    if (rc < 0) {
+        close(fd);
+        return rc;
+    }
+    batch->journal_fd = fd;
+    return 0;
+}
+
+int store_journal_write(struct store *store)
+{
+    struct store_batch *batch = &store->batch;
+    struct store_redo *redo = &batch->redo;
+    size_t len = redo->used - redo->begun;
+    struct record_head head = {
+        .base = batch->base, .number = redo->number, .bytes = (uint32_t)(len - sizeof head)};
+    uint8_t *record = redo->bytes + redo->begun;
+    memcpy(record, &head, sizeof head);
+    head.check = check_of(batch->nonce, record, len);
+    memcpy(record, &head, sizeof head);
+    int rc = write_all(batch->journal_fd, record, len, (off_t)(HEAD_BYTES + redo->begun));
+    if (rc == 0)
+        redo->number++;
+    return rc;
+}
+
+// ---- at start
+
+// The whole file; *ret_len is 0 when there is none worth a look.
+static int read_file(struct store *store, uint8_t **ret, size_t *ret_len)
+{
+    struct stat st;
+    *ret_len = 0;
+    AF_CLEANUP_FD int fd = store_open_regular(store->store_fd, "journal", O_RDONLY);
+    if (fd == -ENOENT)
+        return 0;
+    if (fd < 0)
+        return fd;
+    if (fstat(fd, &st) < 0)
+        return -errno;
+    if (st.st_size < HEAD_BYTES || st.st_size > REPLAY_MAX)
+        return 0;
+    size_t len = (size_t)st.st_size, have = 0;
+    uint8_t *bytes = malloc(len);
+    if (!bytes)
+        return -ENOMEM;
+    while (have < len) {
+        ssize_t n = pread(fd, bytes + have, len - have, (off_t)have);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) {
+            free(bytes);
+            return n < 0 ? -errno : -EIO;
+        }
+        have += (size_t)n;
+    }
+    *ret = bytes;
+    *ret_len = len;
+    return 0;
+}
+
+static bool is_of_this_boot(const uint8_t *bytes, struct journal_head *head)
+{
+    char boot[BOOT_ID_LEN];
+    memcpy(head, bytes, sizeof *head);
+    return memcmp(head->magic, HEAD_MAGIC, sizeof head->magic) == 0 &&
+           head->schema == STORE_SCHEMA_VERSION &&
+           head->check == check_of(head->nonce, head, sizeof *head) &&
+           store_read_boot_id(boot) == 0 && memcmp(boot, head->boot_id, BOOT_ID_LEN) == 0;
+}
+
+// How many bytes of records are whole, in order, and go on from the transaction `base`.
+static size_t sound_bytes(const struct journal_head *journal, const uint8_t *bytes, size_t len,
+                          uint64_t base)
+{
+    size_t at = 0;
+    for (uint32_t number = 0;; number++) {
+        struct record_head head;
+        if (len - at < sizeof head)
+            return at;
+        memcpy(&head, bytes + at, sizeof head);
+        if (head.base != base || head.number != number || head.bytes > len - at - sizeof head ||
+            head.check != check_of(journal->nonce, bytes + at, sizeof head + head.bytes))
+            return at;
+        at += sizeof head + head.bytes;
+    }
+}
+
+int store_journal_replay(struct store *store, MDB_txn **ret)
+{
+    AF_CLEANUP_FREE uint8_t *bytes = NULL;
+    size_t len;
+    struct journal_head head;
+    MDB_envinfo info;
+    *ret = NULL;
+    int rc = read_file(store, &bytes, &len);
+    if (rc < 0 || len == 0 || !is_of_this_boot(bytes, &head))
+        return rc;
+    mdb_env_info(store->env, &info);
+    struct store_redo redo = {.bytes = bytes + HEAD_BYTES};
+    redo.used = sound_bytes(&head, redo.bytes, len - HEAD_BYTES, info.me_last_txnid);
+    if (redo.used == 0)
+        return 0;
+    MDB_txn *mdb;
+    rc = store_errno(mdb_txn_begin(store->env, NULL, 0, &mdb));
+    if (rc < 0)
+        return rc;
+    rc = store_redo_apply(store, mdb, &redo);
+    if (rc < 0)
+        mdb_txn_abort(mdb);
+    else
+        *ret = mdb;
+    return rc;
+}
