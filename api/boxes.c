@@ -72,8 +72,6 @@ static int start_pools(struct boxes *boxes, struct af_error *err)
     const struct af_config *config = boxes->config;
     bool docker =
         exec_engine_features(boxes->engine)->docker_version[0] && config->exec.docker_image;
-    if (config->exec.lazy)
-        return 0;
     if (start_pool(boxes, EXEC_RUNTIME_BWRAP, config->exec.pool, err) < 0)
         return -1;
     return docker ? start_pool(boxes, EXEC_RUNTIME_DOCKER, config->exec.docker_pool, err) : 0;
@@ -219,7 +217,7 @@ int boxes_plan(struct boxes *boxes, const char *id, struct box_plan *plan, struc
         plan->view_path = NULL;
         return af_error_errno(err, ENOMEM, "cannot start sandbox %s", id);
     }
-    if (fits_pool(boxes, plan))
+    if (!plan->lazy && fits_pool(boxes, plan))
         plan->member = exec_pool_take(boxes->pools[plan->runtime], &plan->uid);
     struct mux_attachment attachment;
     if (mux_view_attach_as(boxes->mux, id, plan->uid, &attachment, err) < 0) {
@@ -232,6 +230,26 @@ int boxes_plan(struct boxes *boxes, const char *id, struct box_plan *plan, struc
     }
     plan->uid = attachment.uid;
     return 0;
+}
+
+void boxes_fetch(struct boxes *boxes, const char *id, struct box_plan *plan)
+{
+    AF_CHECK_MAGIC(boxes, BOXES_MAGIC);
+    struct exec_pool *pool = boxes->pools[plan->runtime];
+    struct af_error err;
+    uid_t uid;
+    plan->lazy = false;
+    if (!fits_pool(boxes, plan) || !mux_view_can_move(boxes->mux, id))
+        return;
+    struct exec_box *member = exec_pool_take(pool, &uid);
+    if (!member)
+        return;
+    if (mux_view_move(boxes->mux, id, uid, &err) < 0) {
+        exec_pool_return(pool, member); // somebody has looked at it just now
+        return;
+    }
+    plan->member = member;
+    plan->uid = uid;
 }
 
 int boxes_start(struct boxes *boxes, const char *id, struct box_plan *plan,

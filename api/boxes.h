@@ -47,12 +47,16 @@ struct box_plan {
     enum exec_runtime runtime;
     enum exec_network network;
     char image[AF_IMAGE_MAX + 1]; // of Docker, or the name of a root directory
-    bool lazy;                    // no box until there is a command
+    bool lazy; // no box until there is a command, for which boxes_fetch comes first
 };
 
 // Reads the record, takes a box from the pool where one fits, and attaches the view. On failure
 // nothing is attached, and the plan is as good as zeroed.
 int boxes_plan(struct boxes *boxes, const char *id, struct box_plan *plan, struct af_error *err);
+// The first command of a lazy sandbox has come: takes a box from the pool where one fits, if nobody
+// has seen the view yet (its uid changes). May block for a moment. Cannot fail.
+void boxes_fetch(struct boxes *boxes, const char *id, struct box_plan *plan);
+
 // Of exec, all with the same arg.
 struct box_callbacks {
     exec_box_done started;

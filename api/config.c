@@ -107,7 +107,7 @@ const struct config_option config_options[] = {
     {"exec-pool", "exec", "pool", CONFIG_U32, AT(exec.pool), 0, 1024, NULL, "N",
      "sandboxes that are started ahead, so that a start only attaches the view"},
     {"exec-lazy", "exec", "lazy", CONFIG_BOOL, AT(exec.lazy), 0, 0, NULL, NULL,
-     "start a sandbox's process with its first command; excludes the pool"},
+     "start a sandbox's process with its first command"},
     {"exec-idle-end", "exec", "idle_end", CONFIG_DURATION, AT(exec.idle_end_ns), 0,
      DURATION(30 * 24 * 3600), NULL, "TIME",
      "end the processes of a sandbox without commands after so long; the next starts them again"},

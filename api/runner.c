@@ -204,6 +204,7 @@ int runner_new(const struct runner_options *options, struct runner **ret, struct
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&runner->wake, &attr);
     pthread_cond_init(&runner->drained, &attr);
+    pthread_cond_init(&runner->woken, &attr);
     pthread_condattr_destroy(&attr);
     net_pool_init(&runner->enders, runner_end_item);
     int rc = -net_pool_start(&runner->enders, ENDERS);
@@ -254,6 +255,7 @@ void runner_free(struct runner *runner)
     net_pool_fini(&runner->enders);
     pthread_cond_destroy(&runner->wake);
     pthread_cond_destroy(&runner->drained);
+    pthread_cond_destroy(&runner->woken);
     pthread_mutex_destroy(&runner->lock);
     runner->magic = 0;
     free(runner);

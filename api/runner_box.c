@@ -12,13 +12,18 @@
 
 // ---- boxes
 
+static void part_gone(struct run *run)
+{
+    if (--run->parts == 0 && run->state == RUN_STOPPING)
+        runner_push(run, EVENT_STOPPED, NULL);
+}
+
 void runner_box_stopped(void *arg)
 {
     struct run *run = arg;
     struct runner *runner = run->runner;
     pthread_mutex_lock(&runner->lock);
-    if (--run->parts == 0 && run->state == RUN_STOPPING)
-        runner_push(run, EVENT_STOPPED, NULL);
+    part_gone(run);
     pthread_mutex_unlock(&runner->lock);
 }
 
@@ -69,16 +74,40 @@ static int refuse_idle(struct runner *runner, const char *id, struct af_error *e
                         id);
 }
 
+// The first command of a lazy one: a look for a box in the pool, without the lock.
+static void wake(struct run *run)
+{
+    struct runner *runner = run->runner;
+    run->waking = true;
+    run->parts++;
+    pthread_mutex_unlock(&runner->lock);
+    boxes_fetch(runner->boxes, run->id, &run->plan);
+    pthread_mutex_lock(&runner->lock);
+    run->waking = false;
+    pthread_cond_broadcast(&runner->woken);
+    // Stopped meanwhile: a box of the pool has to go first, for its uid is the view's.
+    if (run->state == RUN_STOPPING && boxes_drop(&run->plan, runner_box_stopped, run))
+        return;
+    part_gone(run);
+}
+
 // Whether the sandbox takes commands. Its box is started when there is none; NULL: that failed at
-// once.
+// once. The lock may be let go meanwhile.
 static bool find_up(struct runner *runner, const char *id, struct exec_box **ret_box,
                     struct af_error *err)
 {
-    struct run *run = runner_find(runner, id);
+    struct run *run;
+    while ((run = runner_find(runner, id)) && run->state == RUN_UP && !run->box) {
+        if (run->waking) {
+            pthread_cond_wait(&runner->woken, &runner->lock);
+        } else if (run->plan.lazy) {
+            wake(run);
+        } else if (runner_box_start(run, late_box_started, err) < 0) {
+            return true;
+        }
+    }
     if (!run || run->state != RUN_UP)
         return false;
-    if (!run->box)
-        runner_box_start(run, late_box_started, err);
     *ret_box = run->box;
     return true;
 }

@@ -30,9 +30,10 @@ struct run {
     bool destroy; // remove the record once stopped
     bool failed;  // the start failed: the status stays what it was
     bool planned; // its view is attached: it may be up without a box
+    bool waking;  // the plan is a caller's, without the lock
     struct box_plan plan;
     struct exec_box *box;  // NULL: none; a lazy one's comes with the first command
-    unsigned parts;        // boxes that have not gone yet: its end waits for them
+    unsigned parts;        // boxes that have not gone yet, and who wakes it: its end waits for them
     struct waiter starter; // done NULL: none
     struct af_error start_error;
     struct waiter *enders;     // those who wait for the stop or the removal
@@ -64,6 +65,7 @@ struct runner {
     pthread_mutex_t lock;
     pthread_cond_t wake;    // monotonic clock
     pthread_cond_t drained; // the table became empty
+    pthread_cond_t woken;   // a run is not waking any more
     struct run *runs;       // by id
     struct event *events;
     int64_t next_expiry_ns; // wall clock, INT64_MAX: none

@@ -82,6 +82,11 @@ int mux_view_attach_as(struct mux *mux, const char *id, uid_t uid, struct mux_at
 // Takes the slot back: from now on its nodeids are stale. Its orphans are freed. No error when it
 // was not attached. Its commands must have ended.
 void mux_view_detach(struct mux *mux, const char *id);
+// Whether an attached view can be moved: nobody has looked at its root through the mount yet.
+bool mux_view_can_move(struct mux *mux, const char *id);
+// Gives an attached view the slot of a reserved uid, and its own slot free. Nobody notices: it
+// fails with FAILED_PRECONDITION when somebody might; then the uid stays reserved.
+int mux_view_move(struct mux *mux, const char *id, uid_t uid, struct af_error *err);
 
 // The host uid of an attached view. False: it is not attached.
 bool mux_view_uid(struct mux *mux, const char *id, uid_t *ret_uid);

@@ -42,7 +42,8 @@ static int root_entry(struct mux *mux, const struct mux_ctx *ctx, uint64_t root_
     struct mux_node node;
     int rc = mux_op_enter(mux, root_nodeid, &op);
     if (rc < 0)
-        return rc == -ESTALE ? -ENOENT : rc;
+        return rc;
+    atomic_store(&op.view->shown, true);
     rc = mux_node_load(&op, mux_op_fid(&op, root_nodeid), &node);
     if (rc == 0) {
         mux_entry_fill(&op, &node, ret);
@@ -55,14 +56,18 @@ static int root_entry(struct mux *mux, const struct mux_ctx *ctx, uint64_t root_
 int mux_top_lookup(struct mux *mux, const struct mux_ctx *ctx, const char *name,
                    struct mux_entry *ret)
 {
-    uint64_t root;
+    uint64_t root, last = 0;
     if (strcmp(name, MUX_SENTINEL_NAME) == 0) {
         *ret = (struct mux_entry){.nodeid = MUX_NODEID_SENTINEL, .entry_ttl_ns = MUX_TTL_NS};
         return mux_top_getattr(mux, MUX_NODEID_SENTINEL, &ret->st, &ret->attr_ttl_ns);
     }
-    if (!mux_view_find(mux, name, &root))
-        return -ENOENT;
-    return root_entry(mux, ctx, root, ret);
+    // Once more for one that has been moved in between.
+    for (; mux_view_find(mux, name, &root) && root != last; last = root) {
+        int rc = root_entry(mux, ctx, root, ret);
+        if (rc != -ESTALE)
+            return rc;
+    }
+    return -ENOENT;
 }
 
 int mux_top_read(uint64_t nodeid, size_t size, off_t offset, struct mux_read *ret)

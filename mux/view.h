@@ -24,6 +24,7 @@
 #include "mux/sandbox.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 // What the kernel may keep without asking again: everything that changes behind its back is
 // invalidated explicitly.
@@ -64,6 +65,8 @@ struct mux_view {
     uint64_t dead[MUX_DEAD_MAX]; // forgotten orphans that will be deleted together
     size_t n_dead;
     size_t asked_to; // where room.c goes on among the orphans
+    // ---- any time
+    atomic_bool shown; // somebody has been told the root's nodeid, and may hold what is below
 };
 
 struct mux_slot {

@@ -175,8 +175,18 @@ static struct attached *find_id(struct mux_view_table *table, const char *id)
     return found;
 }
 
-// Makes the view reachable: first by nodeid, then by name.
-static void publish(struct mux *mux, struct mux_view *view, struct attached *entry)
+static void settle(struct mux *mux, struct mux_view *view, uint32_t slot)
+{
+    view->slot = slot;
+    view->epoch = mux->views->next_epoch++;
+    view->stamp = mux_view_new_stamp(mux);
+    view->uid = mux->uid_base + slot;
+    view->gid = (gid_t)view->uid;
+}
+
+// Makes the view reachable: first by nodeid, then by name, there instead of in the slot `from` (0:
+// in none).
+static void publish(struct mux *mux, struct mux_view *view, struct attached *entry, uint32_t from)
 {
     struct mux_view_table *table = mux->views;
     struct mux_slot *slot = &table->slots[view->slot];
@@ -184,10 +194,15 @@ static void publish(struct mux *mux, struct mux_view *view, struct attached *ent
     view->route = mux_route(view->slot, slot->turns++);
     view->home = slot;
     slot->view = view;
-    entry->root_nodeid = mux_view_nodeid(view, view->root_fid);
+    uint64_t root_nodeid = mux_view_nodeid(view, view->root_fid);
     pthread_rwlock_unlock(&slot->lock);
     pthread_rwlock_wrlock(&table->lock);
-    HASH_ADD_STR(table->by_id, id, entry);
+    entry->slot = view->slot;
+    entry->root_nodeid = root_nodeid;
+    if (from)
+        table->by_slot[from] = NULL;
+    else
+        HASH_ADD_STR(table->by_id, id, entry);
     table->by_slot[view->slot] = entry;
     pthread_rwlock_unlock(&table->lock);
 }
@@ -215,15 +230,11 @@ static int attach(struct mux *mux, const char *id, uint32_t reserved, struct mux
                             "a larger range of uids",
                             table->n_slots);
     }
-    view->slot = entry->slot = slot;
-    view->epoch = table->next_epoch++;
-    view->stamp = mux_view_new_stamp(mux);
-    view->uid = mux->uid_base + slot;
-    view->gid = (gid_t)view->uid;
+    settle(mux, view, slot);
     strcpy(entry->id, view->sandbox_id.text);
     *ret = (struct mux_attachment){.slot = slot, .uid = view->uid, .gid = view->gid};
     mux_kept_start(mux, view->rules);
-    publish(mux, view, entry);
+    publish(mux, view, entry, 0);
     if (mux->notifier && mux->notifier->attached)
         mux->notifier->attached(mux->notifier_arg, slot, id);
     return 0;
@@ -322,6 +333,57 @@ void mux_view_detach(struct mux *mux, const char *id)
     pthread_mutex_unlock(&table->change);
     if (entry) // the kernel lets go of the whole tree
         mux_notify_inval_entry(mux, MUX_NODEID_TOP, id, strlen(id));
+}
+
+// ---- moving
+
+bool mux_view_can_move(struct mux *mux, const char *id)
+{
+    uint64_t root;
+    struct mux_op op;
+    if (!mux_view_find(mux, id, &root) || mux_op_enter_inside(mux, root, &op) < 0)
+        return false;
+    bool can = !atomic_load(&op.view->shown);
+    mux_op_leave(&op, 0);
+    return can;
+}
+
+// Under `change`. False: somebody has seen it.
+static bool move(struct mux *mux, struct attached *entry, uint32_t to)
+{
+    struct mux_view_table *table = mux->views;
+    uint32_t from = entry->slot;
+    struct mux_slot *slot = &table->slots[from];
+    pthread_rwlock_wrlock(&slot->lock); // whoever is told of it now is told of a stale nodeid
+    struct mux_view *view = slot->view;
+    bool can = !atomic_load(&view->shown);
+    if (can) {
+        slot->view = NULL;
+        settle(mux, view, to);
+        publish(mux, view, entry, from);
+    }
+    pthread_rwlock_unlock(&slot->lock);
+    if (!can)
+        return false;
+    if (mux->notifier && mux->notifier->detached)
+        mux->notifier->detached(mux->notifier_arg, from);
+    if (mux->notifier && mux->notifier->attached)
+        mux->notifier->attached(mux->notifier_arg, to, entry->id);
+    give_slot(table, from);
+    return true;
+}
+
+int mux_view_move(struct mux *mux, const char *id, uid_t uid, struct af_error *err)
+{
+    AF_CHECK_MAGIC(mux, MUX_MAGIC);
+    struct mux_view_table *table = mux->views;
+    pthread_mutex_lock(&table->change);
+    struct attached *entry = find_id(table, id);
+    bool moved = entry && move(mux, entry, uid - mux->uid_base);
+    pthread_mutex_unlock(&table->change);
+    return moved ? 0
+                 : af_error_set(err, AF_FAILED_PRECONDITION,
+                                "the view of sandbox %s is not attached, or is in use", id);
 }
 
 void mux_view_hold(struct mux *mux, const char *sandbox_id, struct mux_hold *ret)

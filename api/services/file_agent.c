@@ -35,27 +35,36 @@ static void become_root(void)
     setfsgid(0);
 }
 
+static int not_running(struct daemon *daemon, const struct af_id *id, struct af_error *err)
+{
+    struct mux_node_info root; // tells whether there is such a sandbox
+    if (mux_inspect_stat(daemon->mux, id->text, "", 0, &root, err) < 0)
+        return -1;
+    return af_error_set(err, AF_FAILED_PRECONDITION, "sandbox %s is not running; start it first",
+                        id->text);
+}
+
 int file_agent_open(struct daemon *daemon, ProtobufCBinaryData sandbox_id, struct file_agent *ret,
                     struct af_error *err)
 {
     struct af_id id;
     char path[PATH_MAX];
+    uid_t uid;
     if (service_check_id("sb", sandbox_id, &id, err) < 0)
         return -1;
-    if (!mux_view_uid(daemon->mux, id.text, &ret->uid)) {
-        struct mux_node_info root; // tells whether there is such a sandbox
-        if (mux_inspect_stat(daemon->mux, id.text, "", 0, &root, err) < 0)
-            return -1;
-        return af_error_set(err, AF_FAILED_PRECONDITION,
-                            "sandbox %s is not running; start it first", id.text);
-    }
     snprintf(path, sizeof path, "%s/%s", daemon->config.mount, id.text);
+    if (!mux_view_uid(daemon->mux, id.text, &ret->uid))
+        return not_running(daemon, &id, err);
     ret->root = open(path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (ret->root >= 0)
-        return 0;
-    return errno == ENOENT
-               ? af_error_set(err, AF_FAILED_PRECONDITION, "sandbox %s has just stopped", id.text)
-               : af_error_errno(err, errno, "cannot open the view of sandbox %s", id.text);
+    if (ret->root < 0)
+        return errno == ENOENT
+                   ? af_error_set(err, AF_FAILED_PRECONDITION, "sandbox %s has just stopped",
+                                  id.text)
+                   : af_error_errno(err, errno, "cannot open the view of sandbox %s", id.text);
+    // A lazy one's may have got another uid with its first command; what is open stays as it is.
+    if (mux_view_uid(daemon->mux, id.text, &uid))
+        ret->uid = uid;
+    return 0;
 }
 
 void file_agent_close(struct file_agent *agent)

@@ -1,9 +1,16 @@
 """Starts from the pool, and lazy starts."""
 
+import os
+
+import grpc
 import pytest
 
-from harness import FULL, eventually, pb
+from harness import FULL, afpb, eventually, filepb, pb
 from processes import processes_with_uid
+
+Code = grpc.StatusCode
+# What a command may hear whose sandbox ends under it.
+ENDED = (Code.CANCELLED, Code.FAILED_PRECONDITION, Code.NOT_FOUND, Code.UNAVAILABLE)
 
 
 def uids(base):
@@ -52,7 +59,7 @@ def test_the_pool_ends_with_the_daemon(new_daemon):
 
 def test_a_lazy_sandbox_has_no_process_until_its_first_command(new_daemon):
     low, high, options = uids(3300000)
-    daemon = new_daemon("--exec-lazy", *options).start()
+    daemon = new_daemon("--exec-lazy", "--exec-pool", "0", *options).start()
     client = daemon.client()
     codebase = client.codebase({"f": "x"})
     made = [client.sandbox(codebase, FULL) for _ in range(20)]
@@ -74,5 +81,69 @@ def test_a_lazy_sandbox_has_no_process_until_its_first_command(new_daemon):
     client.sandboxes.StopSandbox(pb.StopSandboxRequest(sandbox_id=made[10]))
     client.sandboxes.StartSandbox(pb.StartSandboxRequest(sandbox_id=made[10]))
     assert client.out(made[10], "cat f") == "x"
+    assert daemon.stop() == 0
+    assert processes_with_uid(low, high) == []
+
+
+def view_uid(client, sandbox):
+    """The host uid of a sandbox's view."""
+    views = client.inspect.ListViews(afpb.ListViewsRequest()).views
+    return next(v.uid for v in views if v.sandbox_id == sandbox)
+
+
+def test_a_lazy_sandbox_gets_its_box_from_the_pool_when_nobody_has_seen_its_files(new_daemon):
+    low, high, options = uids(3500000)
+    daemon = new_daemon("--exec-lazy", "--exec-pool", "2", *options).start()
+    client = daemon.client()
+    eventually(lambda: len(processes_with_uid(low, high)) == 2)
+    waiting = {os.stat(f"/proc/{pid}").st_uid for pid in processes_with_uid(low, high)}
+    codebase = client.codebase({"f": "x"})
+    pooled, seen = client.sandbox(codebase, FULL), client.sandbox(codebase, FULL)
+    assert view_uid(client, pooled) not in waiting
+    assert client.out(pooled, "cat f; echo 1 > made; stat -c %u made f") == "x1000\n1000\n"
+    assert view_uid(client, pooled) in waiting
+    # Whoever has looked at its files goes on seeing them where they are.
+    before = view_uid(client, seen)
+    assert os.listdir(daemon.mount / seen) == ["f"]
+    assert client.out(seen, "cat f; stat -c %u f") == "x1000\n"
+    assert view_uid(client, seen) == before
+    client.destroy(pooled)
+    client.destroy(seen)
+    assert daemon.stop() == 0
+    assert processes_with_uid(low, high) == []
+
+
+def test_files_can_be_used_while_a_lazy_sandbox_gets_its_box(new_daemon):
+    daemon = new_daemon("--exec-lazy", "--exec-pool", "8").start()
+    client = daemon.client()
+    codebase = client.codebase({"f": "x"})
+    for _ in range(15):
+        made = [client.sandbox(codebase, FULL) for _ in range(4)]
+        calls = []
+        for sandbox in made:
+            request = filepb.FileListRequest(sandbox_id=sandbox)
+            calls.append(client.sandboxes.Exec.future(pb.ExecRequest(
+                sandbox_id=sandbox, command="cat f; echo > made")))
+            calls += [client.sandboxes.Exec.future(pb.ExecRequest(
+                sandbox_id=sandbox, command="cat f"))]
+            assert [entry.path for entry in client.files.List(request)][0] == b"f"
+        assert [call.result().stdout for call in calls] == ["x"] * 8
+        for sandbox in made:
+            client.destroy(sandbox)
+
+
+def test_a_lazy_sandbox_that_is_stopped_while_it_wakes_leaves_nothing(new_daemon):
+    low, high, options = uids(3510000)
+    daemon = new_daemon("--exec-lazy", "--exec-pool", "4", *options).start()
+    client = daemon.client()
+    codebase = client.codebase({"f": "x"})
+    for i in range(30):
+        sandbox = client.sandbox(codebase, FULL)
+        call = client.sandboxes.Exec.future(pb.ExecRequest(sandbox_id=sandbox, command="cat f"))
+        if i % 2:
+            client.destroy(sandbox)
+        else:
+            client.sandboxes.StopSandbox(pb.StopSandboxRequest(sandbox_id=sandbox))
+        assert call.exception() is None or call.code() in ENDED
     assert daemon.stop() == 0
     assert processes_with_uid(low, high) == []

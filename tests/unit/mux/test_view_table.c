@@ -153,6 +153,42 @@ static void test_a_sandbox_without_rules_sees_an_empty_root(void **state)
     assert_int_equal(ops_create(&v, "f", 0644), -EACCES);
 }
 
+static void test_a_view_moves_to_a_reserved_uid_until_somebody_has_seen_it(void **state)
+{
+    struct fixture *f = *state;
+    reopen_with_slots(f, 3);
+    struct af_id codebase = ops_codebase(f, NULL), sandbox = new_sandbox(f, codebase);
+    struct mux_attachment at;
+    struct af_error err;
+    uid_t reserved, uid, again;
+    struct mux_entry before, after;
+    const struct mux_ctx ctx = {0};
+    assert_int_equal(mux_view_attach(f->mux, sandbox.text, &at, &err), 0);
+    assert_int_equal(mux_uid_reserve(f->mux, &reserved, &err), 0);
+    assert_true(mux_view_can_move(f->mux, sandbox.text));
+    assert_int_equal(mux_view_move(f->mux, sandbox.text, reserved, &err), 0);
+    assert_true(mux_view_uid(f->mux, sandbox.text, &uid));
+    assert_int_equal(uid, reserved);
+    assert_int_equal(mux_uid_reserve(f->mux, &again, &err), 0); // the third
+    assert_int_equal(mux_uid_reserve(f->mux, &again, &err), 0); // its former one
+    assert_int_equal(again, at.uid);
+    assert_int_equal(mux_lookup(f->mux, &ctx, MUX_NODEID_TOP, sandbox.text, &before), 0);
+    assert_int_equal(before.st.st_uid, reserved);
+    // From now on somebody may hold what is below.
+    assert_false(mux_view_can_move(f->mux, sandbox.text));
+    expect_error(mux_view_move(f->mux, sandbox.text, again, &err), &err, AF_FAILED_PRECONDITION,
+                 "in use");
+    assert_int_equal(mux_lookup(f->mux, &ctx, MUX_NODEID_TOP, sandbox.text, &after), 0);
+    assert_int_equal(after.nodeid, before.nodeid);
+    assert_false(mux_view_can_move(f->mux, UNKNOWN_SANDBOX));
+    expect_error(mux_view_move(f->mux, UNKNOWN_SANDBOX, again, &err), &err, AF_FAILED_PRECONDITION,
+                 "not attached");
+    mux_view_detach(f->mux, sandbox.text);
+    mux_uid_release(f->mux, again);
+    assert_int_equal(mux_view_attach_as(f->mux, sandbox.text, 0, &at, &err), 0);
+    assert_int_equal(at.uid, reserved); // free for longest
+}
+
 // ---- the node cache by itself
 
 static struct mux_node node_of(uint64_t nodeid, uint64_t stamp)
@@ -209,6 +245,7 @@ int main(void)
         fixture_test(test_the_kernel_is_told_what_it_cannot_know),
         fixture_test(test_options_that_make_no_sense_are_refused),
         fixture_test(test_a_sandbox_without_rules_sees_an_empty_root),
+        fixture_test(test_a_view_moves_to_a_reserved_uid_until_somebody_has_seen_it),
         cmocka_unit_test(test_node_cache_is_bounded_and_pure),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
