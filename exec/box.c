@@ -171,17 +171,23 @@ static void box_kill_words(struct exec_box *box)
     exec_box_kill(box, &why);
 }
 
-static void on_init_exit(struct exec_watch *watch, uint32_t events)
+// Its process 1 has ended, which is seen by its end, by its parent's, or by its socket.
+static void box_kill_ended(struct exec_box *box)
 {
-    (void)events;
-    struct exec_box *box = EXEC_CONTAINER_OF(watch, struct exec_box, init_exit);
-    exec_watch_close(box->engine, watch);
     // Before it is up the launch is its thread's.
     if (box->state == BOX_UP && exec_cgroup_oom_kills(box->launch.cgroup) > 0)
         box_kill_text(box, AF_RESOURCE_EXHAUSTED,
                       "the sandbox reached its memory limit and was ended: start it again");
     else
         box_kill_text(box, AF_UNAVAILABLE, "the sandbox's init ended: start the sandbox again");
+}
+
+static void on_init_exit(struct exec_watch *watch, uint32_t events)
+{
+    (void)events;
+    struct exec_box *box = EXEC_CONTAINER_OF(watch, struct exec_box, init_exit);
+    exec_watch_close(box->engine, watch);
+    box_kill_ended(box);
     box_check_gone(box);
 }
 
@@ -195,7 +201,7 @@ static void on_bwrap_exit(struct exec_watch *watch, uint32_t events)
     if (box->state == BOX_GREETING)
         box_kill_words(box);
     else
-        box_kill_text(box, AF_UNAVAILABLE, "the sandbox's init ended: start the sandbox again");
+        box_kill_ended(box);
     box_check_gone(box);
 }
 
@@ -334,8 +340,7 @@ static void on_socket(struct exec_watch *watch, uint32_t events)
             exec_watch_close(box->engine, watch);
             // While greeting bwrap's own words say more: its end follows.
             if (box->state != BOX_GREETING)
-                box_kill_text(box, AF_UNAVAILABLE,
-                              "the sandbox's init ended: start the sandbox again");
+                box_kill_ended(box);
         } else {
             box_breach(box, "message too long");
         }
@@ -359,7 +364,7 @@ void exec_box_flush(struct exec_box *box)
         return;
     bool wait = e == -EAGAIN;
     if (e < 0 && !wait)
-        box_kill_text(box, AF_UNAVAILABLE, "the sandbox's init ended: start the sandbox again");
+        box_kill_ended(box);
     else if (wait != box->waits_to_send &&
              exec_watch_change(box->engine, &box->socket, wait ? EPOLLIN | EPOLLOUT : EPOLLIN) == 0)
         box->waits_to_send = wait;

@@ -1,6 +1,7 @@
 // See session_text.h. Why it looks the way it does:
 //   "command eval": a syntax error in a plain eval ends a POSIX shell (it is a special builtin).
 //   zsh's `command` knows no builtins, and its eval survives.
+//   "command echo": lines may define an echo of their own.
 //   The report is a simple command on a line of its own: bash, after a syntax error inside eval,
 //   takes a `{` there for an ordinary word.
 //   "(exit N) ||" sets $? without tripping set -e.
@@ -13,9 +14,9 @@
 #include <string.h>
 
 static const struct exec_shell_kind kinds[] = {
-    {9, "command eval", "exec 8<&-\n"},
-    {63, "command eval", "exec 63>&9 8<&- 9>&-\nBASH_ARGV0=bash\n"},
-    {9, "eval", "exec 8<&-\n"},
+    {9, "command eval", "command echo", "exec 8<&-\n"},
+    {63, "command eval", "command echo", "exec 63>&9 8<&- 9>&-\nBASH_ARGV0=bash\n"},
+    {9, "eval", "builtin echo", "exec 8<&-\n"},
 };
 
 const struct exec_shell_kind *exec_shell_kind_of(const char *shell)
@@ -60,7 +61,7 @@ char *exec_session_turn_text(const struct exec_shell_kind *kind, uint64_t sequen
         fprintf(file, "(exit %d) || ", last_status);
     fprintf(file, "%s ", kind->eval);
     put_quoted(file, line);
-    fprintf(file, " %d>&-\necho \"%" PRIu64 " $?\" >&%d\n", kind->report_fd, sequence,
+    fprintf(file, " %d>&-\n%s \"%" PRIu64 " $?\" >&%d\n", kind->report_fd, kind->echo, sequence,
             kind->report_fd);
     bool failed = ferror(file);
     if (fclose(file) == 0 && !failed)

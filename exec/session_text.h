@@ -18,6 +18,7 @@
 struct exec_shell_kind {
     int report_fd;    // high where the shell can, so that scripts may use the low ones
     const char *eval; // survives a syntax error in what it evaluates
+    const char *echo; // the shell's own, whatever functions there are
     const char *setup;
 };
 

@@ -10,7 +10,8 @@ import grpc
 import pytest
 from dockerd import IMAGE, Dockerd
 
-from harness import AGENT_SAFE, FULL, afpb, eventually, expect, pb
+from harness import AGENT_SAFE, FULL, ROOT, afpb, eventually, expect, pb
+from processes import alive_with, attach, start
 from processes import attach, start, wait, write
 
 pytestmark = pytest.mark.skipif(
@@ -161,6 +162,20 @@ def test_X6_a_timeout_kills_what_was_forked_twice(client):
     command = "(setsid sh -c 'sleep 300 & sleep 300' &) ; sleep 300"
     expect(grpc.StatusCode.DEADLINE_EXCEEDED, client.exec, sandbox, command, timeout=1)
     assert "sleep" not in client.out(sandbox, "ps")
+
+
+def test_X6_a_fork_bomb_in_a_container_ends_whole_and_alone(client, tmp_path):
+    bomb = tmp_path / "bomb"
+    subprocess.run(["gcc", "-O1", "-static", "-o", str(bomb),
+                    str(ROOT / "tests/faults/fork_bomb.c")], check=True)
+    sandbox = box(client, {"bomb": bomb.read_bytes()}, resources=pb.ResourceLimits(pids_limit=300))
+    client.out(sandbox, "cp bomb /tmp/bomb; chmod 755 /tmp/bomb")
+    beside = start(client, sandbox, "i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done")
+    expect(grpc.StatusCode.DEADLINE_EXCEEDED, client.exec, sandbox, "/tmp/bomb 40 in-docker",
+           timeout=1)
+    assert not alive_with("in-docker")
+    count = len(attach(client, beside, follow=False)[0].split())
+    eventually(lambda: len(attach(client, beside, follow=False)[0].split()) > count)
 
 
 def test_destroying_leaves_no_container_and_no_directory(docker_daemon, dockerd):

@@ -67,6 +67,25 @@ def test_out_of_memory_is_said_in_the_text_and_in_the_trailers(new_daemon, pool)
 
 
 @needs_cgroups
+def test_a_sandbox_whose_files_fill_its_memory_ends_for_want_of_memory(new_daemon):
+    """Files in /tmp and /dev/shm are nobody's: the kernel ends process after process, and the init."""
+    client = new_daemon("--exec-pool", "0").start().client()
+    codebase = client.codebase({"f": "x"})
+    for _ in range(5):
+        sandbox = limited(client, codebase=codebase, memory_bytes=32 * MIB)
+        fill = "head -c 16M /dev/zero > /dev/shm/x; head -c 16M /dev/zero > /tmp/x"
+        words = ""
+        while "was ended" not in words:
+            try:
+                words = client.exec(sandbox, f"{fill}; {HOG}").stderr
+            except grpc.RpcError as error:
+                assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED, error
+                words = error.details()
+            assert "memory limit" in words
+        client.destroy(sandbox)
+
+
+@needs_cgroups
 def test_maxima_hold_for_all_and_more_is_refused(new_daemon):
     options = ["--exec-memory-max", "64M", "--exec-pids-max", "40", "--exec-cpu-quota-max", "50000"]
     client = new_daemon(*options).start().client()

@@ -200,6 +200,13 @@ def test_X6_a_timeout_kills_everything_and_says_what_became_of_the_session(clien
     expect(PRECONDITION, run, client, made, "true")
 
 
+def test_X1_a_session_may_have_an_echo_of_its_own(client, session):
+    out(client, session, "echo() { printf 'mine: %s\\n' \"$*\"; }")
+    assert out(client, session, "echo a") == "mine: a\n"
+    out(client, session, "unset -f echo")
+    assert out(client, session, "echo a") == "a\n"
+
+
 def test_X7_closing_a_session_leaves_no_process(client, sandbox):
     made = create(client, sandbox).id
     out(client, made, "(setsid sleep 31337.74 &); sleep 31337.74 & true")

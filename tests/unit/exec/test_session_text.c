@@ -23,7 +23,7 @@ static void a_line_is_one_quoted_word(void **state)
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         char *text = exec_session_turn_text(kind, 7, 0, cases[i].line);
         assert_non_null(strstr(text, cases[i].quoted));
-        assert_non_null(strstr(text, " 9>&-\necho \"7 $?\" >&9\n"));
+        assert_non_null(strstr(text, " 9>&-\ncommand echo \"7 $?\" >&9\n"));
         free(text);
     }
     char *text = exec_session_turn_text(kind, 8, 3, "true");
