@@ -68,7 +68,7 @@ def test_out_of_memory_is_said_in_the_text_and_in_the_trailers(new_daemon, pool)
 
 @needs_cgroups
 def test_a_sandbox_whose_files_fill_its_memory_ends_for_want_of_memory(new_daemon):
-    """Files in /tmp and /dev/shm are nobody's: the kernel ends process after process, and the init."""
+    """Files in /tmp and /dev/shm are nobody's: process after process is ended, at last the init."""
     client = new_daemon("--exec-pool", "0").start().client()
     codebase = client.codebase({"f": "x"})
     for _ in range(5):
