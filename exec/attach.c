@@ -27,6 +27,8 @@
 #include "mux/base/cleanup.h"
 #include "mux/base/log.h"
 
+#define OOM_SCORE "500"
+
 #define WORKSPACE   "/workspace"
 #define TERMINALS   "/dev/pts"
 #define MS_PRIVATE_ (1u << 18) // MS_PRIVATE; sys/mount.h and linux/mount.h exclude each other
@@ -172,6 +174,18 @@ static const char *breach(const char *status, pid_t bwrap_pid, uid_t uid, gid_t 
     return NULL;
 }
 
+// Before the daemon, its commands go when the machine has no memory left. Said by root (with
+// CAP_SYS_RESOURCE) this is also the least that they may set themselves.
+static int set_oom_score(pid_t init_pid, struct af_error *err)
+{
+    char path[64];
+    snprintf(path, sizeof(path), "/proc/%d/oom_score_adj", (int)init_pid);
+    AF_CLEANUP_FD int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0 || write(fd, OOM_SCORE, strlen(OOM_SCORE)) < 0)
+        return af_error_errno(err, errno, "cannot set the out-of-memory score of the sandbox");
+    return 0;
+}
+
 int exec_attach_check(pid_t init_pid, int init_pidfd, pid_t bwrap_pid, uid_t uid, gid_t gid,
                       struct af_error *err)
 {
@@ -187,7 +201,7 @@ int exec_attach_check(pid_t init_pid, int init_pidfd, pid_t bwrap_pid, uid_t uid
     if (what)
         return af_error_set(err, AF_INTERNAL, "the sandbox is not isolated as it must be: %s",
                             what);
-    return 0;
+    return set_oom_score(init_pid, err);
 }
 
 static bool missing(long result)

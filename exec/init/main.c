@@ -122,7 +122,7 @@ static void name_set(void)
     prctl(PR_SET_NAME, name);
 }
 
-// Undoes what a daemon may have set for itself: handlers, mask, umask, limits, OOM score.
+// Undoes what a daemon may have set for itself: handlers, mask, umask, limits, nice value.
 static void process_reset(void)
 {
     // Not signal(): it refuses the two that libc uses itself, which may be ignored as well.
@@ -136,13 +136,6 @@ static void process_reset(void)
     setrlimit(RLIMIT_CORE, &no_core);
     setpriority(PRIO_PROCESS, 0, 0); // fails harmlessly where it would have to raise
     exec_slice_set(EXEC_SLICE_SHORT_NS);
-    // Before the daemon, its commands go. Only while dumpable can the file be opened.
-    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-    if (fd >= 0) {
-        if (write(fd, "500", 3) < 0)
-            dprintf(2, "agentfense-init: oom_score_adj: %s\n", strerror(errno));
-        close(fd);
-    }
     if (prctl(PR_SET_DUMPABLE, 0) < 0)
         init_die("PR_SET_DUMPABLE");
     if (chdir("/") < 0)

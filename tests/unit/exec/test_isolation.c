@@ -5,12 +5,14 @@
 #include "tests/unit/exec/fixture.h"
 
 #include <errno.h>
+#include <linux/capability.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -292,6 +294,21 @@ static void what_a_box_uses_up_is_missing_to_nobody_else(void **state)
     assert_int_equal(queued, 0);
 }
 
+static void commands_are_the_first_to_go_without_memory(void **state)
+{
+    struct xt *xt = *state;
+    struct xt_done *done = xt_sh(xt, "cat /proc/self/oom_score_adj /proc/$PPID/oom_score_adj "
+                                     "/proc/1/oom_score_adj");
+    assert_string_equal(done->out, "500\n500\n500\n");
+    xt_expect_exit(xt_sh(xt, "echo 900 > /proc/$$/oom_score_adj"), 0);
+    int lowered = xt_sh(xt, "echo 499 > /proc/$$/oom_score_adj")->result.exit_code;
+    // What root says is the least for others; but only root with CAP_SYS_RESOURCE.
+    if (prctl(PR_CAPBSET_READ, CAP_SYS_RESOURCE, 0, 0, 0) == 1)
+        assert_true(lowered != 0);
+    else
+        print_message("not tried here: root has no CAP_SYS_RESOURCE\n");
+}
+
 static void commands_have_no_terminal_to_push_input_into(void **state)
 {
     struct xt *xt = *state;
@@ -363,6 +380,7 @@ int main(void)
         xt_test(the_init_cannot_be_read_or_written),
         xt_test(nothing_of_the_daemon_is_open_inside),
         xt_test(what_a_box_uses_up_is_missing_to_nobody_else),
+        xt_test(commands_are_the_first_to_go_without_memory),
         xt_test(commands_have_no_terminal_to_push_input_into),
         xt_test(setuid_and_device_files_of_a_view_have_no_power),
         xt_test(ordinary_tools_work_under_the_filter),
