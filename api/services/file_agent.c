@@ -241,6 +241,28 @@ int file_agent_rename(const struct file_agent *agent, const char *from, const ch
     return rc;
 }
 
+static int link_name(const struct file_agent *agent, int dir, const char *name, const char *target)
+{
+    const char *old_name;
+    AF_CLEANUP_FD int old_dir = resolve_parent(agent, target, &old_name);
+    return old_dir < 0 ? -1 : linkat(old_dir, old_name, dir, name, 0);
+}
+
+int file_agent_link(const struct file_agent *agent, const char *path, const char *target, bool hard,
+                    struct af_error *err)
+{
+    const char *name;
+    int rc = -1;
+    become(agent);
+    AF_CLEANUP_FD int dir = resolve_parent(agent, path, &name);
+    if (dir >= 0)
+        rc = hard ? link_name(agent, dir, name, target) : symlinkat(target, dir, name);
+    if (rc < 0)
+        fail(err, "link", path);
+    become_root();
+    return rc;
+}
+
 // ---- removing
 
 static int remove_name(int dir, const char *name, bool recursive, unsigned depth,

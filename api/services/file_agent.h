@@ -41,6 +41,9 @@ int file_agent_mkdir(const struct file_agent *agent, const char *path, mode_t mo
                      struct af_error *err);
 int file_agent_rename(const struct file_agent *agent, const char *from, const char *to,
                       struct af_error *err);
+// path: of the new name. A symbolic link, or, when hard, one more name for the file `target`.
+int file_agent_link(const struct file_agent *agent, const char *path, const char *target, bool hard,
+                    struct af_error *err);
 // Counts what it has removed, also when it then fails.
 int file_agent_remove(const struct file_agent *agent, const char *path, bool recursive,
                       uint64_t *ret_removed, struct af_error *err);

@@ -97,6 +97,35 @@ static void rename_file(struct grpc_call *call, const ProtobufCMessage *message)
     file_agent_close(&agent);
 }
 
+static void link_file(struct grpc_call *call, const ProtobufCMessage *message)
+{
+    const Agentfense__V1__FileLinkRequest *request = (const void *)message;
+    const ProtobufCBinaryData target = request->target;
+    struct af_error err;
+    struct file_agent agent;
+    AF_CLEANUP_FREE char *path = NULL, *leads_to = NULL;
+    int rc = file_agent_path(request->path, &path, &err);
+    if (rc == 0 && request->hard)
+        rc = file_agent_path(target, &leads_to, &err);
+    else if (rc == 0 && (target.len == 0 || target.len > AF_SYMLINK_MAX ||
+                         memchr(target.data, '\0', target.len)))
+        rc = af_error_set(&err, AF_INVALID_ARGUMENT,
+                          "the target of a symbolic link has 1 to %d bytes, none of them 0",
+                          AF_SYMLINK_MAX);
+    else if (rc == 0)
+        leads_to = grpc_text_dup(target);
+    if (rc == 0)
+        rc = file_agent_open(daemon_of(call), request->sandbox_id, &agent, &err);
+    if (rc < 0) {
+        grpc_call_finish_error(call, &err);
+        return;
+    }
+    if (file_agent_link(&agent, path, leads_to, request->hard, &err) < 0 ||
+        send_stat(call, &agent, path, &err) < 0)
+        grpc_call_finish_error(call, &err);
+    file_agent_close(&agent);
+}
+
 // ---- Remove
 
 struct removal {
@@ -312,6 +341,7 @@ const struct grpc_method file_methods[] = {
     METHOD("Stat", file_request, stat_file),
     METHOD("MakeDirectory", file_request, make_directory),
     METHOD("Rename", file_rename_request, rename_file),
+    METHOD("Link", file_link_request, link_file),
     METHOD("Remove", file_remove_request, remove_file),
     {
         .path = "/agentfense.v1.FileService/Read",

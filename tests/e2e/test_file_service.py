@@ -173,6 +173,33 @@ def test_removing_and_moving(client, full):
     assert client.out(full, "cat f") == "base"
 
 
+def link(client, sandbox, path, target, hard=False):
+    request = filepb.FileLinkRequest(
+        sandbox_id=sandbox, path=path.encode(), target=target.encode(), hard=hard
+    )
+    return client.files.Link(request, timeout=60)
+
+
+def test_links_are_made_by_the_rules(client, safe, full):
+    assert link(client, full, "soft", "f").symlink_target == b"f"
+    assert link(client, full, "again", "/f", hard=True).size == 4
+    assert client.out(full, "readlink soft; stat -c %h f again") == "f\n2\n2\n"
+    call(client.files.MakeDirectory, safe, "output")
+    expect(grpc.StatusCode.ALREADY_EXISTS, link, client, full, "soft", "x")
+    # What a symbolic link leads to is nobody's business; through it nothing is gained.
+    assert link(client, safe, "output/out", "/etc/passwd").symlink_target == b"/etc/passwd"
+    expect(grpc.StatusCode.NOT_FOUND, read, client, safe, "output/out")
+    link(client, safe, "output/env", "../.env")
+    expect(grpc.StatusCode.NOT_FOUND, read, client, safe, "output/env")
+    denied = (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.NOT_FOUND)
+    expect_any(denied, link, client, safe, "src/soft", "x")
+    expect_any(denied, link, client, safe, "output/db", "secrets/db", hard=True)
+    expect_any(denied, link, client, safe, "output/passwd", "../../etc/passwd", hard=True)
+    for target in ("", "a\0b", "x" * 4096):
+        expect(grpc.StatusCode.INVALID_ARGUMENT, link, client, full, "bad", target)
+    expect(grpc.StatusCode.NOT_FOUND, link, client, full, "no/such/soft", "x")
+
+
 def test_the_quota_holds(client):
     codebase = client.codebase()
     made = client.views.Create(

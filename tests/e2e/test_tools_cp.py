@@ -70,8 +70,10 @@ def test_files_keep_or_change_their_name_as_the_target_says(cp, client, tree, tm
 
 def test_a_sandbox_is_written_and_read_as_its_agent_would(cp, client, tree, tmp_path):
     box = client.sandbox(client.codebase({".env": "SECRET", "src/a": "a"}), AGENT_SAFE)
+    os.mkfifo(tree / "pipe")
     code, err = cp(tree, box + ":output/tree")
-    assert code == 1 and "left out: output/tree/link" in err
+    assert code == 1 and "left out: output/tree/pipe" in err and "1 left out" in err
+    (tree / "pipe").unlink()
     assert client.out(box, "cat output/tree/a; test -x output/tree/sub/run && echo x") == "a\nx\n"
     code, err = cp(tree / "a", box + ":src/a")
     assert code == 1 and client.out(box, "cat src/a") == "a"
@@ -83,6 +85,26 @@ def test_a_sandbox_is_written_and_read_as_its_agent_would(cp, client, tree, tmp_
     assert code == 1 and list(tmp_path.glob("env*")) == []
     assert cp(box[:8] + ":output/tree/big", tmp_path / "big") == (0, "")
     assert (tmp_path / "big").read_bytes() == (tree / "big").read_bytes()
+
+
+def test_links_go_both_ways_and_replace_what_was_there(cp, client, tree, tmp_path):
+    os.link(tree / "a", tree / "sub/again")
+    (tree / "dangling").symlink_to("../no/such")
+    codebase = client.codebase()
+    assert cp(tree, codebase + ":") == (0, "")
+    box = client.sandbox(client.codebase({"link": "a file", "dangling": "too"}), FULL)
+    for _ in range(2):  # the second time everything is there
+        assert cp(tree, box + ":") == (0, "")
+    for place in (codebase + ":", box + ":"):
+        out = tmp_path / place[:5].replace(":", "")
+        assert cp(place, out) == (0, "")
+        assert os.readlink(out / "link") == "a" and os.readlink(out / "dangling") == "../no/such"
+        assert (out / "a").samefile(out / "sub/again")
+    # A directory with something in it is not replaced by a link.
+    full = client.sandbox(client.codebase({"link/kept": "x"}), FULL)
+    code, err = cp(tree, full + ":")
+    assert code == 1 and "link" in err
+    assert client.out(full, "cat link/kept") == "x"
 
 
 def test_an_agents_links_and_bits_do_nothing_on_the_host(cp, client, tmp_path):

@@ -46,7 +46,12 @@ def test_files_are_read_and_written_as_the_agent_would(sandbox):
     assert b"".join(files.stream(b"out/big\xff")) == data
     assert files.make_directory("out/d").mode == 0o755
     assert files.rename("out/new", "/workspace/out/d/moved").path == "out/d/moved"
-    assert files.remove("out/d", recursive=True) == 2
+    assert files.link("out/d/soft", "moved").symlink_target == "moved"
+    assert files.link("out/d/hard", "out/d/moved", hard=True).size == 4
+    assert sandbox.run("stat -c %h out/d/moved; cat out/d/soft").stdout == "2\ntext"
+    with pytest.raises(af.SandboxError):
+        files.link("out/d/soft", "again")
+    assert files.remove("out/d", recursive=True) == 4
     assert [e.path for e in files.list("out")] == ["out/big\udcff"]
 
 

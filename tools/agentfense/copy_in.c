@@ -2,7 +2,8 @@
 //
 // libarchive walks the tree without following links (those in the arguments excepted). Into a
 // codebase everything goes in one archive, all or nothing; into a sandbox file by file, as its
-// agent would write, where links and FIFOs are left out. Owns the call while it runs.
+// agent would write, where FIFOs are left out. Second names of a file are hard links. Owns the call
+// while it runs.
 #include "tools/agentfense/copy.h"
 
 #include "mux/base/cleanup.h"
@@ -19,9 +20,20 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <uthash.h>
+
+// The first name of a file that has several.
+struct first_name {
+    struct {
+        int64_t dev, ino;
+    } key;
+    char *path; // at the place
+    UT_hash_handle hh;
+};
 
 struct walk {
     struct copy *copy;
+    struct first_name *names;
     struct archive *disk;
     const char *rename; // of a single file: its name at the place
     struct af_client_call *call;
@@ -147,6 +159,35 @@ static int send_file(struct walk *walk, struct af_client_call *call, const char 
     return rc < 0 ? -1 : 0;
 }
 
+static int make_link(struct walk *walk, const char *path, const char *target, bool hard,
+                     struct af_error *err)
+{
+    Agentfense__V1__FileLinkRequest request = AGENTFENSE__V1__FILE_LINK_REQUEST__INIT;
+    AF_CLEANUP(rpc_cleanup) Agentfense__V1__FileEntry *reply = NULL;
+    request.sandbox_id = af_client_text(walk->copy->id.text);
+    request.path = af_client_text(path);
+    request.target = af_client_text(target);
+    request.hard = hard;
+    return rpc_unary(walk->copy->session.client, "/agentfense.v1.FileService/Link", &request.base,
+                     &agentfense__v1__file_entry__descriptor, &reply, err);
+}
+
+// In the place of what has the name, unless that is a directory with something in it.
+static int put_link(struct walk *walk, const char *path, const char *target, bool hard,
+                    struct af_error *err)
+{
+    Agentfense__V1__FileRemoveRequest request = AGENTFENSE__V1__FILE_REMOVE_REQUEST__INIT;
+    AF_CLEANUP(rpc_cleanup) Agentfense__V1__FileRemoveResponse *reply = NULL;
+    int rc = make_link(walk, path, target, hard, err);
+    if (rc == 0 || err->status != AF_ALREADY_EXISTS)
+        return rc;
+    request.sandbox_id = af_client_text(walk->copy->id.text);
+    request.path = af_client_text(path);
+    rc = rpc_unary(walk->copy->session.client, "/agentfense.v1.FileService/Remove", &request.base,
+                   &agentfense__v1__file_remove_response__descriptor, &reply, err);
+    return rc < 0 ? -1 : make_link(walk, path, target, hard, err);
+}
+
 static int write_entry(struct walk *walk, struct archive_entry *entry, const char *path,
                        struct af_error *err)
 {
@@ -154,8 +195,12 @@ static int write_entry(struct walk *walk, struct archive_entry *entry, const cha
     mode_t mode = archive_entry_perm(entry);
     if (archive_entry_filetype(entry) == AE_IFDIR)
         return *path ? make_directory(walk, path, mode, err) : 0;
+    if (archive_entry_hardlink(entry))
+        return put_link(walk, path, archive_entry_hardlink(entry), true, err);
+    if (archive_entry_filetype(entry) == AE_IFLNK)
+        return put_link(walk, path, archive_entry_symlink(entry), false, err);
     if (archive_entry_filetype(entry) != AE_IFREG)
-        return leave_out(walk, path, "only files and directories are copied into a sandbox");
+        return leave_out(walk, path, "a FIFO is not copied into a sandbox");
     if (af_client_call_start(walk->copy->session.client, "/agentfense.v1.FileService/Write",
                              &agentfense__v1__file_entry__descriptor, 0, &call, err) < 0)
         return -1;
@@ -182,6 +227,36 @@ static char *place_of(const struct walk *walk, const char *name)
     return path;
 }
 
+// A file's second name becomes a hard link to the place of the first.
+static void note_links(struct walk *walk, struct archive_entry *entry, const char *path)
+{
+    struct first_name *name, key = {0};
+    if (archive_entry_filetype(entry) != AE_IFREG || archive_entry_nlink(entry) < 2)
+        return;
+    key.key.dev = (int64_t)archive_entry_dev(entry);
+    key.key.ino = archive_entry_ino64(entry);
+    HASH_FIND(hh, walk->names, &key.key, sizeof key.key, name);
+    if (name) {
+        archive_entry_copy_hardlink(entry, name->path);
+        archive_entry_unset_size(entry);
+        return;
+    }
+    name = tool_alloc(sizeof *name);
+    *name = key;
+    name->path = tool_copy_text(path);
+    HASH_ADD(hh, walk->names, key, sizeof name->key, name);
+}
+
+static void forget_links(struct walk *walk)
+{
+    struct first_name *name, *next;
+    HASH_ITER (hh, walk->names, name, next) {
+        HASH_DEL(walk->names, name);
+        free(name->path);
+        free(name);
+    }
+}
+
 static int copy_entry(struct walk *walk, struct archive_entry *entry, struct af_error *err)
 {
     AF_CLEANUP_FREE char *path = place_of(walk, archive_entry_pathname(entry));
@@ -190,6 +265,7 @@ static int copy_entry(struct walk *walk, struct archive_entry *entry, struct af_
         archive_read_disk_descend(walk->disk);
     if (type != AE_IFREG && type != AE_IFDIR && type != AE_IFLNK && type != AE_IFIFO)
         return leave_out(walk, path, "a socket or a device");
+    note_links(walk, entry, path);
     if (!walk->copy->is_codebase)
         return write_entry(walk, entry, path, err);
     if (!*path)
@@ -288,6 +364,7 @@ int copy_in(struct copy *copy, const char *from, struct af_error *err)
         make_parents(&walk, first);
     int rc = copy->is_codebase ? into_codebase(&walk, start, err) : walk_all(&walk, start, err);
     archive_read_free(walk.disk);
+    forget_links(&walk);
     free(walk.piece);
     return rc;
 }

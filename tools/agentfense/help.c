@@ -43,8 +43,7 @@ const struct command_row command_rows[] = {
          "that is a\n"
          "directory, or ends in a slash. A sandbox is read and written as its agent "
          "would, rules included;\n"
-         "into it go files and directories only. Exit code 1 also when something was "
-         "left out.\n",
+         "FIFOs do not go into it. Exit code 1 also when something was left out.\n",
          2, 2, 0},
     [COMMAND_DIFF] = {"diff", "SANDBOX", "lists what a sandbox changed",
                       "SANDBOX is an id or the beginning of one. A added, M modified, D deleted, "

@@ -103,6 +103,13 @@ def rename(id_: str, old: Path, new: Path) -> Call[Any, Any, ext.FileEntry]:
     return Call(rpc.FILE_RENAME, request, _about("rename", id_, name), entry)
 
 
+def link(id_: str, path: Path, target: Path, hard: bool) -> Call[Any, Any, ext.FileEntry]:
+    id_, name = sandbox_id(id_), view_path(path)
+    leads_to = view_path(target) if hard else cv.raw(target, "target")
+    request = fil.FileLinkRequest(sandbox_id=id_, path=name, target=leads_to, hard=bool(hard))
+    return Call(rpc.FILE_LINK, request, _about("link", id_, name), entry)
+
+
 def remove(id_: str, path: Path, recursive: bool) -> Call[Any, Any, int]:
     id_, name = sandbox_id(id_), view_path(path)
     request = fil.FileRemoveRequest(sandbox_id=id_, path=name, recursive=bool(recursive))

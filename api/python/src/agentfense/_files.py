@@ -60,3 +60,7 @@ class SandboxFiles:
     def rename(self, old: calls.Path, new: calls.Path) -> ext.FileEntry:
         """Renames a file or directory; a file that has the new name is replaced."""
         return self._wire.call(calls.rename(self._id, old, new))
+
+    def link(self, path: calls.Path, target: calls.Path, hard: bool = False) -> ext.FileEntry:
+        """A symbolic link at `path` to `target`; hard: one more name for the file `target`."""
+        return self._wire.call(calls.link(self._id, path, target, hard))

@@ -127,6 +127,7 @@ FILE_STAT = Method(_FILES + "Stat", fil.FileRequest, fil.FileEntry)
 FILE_LIST = Method(_FILES + "List", fil.FileListRequest, fil.FileEntry, "us")
 FILE_REMOVE = Method(_FILES + "Remove", fil.FileRemoveRequest, fil.FileRemoveResponse)
 FILE_MAKE_DIRECTORY = Method(_FILES + "MakeDirectory", fil.FileRequest, fil.FileEntry)
+FILE_LINK = Method(_FILES + "Link", fil.FileLinkRequest, fil.FileEntry)
 FILE_RENAME = Method(_FILES + "Rename", fil.FileRenameRequest, fil.FileEntry)
 
 IMPORT_ARCHIVE = Method(

@@ -53,3 +53,7 @@ class AsyncSandboxFiles:
     async def rename(self, old: calls.Path, new: calls.Path) -> ext.FileEntry:
         """Renames a file or directory; a file that has the new name is replaced."""
         return await self._wire.call(calls.rename(self._id, old, new))
+
+    async def link(self, path: calls.Path, target: calls.Path, hard: bool = False) -> ext.FileEntry:
+        """A symbolic link at `path` to `target`; hard: one more name for the file `target`."""
+        return await self._wire.call(calls.link(self._id, path, target, hard))
