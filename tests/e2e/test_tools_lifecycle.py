@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 
 import pytest
 
@@ -102,6 +103,69 @@ def test_stop_keeps_the_changes_and_start_brings_the_sandbox_back(tool, project)
     assert tool("rm", box)[0] == 0
 
 
+def test_a_living_sandbox_gets_another_lifetime_policy_and_quota(tool, client, project):
+    box = made(tool, project, "--quota-inodes", "7", "--conflicts", "refuse")["sandbox_id"]
+
+    def view():
+        return client.views.Get(sbpb.GetRequest(sandbox_id=box))
+
+    assert tool("set", box, "--expires-in", "2h") == (0, "", "")
+    left = view().sandbox.expires_at.ToSeconds() - time.time()
+    assert 7100 < left <= 7201
+    assert tool("set", box[:10], "--expires-in", "never", "--quota", "5M",
+                "--commit-policy", "on-exec") == (0, "", "")
+    info = view()
+    assert not info.sandbox.HasField("expires_at")
+    assert (info.options.quota.bytes, info.options.quota.inodes) == (5 << 20, 7)
+    assert info.options.commit_policy == sbpb.COMMIT_POLICY_ON_EXEC
+    assert info.options.conflict_policy == sbpb.CONFLICT_POLICY_REFUSE, "it was not given"
+    tool("exec", box, "--", "sh", "-c", "echo new > new")
+    assert tool("diff", box)[1] == "", "on-exec commits"
+    for args in ([], ["--expires-in", "soon"], ["--owner", "me"], ["--memory", "1G"]):
+        assert tool("set", box, *args)[0] == 2, args
+    assert tool("set", "sb_nothing", "--quota", "1M")[0] == 1
+    tool("rm", box)
+
+
+def test_rebase_brings_in_what_others_did(tool, client):
+    codebase = client.codebase({"a": "a"})
+    box = made(tool, codebase)["sandbox_id"]
+    tool("exec", box, "--", "sh", "-c", "echo mine > mine")
+    client.upload(codebase, "theirs", b"theirs")
+    assert tool("exec", box, "--", "ls")[1] == "a\nmine\n"
+    assert tool("rebase", box) == (0, "brought onto the codebase's present state\n", "")
+    assert tool("exec", box, "--", "ls")[1] == "a\nmine\ntheirs\n"
+    assert "already" in tool("rebase", box)[1]
+    assert tool("rebase", "sb_nothing")[0] == 1
+    tool("rm", box)
+
+
+def test_many_are_made_and_removed_in_one_step(tool, client, project):
+    code, out, err = tool("create", "--copies", "5", "--label", "set=five", project)
+    ids = out.split()
+    assert (code, err, len(set(ids))) == (0, "", 5)
+    assert tool("exec", ids[4], "--", "cat", "src/a")[1] == "a\n"
+    assert sorted(line.split()[0] for line in
+                  tool("ls", "--label", "set=five")[1].splitlines()) == sorted(ids)
+    codebase = json.loads(tool("ls", "--json", "--label", "set=five")[1])[0]["codebase_id"]
+    more = json.loads(tool("create", "--copies", "2", "--json", codebase)[1])
+    assert [m["codebase_id"] for m in more] == [codebase] * 2
+    code, _, err = tool("rm", *ids, "sb_nothing")
+    assert code == 1 and err.count("\n") == 1 and "sb_nothing" in err
+    client.codebases.GetCodebase(pb.GetCodebaseRequest(codebase_id=codebase))  # others use it
+    assert tool("rm", *[m["sandbox_id"] for m in more]) == (0, "", "")
+    for bad in ("0", "1025", "-1", "x"):
+        assert tool("create", "--copies", bad, project)[0] == 2
+    assert tool("create", "--copies", "2", "cb_" + "0" * 26)[0] == 1
+
+
+def test_when_none_of_the_copies_can_be_made_nothing_stays(tool, client, project):
+    before = client.codebases.ListCodebases(pb.ListCodebasesRequest())
+    code, out, err = tool("create", "--copies", "3", "--network", "host", project)
+    assert (code, out) == (1, "") and "network" in err
+    assert client.codebases.ListCodebases(pb.ListCodebasesRequest()) == before
+
+
 def test_every_command_has_help_that_names_its_arguments(tool):
     usage = tool("--help")[1]
     commands = [line.split()[0] for line in usage.splitlines()
@@ -110,4 +174,4 @@ def test_every_command_has_help_that_names_its_arguments(tool):
             "rules", "ps", "logs", "rm"} <= set(commands)
     for command in commands:
         code, out, _ = tool(command, "--help")
-        assert code == 0 and out.startswith(f"Usage: agentfense [OPTION...] {command} ")
+        assert code == 0 and out.split()[:4] == ["Usage:", "agentfense", "[OPTION...]", command]

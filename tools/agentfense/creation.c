@@ -30,15 +30,16 @@ enum row {
 const struct creation_option creation_options[] = {
     [ROW_COMMIT_POLICY] = {"commit-policy", "WHEN",
                            "changes reach the codebase: manual (default), on-exec, on-destroy",
-                           TAKES_POLICY},
+                           TAKES_LIVING},
     [ROW_CONFLICTS] = {"conflicts", "HOW",
                        "when others changed the same file: last-writer-wins (default), refuse",
-                       TAKES_POLICY},
+                       TAKES_LIVING},
     [ROW_CPU_SHARES] = {"cpu-shares", "N", "weight against other sandboxes; 1024 is usual",
                         TAKES_CREATION},
     [ROW_CPUS] = {"cpus", "N", "CPU time at most, in CPUs: 0.5, 2", TAKES_CREATION},
-    [ROW_EXPIRES_IN] = {"expires-in", "TIME", "destroyed after this time: 90s, 30m, 12h, 7d",
-                        TAKES_POLICY},
+    [ROW_EXPIRES_IN] = {"expires-in", "TIME",
+                        "destroyed after this time from now: 90s, 30m, 12h, 7d, never",
+                        TAKES_LIVING},
     [ROW_IMAGE] = {"image", "NAME", "its root: one of exec.roots, or Docker's image",
                    TAKES_CREATION},
     [ROW_MEMORY] = {"memory", "BYTES", "memory at most; K, M, G and T are powers of 1024",
@@ -48,8 +49,8 @@ const struct creation_option creation_options[] = {
     [ROW_OWNER] = {"owner", "NAME", "owner of its codebase, a label for limits and listings",
                    TAKES_POLICY},
     [ROW_PIDS] = {"pids", "N", "processes and threads at most", TAKES_CREATION},
-    [ROW_QUOTA] = {"quota", "BYTES", "what it may add to its files", TAKES_CREATION},
-    [ROW_QUOTA_INODES] = {"quota-inodes", "N", "how many files it may add", TAKES_CREATION},
+    [ROW_QUOTA] = {"quota", "BYTES", "what it may add to its files", TAKES_QUOTA},
+    [ROW_QUOTA_INODES] = {"quota-inodes", "N", "how many files it may add", TAKES_QUOTA},
     [ROW_RUNTIME] = {"runtime", "NAME", "bwrap or docker; default: the daemon's", TAKES_CREATION},
 };
 const size_t creation_option_count = AF_ARRAY_LEN(creation_options);
@@ -148,6 +149,10 @@ static int take_time(const char *text, int64_t *ret_ns)
     } units[] = {{'s', 1}, {'m', 60}, {'h', 3600}, {'d', 86400}};
     char *end;
     errno = 0;
+    if (strcmp(text, "never") == 0) {
+        *ret_ns = CREATION_NEVER;
+        return 0;
+    }
     if (!isdigit((unsigned char)*text))
         return -1;
     long long value = strtoll(text, &end, 10);

@@ -14,6 +14,8 @@
 
 #define CREATION_OPTION_FIRST 512 // getopt_long's value of the first row
 
+#define CREATION_NEVER (-1)
+
 struct creation {
     Agentfense__V1__CommitPolicy commit_policy; // unspecified: manual
     Agentfense__V1__ConflictPolicy conflicts;
@@ -22,7 +24,7 @@ struct creation {
     const char *image, *owner;
     uint64_t quota_bytes, quota_inodes;
     int64_t memory_bytes, cpu_quota_us, cpu_shares, pids;
-    int64_t expires_in_ns; // 0: never
+    int64_t expires_in_ns; // 0: not given, CREATION_NEVER
 };
 
 struct creation_option {

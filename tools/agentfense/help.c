@@ -24,13 +24,19 @@ const struct command_row command_rows[] = {
          "Exit code: that of CMD (128 + signal when a signal ended it); 124 out of time, 125 the\n"
          "tool itself failed or the changes could not be applied, 2 wrong usage. Stdout has CMD's\n"
          "stdout and nothing else, as it comes.\n",
-         1, 1, TAKES_RULES | TAKES_COMMAND | TAKES_RUN | TAKES_CREATION},
+         1, 1, TAKES_RULES | TAKES_COMMAND | TAKES_RUN | TAKES_CREATION | TAKES_QUOTA},
     [COMMAND_CREATE] =
         {"create", "DIR|CODEBASE",
          "makes a sandbox of DIR or a codebase, starts it, and prints its id",
          "DIR is imported into a new codebase, which rm removes with the sandbox; a codebase's id\n"
-         "(cb_...) is used as it is, and stays. With --json an object with both ids is printed.\n",
-         1, 1, TAKES_RULES | TAKES_CREATION | TAKES_POLICY | TAKES_LABELS | TAKES_JSON},
+         "(cb_...) is used as it is, and stays. With --json an object with both ids is printed.\n"
+         "\n"
+         "  --copies N  so many alike, in one step; prints an id a line, with --json a list. "
+         "Exit code\n"
+         "              1 when some could not be made\n",
+         1, 1,
+         TAKES_RULES | TAKES_CREATION | TAKES_QUOTA | TAKES_LIVING | TAKES_POLICY | TAKES_LABELS |
+             TAKES_JSON},
     [COMMAND_LS] = {"ls", "", "lists sandboxes", "agentfense-fsctl views tells more.\n", 0, 0,
                     TAKES_LABELS | TAKES_JSON},
     [COMMAND_CP] =
@@ -117,6 +123,9 @@ const struct command_row command_rows[] = {
          "PROCESS is an id or the beginning of one. Exit code: that of the last one; 124\n"
          "when it ran out of time, 125 when it has none.\n",
          1, 1000, 0},
+    [COMMAND_SET] = {"set", "SANDBOX", "changes a sandbox's lifetime, commit policy or quota",
+                     "SANDBOX is an id or the beginning of one. What is not given stays.\n", 1, 1,
+                     TAKES_LIVING | TAKES_QUOTA},
     [COMMAND_COMMIT] =
         {"commit", "SANDBOX", "brings a sandbox's changes into its codebase",
          "SANDBOX is an id or the beginning of one. What others have changed\n"
@@ -128,6 +137,9 @@ const struct command_row command_rows[] = {
     [COMMAND_ROLLBACK] =
         {"rollback", "SANDBOX", "drops a sandbox's changes",
          "SANDBOX is an id or the beginning of one. Its commands must have ended.\n", 1, 1, 0},
+    [COMMAND_REBASE] = {"rebase", "SANDBOX", "brings a sandbox onto its codebase's present state",
+                        "SANDBOX is an id or the beginning of one. Its own changes stay on top.\n",
+                        1, 1, 0},
     [COMMAND_RM] = {"rm", "SANDBOX...", "destroys sandboxes, and the codebases made for them",
                     "SANDBOX is an id or the beginning of one.\n", 1, 1000, 0},
 };

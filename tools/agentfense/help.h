@@ -20,9 +20,11 @@
 #define TAKES_FOLLOW   256u
 #define TAKES_KILL     512u
 #define TAKES_COMMIT   1024u
-#define TAKES_CREATION 2048u // limits and quotas of what is made
-#define TAKES_POLICY   4096u // its commit policy, labels
-#define TAKES_WATCH    8192u // --denied, --count
+#define TAKES_CREATION 2048u  // limits of what is made
+#define TAKES_POLICY   4096u  // its owner, how many
+#define TAKES_WATCH    8192u  // --denied, --count
+#define TAKES_LIVING   16384u // what can be changed later: commit policy, lifetime
+#define TAKES_QUOTA    32768u
 
 struct command_row {
     const char *name, *arguments, *summary, *help;

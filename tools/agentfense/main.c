@@ -37,7 +37,8 @@ static int run_command(const struct options *options)
         [COMMAND_CP] = command_cp,         [COMMAND_DIFF] = command_diff,
         [COMMAND_WATCH] = command_watch,   [COMMAND_RULES] = command_rules,
         [COMMAND_COMMIT] = command_commit, [COMMAND_ROLLBACK] = command_rollback,
-        [COMMAND_RM] = command_rm,
+        [COMMAND_RM] = command_rm,         [COMMAND_SET] = command_set,
+        [COMMAND_REBASE] = command_rebase,
     };
     return commands[options->command](options);
 }

@@ -21,6 +21,7 @@
 enum {
     OPT_ALL = 256,
     OPT_APPLY,
+    OPT_COPIES,
     OPT_COUNT,
     OPT_DENIED,
     OPT_DIFF,
@@ -39,12 +40,13 @@ enum {
     OPT_WORKDIR,
 };
 
-#define PLAIN_OPTIONS 25 // the table below
+#define PLAIN_OPTIONS 26 // the table below
 #define OPTIONS_MAX   64
 
 static const struct option plain_options[PLAIN_OPTIONS] = {
     {"all", no_argument, NULL, OPT_ALL},
     {"apply", no_argument, NULL, OPT_APPLY},
+    {"copies", required_argument, NULL, OPT_COPIES},
     {"count", required_argument, NULL, OPT_COUNT},
     {"denied", no_argument, NULL, OPT_DENIED},
     {"detach", no_argument, NULL, 'd'},
@@ -178,6 +180,13 @@ static int take_process_option(struct parse *parse, int option, const char *name
         parse->used |= TAKES_WATCH;
         options->count = parse_count(optarg);
         return options->count ? -1 : usage_error("--count takes a number from 1, not '%s'", optarg);
+    case OPT_COPIES:
+        parse->used |= TAKES_POLICY;
+        options->copies = parse_count(optarg);
+        return options->copies >= 1 && options->copies <= AF_BATCH_MAX
+                   ? -1
+                   : usage_error("--copies takes a number from 1 to %d, not '%s'", AF_BATCH_MAX,
+                                 optarg);
     case OPT_ALL:
         parse->used |= TAKES_KILL;
         options->all = true;
@@ -295,8 +304,10 @@ static int check(const struct parse *parse, const struct command_row *row, bool 
         {TAKES_COMMAND, "--env, --workdir, --timeout or --no-stdin"},
         {TAKES_LABELS, "--label"},
         {TAKES_JSON, "--json"},
-        {TAKES_CREATION, "limits, quotas, a runtime or a network"},
-        {TAKES_POLICY, "--commit-policy, --conflicts, --expires-in or --owner"},
+        {TAKES_CREATION, "limits, a runtime or a network"},
+        {TAKES_QUOTA, "--quota or --quota-inodes"},
+        {TAKES_LIVING, "--commit-policy, --conflicts or --expires-in"},
+        {TAKES_POLICY, "--owner or --copies"},
         {TAKES_SET, "--file or --end-holders"},
         {TAKES_COMMIT, "--refuse"},
         {TAKES_STREAMS, "-i, -t or -d"},
@@ -315,6 +326,8 @@ static int check(const struct parse *parse, const struct command_row *row, bool 
         return usage_error("%s needs a command after --", row->name);
     if (!(row->takes & TAKES_COMMAND) && has_separator)
         return usage_error("%s takes no command", row->name);
+    if (row == &command_rows[COMMAND_SET] && !(parse->used & row->takes))
+        return usage_error("set needs something to change: see agentfense set --help");
     if (options->keep && !options->socket)
         return usage_error("--keep needs --socket: a private daemon does not outlive the run");
     return -1;

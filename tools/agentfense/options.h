@@ -29,8 +29,10 @@ enum command {
     COMMAND_DIFF,
     COMMAND_WATCH,
     COMMAND_RULES,
+    COMMAND_SET,
     COMMAND_COMMIT,
     COMMAND_ROLLBACK,
+    COMMAND_REBASE,
     COMMAND_RM,
 };
 
@@ -52,6 +54,7 @@ struct options {
     int signal;       // of kill
     bool denied;      // of watch
     uint64_t count;   // of watch; 0: without end
+    uint64_t copies;  // of create; 0: not given
     bool refuse;      // conflicts
     const char *file; // of rules
     char **args;      // before "--"

@@ -20,6 +20,9 @@ int command_cp(const struct options *options);
 // commits.c
 int command_commit(const struct options *options);
 int command_rollback(const struct options *options);
+// settings.c
+int command_set(const struct options *options);
+int command_rebase(const struct options *options);
 // sandboxes.c
 int command_create(const struct options *options);
 int command_ls(const struct options *options);

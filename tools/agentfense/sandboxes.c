@@ -2,6 +2,7 @@
 #include "tools/agentfense/run.h"
 
 #include "mux/base/cleanup.h"
+#include "tools/agentfense/batch.h"
 #include "tools/agentfense/interrupt.h"
 #include "tools/agentfense/session.h"
 #include "proto/agentfense_sandbox.pb-c.h"
@@ -62,9 +63,10 @@ int command_create(const struct options *options)
         rc = session_create(&session, root, name, options, &manifest, &err);
     if (rc == 0) {
         session.keep = true;
-        print_created(&session, options->json);
+        if (!options->copies)
+            print_created(&session, options->json);
     }
-    int code = rc < 0 ? complain(&err, 1) : 0;
+    int code = rc < 0 ? complain(&err, 1) : session.failed > 0;
     if (!session_close(&session) && code == 0)
         code = 1;
     manifest_fini(&manifest);
@@ -180,12 +182,8 @@ int command_rm(const struct options *options)
     int code = 0;
     if (session_open(&session, options_socket(options), &err) < 0)
         code = complain(&err, 1);
-    for (int i = 0; session.client && i < options->n_args && !interrupt_signal(); i++) {
-        struct af_id id;
-        if (rpc_find_view(session.client, options->args[i], &id, &err) < 0 ||
-            session_destroy(session.client, id.text, &err) < 0)
-            code = complain(&err, 1);
-    }
+    else if (batch_destroy(session.client, options->args, (size_t)options->n_args) > 0)
+        code = interrupt_signal() ? 128 + interrupt_signal() : 1;
     session_close(&session);
     return code;
 }

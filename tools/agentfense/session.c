@@ -1,5 +1,6 @@
 // Connection, import, sandbox, command: see session.h.
 #include "tools/agentfense/session.h"
+#include "tools/agentfense/batch.h"
 
 #include "tools/agentfense/import.h"
 #include "tools/agentfense/interrupt.h"
@@ -179,6 +180,8 @@ static int create_sandbox(struct session *session, const struct options *options
     Agentfense__V1__CreateRequest create = AGENTFENSE__V1__CREATE_REQUEST__INIT;
     create.sandbox = &request;
     create.options = &wishes.options;
+    if (options->copies)
+        return batch_create(session, &create, options->copies, options->json, err);
     AF_CLEANUP(rpc_cleanup) Agentfense__V1__SandboxInfo *reply = NULL;
     if (rpc_unary(session->client, "/agentfense.v1.SandboxService/Create", &create.base,
                   &agentfense__v1__sandbox_info__descriptor, &reply, err) < 0)
@@ -209,7 +212,7 @@ int session_create(struct session *session, int root, const char *dir,
         return -1;
     if (create_sandbox(session, options, !session->codebase_is_given, err) < 0)
         return -1;
-    return session_start(session, err);
+    return options->copies ? 0 : session_start(session, err);
 }
 
 // ---- the end
@@ -244,6 +247,38 @@ static bool is_owner(const Sandbox__V1__Sandbox *sandbox)
     return false;
 }
 
+static int note_one(void *arg, const ProtobufCMessage *message, struct af_error *err)
+{
+    (void)message;
+    *(bool *)arg = true;
+    return af_error_set(err, AF_CANCELLED, "one is enough");
+}
+
+// Another sandbox may be on the codebase still: it stays for that one.
+static int is_in_use(struct af_client *client, ProtobufCBinaryData id, bool *ret,
+                     struct af_error *err)
+{
+    Agentfense__V1__ListRequest request = AGENTFENSE__V1__LIST_REQUEST__INIT;
+    *ret = false;
+    request.codebase_id = id;
+    int rc = rpc_stream(client, "/agentfense.v1.SandboxService/List", &request.base,
+                        &agentfense__v1__sandbox_info__descriptor, note_one, ret, err);
+    return *ret ? 0 : rc;
+}
+
+int session_delete_owned(struct af_client *client, const Sandbox__V1__Sandbox *sandbox,
+                         struct af_error *err)
+{
+    bool in_use;
+    if (!is_owner(sandbox))
+        return 0;
+    if (is_in_use(client, sandbox->codebase_id, &in_use, err) < 0)
+        return -1;
+    if (in_use || delete_codebase(client, sandbox->codebase_id, err) == 0)
+        return 0;
+    return err->status == AF_NOT_FOUND ? 0 : -1;
+}
+
 int session_destroy(struct af_client *client, const char *sandbox_id, struct af_error *err)
 {
     Sandbox__V1__GetSandboxRequest get = SANDBOX__V1__GET_SANDBOX_REQUEST__INIT;
@@ -256,10 +291,7 @@ int session_destroy(struct af_client *client, const char *sandbox_id, struct af_
         rpc_unary(client, "/sandbox.v1.SandboxService/DestroySandbox", &destroy.base,
                   &sandbox__v1__empty__descriptor, &reply, err) < 0)
         return -1;
-    if (!is_owner(sandbox) || delete_codebase(client, sandbox->codebase_id, err) == 0)
-        return 0;
-    // Another sandbox was made on it meanwhile: the codebase stays for that one.
-    return err->status == AF_FAILED_PRECONDITION || err->status == AF_NOT_FOUND ? 0 : -1;
+    return session_delete_owned(client, sandbox, err);
 }
 
 static bool remove_made(struct session *session)

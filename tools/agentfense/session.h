@@ -20,6 +20,7 @@ struct session {
     struct af_id codebase_id, sandbox_id; // "" until made
     bool codebase_is_given;               // it was there before and stays
     bool keep;
+    size_t failed; // of the copies that were to be made
 };
 
 // Connects to `socket`, or starts a private daemon when it is NULL.
@@ -38,6 +39,10 @@ int session_stop(struct session *session, struct af_error *err);
 
 // Destroys a sandbox and, when it was made for it, its codebase.
 int session_destroy(struct af_client *client, const char *sandbox_id, struct af_error *err);
+
+// After a sandbox has gone: deletes its codebase when that was made for it and nobody else uses it.
+int session_delete_owned(struct af_client *client, const Sandbox__V1__Sandbox *sandbox,
+                         struct af_error *err);
 
 // Removes what was made and disconnects. False when something was left behind, which was said.
 bool session_close(struct session *session);
