@@ -166,6 +166,32 @@ def test_when_none_of_the_copies_can_be_made_nothing_stays(tool, client, project
     assert client.codebases.ListCodebases(pb.ListCodebasesRequest()) == before
 
 
+def test_exit_codes_are_those_of_the_manual(tool, project, daemon):
+    box = made(tool, project)["sandbox_id"]
+
+    def code(*args):
+        return tool(*args)[0]
+
+    assert code("exec", box, "--", "true") == 0
+    assert code("exec", box, "--", "sh", "-c", "exit 77") == 77
+    assert code("exec", box, "--", "sh", "-c", "kill -TERM $$") == 128 + 15
+    assert code("exec", box, "--timeout", "0.2", "--", "sleep", "60") == 124
+    assert code("exec", "sb_nothing", "--", "true") == 125
+    assert code("run", project / "none", "--", "true") == 125
+    assert code("run", project, "--", "sh", "-c", "exit 3") == 3
+    for args in (["rm", "sb_nothing"], ["diff", "sb_nothing"], ["commit", "sb_nothing"],
+                 ["cp", project / "none", f"{box}:x"], ["start", box], ["create", "/no/such"]):
+        assert code(*args) == 1, args
+    for args in ([], ["no-such-command"], ["ls", "--no-such-option"], ["rm"], ["exec", box],
+                 ["cp", "one"], ["ls", "--", "true"], ["run", project, "--timeout", "x"]):
+        assert code(*args) == 2, args
+    assert tool("--help")[0] == tool("--version")[0] == 0
+    gone = [str(BIN / "agentfense"), "--socket", str(daemon.dir / "nobody"), "ls"]
+    done = subprocess.run(gone, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1 and "nobody" in done.stderr
+    assert code("rm", box) == 0
+
+
 def test_every_command_has_help_that_names_its_arguments(tool):
     usage = tool("--help")[1]
     commands = [line.split()[0] for line in usage.splitlines()

@@ -3,18 +3,11 @@
 
 #include "mux/base/cleanup.h"
 #include "proto/agentfense_sandbox.pb-c.h"
-#include "tools/agentfense/interrupt.h"
+#include "tools/agentfense/progress.h"
 #include "tools/agentfense/session.h"
 
 #include <inttypes.h>
 #include <stdio.h>
-
-static int complain_of(const struct af_error *err)
-{
-    struct af_error signal;
-    fprintf(stderr, "agentfense: %s\n", interrupt_check(&signal) < 0 ? signal.text : err->text);
-    return interrupt_signal() ? 128 + interrupt_signal() : 1;
-}
 
 // Connects and finds the sandbox that the first argument names.
 static int open_named(const struct options *options, struct session *session, struct af_error *err)
@@ -35,13 +28,15 @@ int command_commit(const struct options *options)
     request.sandbox_id = af_client_text(session.sandbox_id.text);
     if (options->refuse)
         request.conflict_policy = AGENTFENSE__V1__CONFLICT_POLICY__CONFLICT_POLICY_REFUSE;
+    struct progress_wait *wait = rc == 0 ? progress_wait_start("commit") : NULL;
     if (rc == 0)
         rc = rpc_unary(session.client, "/agentfense.v1.SandboxService/Commit", &request.base,
                        &agentfense__v1__commit_response__descriptor, &reply, &err);
+    progress_wait_end(wait);
     if (rc == 0)
         printf("%" PRIu64 " changes committed, %" PRIu64 " of them in conflict with others\n",
                reply->entries, reply->conflicts);
-    int code = rc < 0 ? complain_of(&err) : 0;
+    int code = rc < 0 ? complain(&err, 1) : 0;
     session_close(&session);
     return code;
 }
@@ -57,7 +52,7 @@ int command_rollback(const struct options *options)
     if (rc == 0)
         rc = rpc_unary(session.client, "/agentfense.v1.SandboxService/Rollback", &request.base,
                        &agentfense__v1__sandbox_info__descriptor, &reply, &err);
-    int code = rc < 0 ? complain_of(&err) : 0;
+    int code = rc < 0 ? complain(&err, 1) : 0;
     session_close(&session);
     return code;
 }

@@ -120,8 +120,10 @@ static int unpack(struct source *source, const char *dir, struct af_error *err)
         rc = archive_failed(in, "read the archive", err);
     else if ((mkdir(dir, 0777) < 0 && errno != EEXIST) || chdir(dir) < 0)
         rc = af_error_errno(err, errno, "cannot use the directory '%s'", dir);
-    while (rc == 0 && (got = archive_read_next_header(in, &entry)) == ARCHIVE_OK)
+    while (rc == 0 && (got = archive_read_next_header(in, &entry)) == ARCHIVE_OK) {
+        progress_add_file(&source->copy->progress);
         rc = interrupt_check(err) < 0 ? -1 : unpack_entry(in, out, entry, err);
+    }
     if (rc == 0 && got != ARCHIVE_EOF)
         rc = archive_failed(in, "read the archive", err);
     if (archive_write_close(out) != ARCHIVE_OK && rc == 0) // times of directories
@@ -231,6 +233,7 @@ static int copy_file_out(struct copy *copy, const char *to, struct af_error *err
 struct look {
     const char *path;
     bool is_found, is_dir;
+    uint64_t size;
 };
 
 static int look_at(void *arg, const ProtobufCMessage *message, struct af_error *err)
@@ -243,6 +246,7 @@ static int look_at(void *arg, const ProtobufCMessage *message, struct af_error *
         return 0;
     look->is_found = true;
     look->is_dir = entry->kind == AGENTFENSE__V1__FILE_KIND__FILE_KIND_DIRECTORY;
+    look->size = entry->size;
     return 0;
 }
 
@@ -262,6 +266,8 @@ static int copy_out(struct copy *copy, const char *to, struct af_error *err)
         return -1;
     if (!look.is_found)
         return af_error_set(err, AF_NOT_FOUND, "there is no '%s' in %s", copy->path, copy->id.text);
+    if (!look.is_dir)
+        copy->progress.total = look.size;
     return look.is_dir ? copy_tree_out(copy, to, err) : copy_file_out(copy, to, err);
 }
 
@@ -288,7 +294,7 @@ static int copy_places(struct copy *copy, const struct options *options, struct 
     if (session_open(&copy->session, options_socket(options), err) < 0 ||
         find_place(copy, id, err) < 0)
         return -1;
-    progress_start(&copy->progress);
+    progress_start(&copy->progress, "cp");
     int rc = is_out ? copy_out(copy, options->args[1], err) : copy_in(copy, options->args[0], err);
     progress_end(&copy->progress);
     copy->path = NULL;

@@ -286,6 +286,7 @@ static int walk_all(struct walk *walk, const char *start, struct af_error *err)
     if (archive_read_disk_open(walk->disk, start) != ARCHIVE_OK)
         rc = failed(walk->disk, start, err);
     while (rc == 0 && (got = archive_read_next_header2(walk->disk, entry)) == ARCHIVE_OK) {
+        progress_add_file(&walk->copy->progress);
         rc = interrupt_check(err) < 0 ? -1 : copy_entry(walk, entry, err);
         archive_entry_clear(entry);
     }
@@ -351,6 +352,8 @@ int copy_in(struct copy *copy, const char *from, struct af_error *err)
     if (!real)
         return af_error_errno(err, errno, "cannot copy '%s'", from);
     bool is_dir = S_ISDIR(st.st_mode);
+    if (!is_dir)
+        copy->progress.total = (uint64_t)st.st_size;
     const char *name = strrchr(from, '/');
     if (!is_dir)
         walk.rename = copy->is_into ? (name ? name + 1 : from) : "";

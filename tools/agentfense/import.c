@@ -3,6 +3,7 @@
 
 #include "tools/agentfense/beneath.h"
 #include "tools/agentfense/interrupt.h"
+#include "tools/agentfense/progress.h"
 #include "tools/agentfense/sparse.h"
 
 #include "mux/base/cleanup.h"
@@ -27,6 +28,7 @@ struct import {
     struct af_client_call *call;
     char *piece;
     dev_t dev;
+    struct progress progress;
     char path[AF_PATH_MAX + 1]; // of the entry at hand
 };
 
@@ -39,6 +41,7 @@ static int fail(const struct import *import, int errnum, const char *what, struc
 static int skip(struct import *import, const struct stat *st, const char *why)
 {
     AF_CLEANUP_FREE char *path = tool_escaped(import->path, strlen(import->path));
+    progress_end(&import->progress);
     fprintf(stderr, "agentfense: left out: %s (%s)\n", path, why);
     manifest_add(import->manifest, import->path, st, true);
     return 0;
@@ -70,6 +73,7 @@ static int send_entry(struct import *import, const struct stat *st, const char *
     request.content_case = AGENTFENSE__V1__IMPORT_REQUEST__CONTENT_ENTRY;
     request.entry = &entry;
     manifest_add(import->manifest, import->path, st, false);
+    progress_add_file(&import->progress);
     return send_message(import, &request, err);
 }
 
@@ -102,6 +106,7 @@ static int send_data(struct import *import, int fd, off_t at, off_t end, off_t *
         request.data.len = (size_t)got;
         if (send_message(import, &request, err) < 0)
             return -1;
+        progress_add(&import->progress, (uint64_t)got);
         at += got;
     }
     *ret_end = at;
@@ -250,7 +255,9 @@ int import_directory(struct af_client *client, const char *codebase_id, int root
         af_client_call_start(client, "/agentfense.v1.TreeService/Import",
                              &agentfense__v1__import_response__descriptor, 0, &import->call, err);
     if (rc == 0) {
+        progress_start(&import->progress, "import");
         rc = send_all(import, codebase_id, err);
+        progress_end(&import->progress);
         af_client_call_free(import->call);
     }
     free(import->piece);
