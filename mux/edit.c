@@ -140,5 +140,8 @@ int mux_edit(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid,
     do {
         rc = edit_once(mux, ctx, nodeid, edit, ret);
     } while (mux_made_room(mux, ctx, nodeid, &rc, &tried));
+    // A page that a map had dirtied before its view was frozen: the file does not have it.
+    if (edit->data && (rc == -EROFS || rc == -EACCES))
+        mux_notify_inval_inode(mux, nodeid, 0, 0);
     return rc;
 }

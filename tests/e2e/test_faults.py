@@ -193,3 +193,108 @@ def test_a_10_gb_sparse_base_file_opened_for_append_blocks_nobody(new_daemon):
     assert client.out(sandbox, "tail -c 5 huge; dd if=huge bs=1M skip=5120 count=1 2>/dev/null | "
                       "head -c 6") == "more\nmiddle"
     client.close()
+
+
+# ---- a disk that fails under the file system: errors of the block device, not of a shim
+
+
+class FailingDisk:
+    """An ext4 on a loop device whose backing file lies, sparse, on a small tmpfs.
+
+    Filling the tmpfs makes the device fail with I/O errors at blocks that were never written;
+    making room repairs it.
+    """
+
+    SIZE = 192 << 20
+    ROOM = 64 << 20
+    INODES = 1024
+
+    def __init__(self, directory):
+        self.below, self.disk = directory / "below", directory / "failing"
+        self.below.mkdir()
+        self.disk.mkdir()
+        self.filler = self.below / "filler"
+        self.run("mount", "-t", "tmpfs", "-o", f"size={self.ROOM}", "tmpfs", str(self.below))
+        image = self.below / "image"
+        with open(image, "wb") as file:
+            file.truncate(self.SIZE)
+        # Without a journal, whose loss would make the file system read-only.
+        options = ["-O", "^has_journal,^metadata_csum,^uninit_bg", "-N", str(self.INODES)]
+        self.run("mkfs.ext4", "-q", "-F", *options, str(image))
+        made = subprocess.run(["mount", "-o", "loop,errors=continue", str(image), str(self.disk)],
+                              capture_output=True, text=True, check=False)
+        if made.returncode != 0:
+            self.close()
+            pytest.skip(f"cannot mount an image here: {made.stderr.strip()}")
+        # The inode tables are written once, so that their blocks are there.
+        files = [self.disk / f"inode{i}" for i in range(self.INODES - 100)]
+        for file in files:
+            file.touch()
+        self.run("sync", "-f", str(self.disk))
+        for file in files:
+            file.unlink()
+        self.run("sync", "-f", str(self.disk))
+
+    @staticmethod
+    def run(*argv):
+        subprocess.run(argv, check=True, capture_output=True)
+
+    def fail(self):
+        """From here on new blocks are I/O errors."""
+        with open(self.filler, "wb", buffering=0) as file:
+            try:
+                while file.write(bytes(4096)):
+                    pass
+            except OSError:
+                pass
+
+    def repair(self):
+        self.filler.unlink()
+
+    def close(self):
+        subprocess.run(["umount", str(self.disk)], check=False, capture_output=True)
+        # The loop device lets go of its file a little later.
+        eventually(lambda: subprocess.run(["umount", str(self.below)], capture_output=True,
+                                          check=False).returncode == 0)
+
+
+@pytest.fixture
+def failing(tmp_path):
+    disk = FailingDisk(tmp_path)
+    daemon = Daemon(tmp_path)
+    daemon.state = disk.disk / "state"
+    yield daemon, disk
+    daemon.cleanup()
+    disk.close()
+
+
+def test_an_io_error_of_the_disk_is_eio_and_what_was_synced_before_is_whole(failing):
+    daemon, disk = failing
+    client = daemon.start().client()
+    base = os.urandom(400_000)
+    codebase = client.codebase({"base": base, "small": b"small\n"})
+    sandbox = client.sandbox(codebase, manual=True)
+    client.out(sandbox, "echo kept > kept; cp base copy; sync kept copy")
+    disk.fail()
+    # Page cache takes the bytes; the sync says what became of them, in the device's own words.
+    broken = client.exec(sandbox, "head -c 30000000 /dev/urandom > big; sync big; echo tried")
+    words = ("Input/output error", "No space left on device")
+    assert broken.stdout == "tried\n" and any(w in broken.stderr for w in words), broken
+
+    # Once a sync point has failed the store is not written to any more, and says so; it is read.
+    def is_refused():
+        return "Input/output error" in client.exec(sandbox, "echo x > other").stderr
+
+    eventually(is_refused)
+    look, whole = "cat kept small; cmp base copy && echo same", "kept\nsmall\nsame\n"
+    assert client.out(sandbox, look) == whole
+    disk.repair()
+    daemon.kill()  # and fsck
+    daemon.start()
+    client = daemon.client()
+    client.sandboxes.StartSandbox(pb.StartSandboxRequest(sandbox_id=sandbox))
+    assert client.out(sandbox, look + "; echo again > other") == whole
+    assert client.download(codebase, "base") == base
+    client.out(sandbox, "rm -f big; cat other")
+    client.close()
+    assert daemon.stop() == 0  # and fsck

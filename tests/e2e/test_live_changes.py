@@ -11,7 +11,7 @@ import subprocess
 import grpc
 import pytest
 
-from harness import FULL, OPEN_POLICY, READ_ONLY, afpb, expect, pb, rule, sbpb
+from harness import FULL, OPEN_POLICY, READ_ONLY, afpb, eventually, expect, pb, rule, sbpb
 
 BIG = "big content " * 100000
 FILES = {
@@ -90,8 +90,9 @@ def peek(name):
         os._exit(0 if maps[name][0] else 1)
     return os.waitpid(child, 0)[1]
 def store(name):
-    maps[name][0:4] = b"EVIL"
+    dirty(name)
     maps[name].flush()
+def dirty(name): maps[name][0:4] = b"EVIL"
 def handle(name):
     class Handle(ctypes.Structure):
         _fields_ = [("bytes", ctypes.c_uint), ("type", ctypes.c_int), ("data", ctypes.c_char * 128)]
@@ -106,6 +107,7 @@ steps = {
     "read": read, "write": write, "hold": hold, "reread": reread, "rewrite": rewrite,
     "middle": middle,
     "reopen": reopen, "map": map_it, "peek": peek, "store": store, "handle": handle, "at": at,
+    "dirty": dirty, "flush": lambda n: maps[n].flush(), "mapped": lambda n: maps[n][:4].decode(),
     "ls": ls, "relist": relist, "mode": mode, "chdir": os.chdir, "unlink": os.unlink,
     "mkdir": os.mkdir, "rename": os.rename, "link": os.link, "chmod": os.chmod,
     "truncate": os.truncate, "symlink": os.symlink, "rmdir": os.rmdir,
@@ -357,7 +359,9 @@ def test_a_frozen_view_refuses_every_change_with_EROFS_and_can_be_given_back(cli
     assert info.access == sbpb.ACCESS_READ_ONLY
     for step in MUTATIONS:
         assert peer(*step) == "EROFS", step
-    assert peer("read", "f") == peer("reread", "f") == "read me\n" and "empty" in peer("ls")
+    # The kernel is told at once that the page of the refused store is not the file's.
+    eventually(lambda: peer("read", "f") == "read me\n")
+    assert peer("reread", "f") == "read me\n" and "empty" in peer("ls")
     assert client.out(peer.sandbox, "cat f") == "read me\n"
     assert peer("peek", "f") == 0
     set_access(client, peer.sandbox, sbpb.ACCESS_NORMAL)
@@ -385,6 +389,28 @@ def test_a_cut_off_view_refuses_everything_and_can_be_given_back(client, make, e
     assert peer("read", "f") == "read me\n" and peer("reread", "f") == "read me\n"
     assert peer("relist", "d/deep") == ["h", "secret"] and peer("reread", "d/own") == "new"
     assert client.out(peer.sandbox, "cat d/deep/h") == "h\n"
+
+
+@pytest.mark.parametrize("access", [sbpb.ACCESS_READ_ONLY, sbpb.ACCESS_CUT_OFF])
+def test_what_a_map_was_dirtied_with_before_a_freeze_reaches_nothing_afterwards(
+    client, codebase, make, enter, access
+):
+    peer = enter(make(FULL))
+    peer("hold", "f", os.O_RDWR)
+    peer("map", "f", True)
+    assert peer("dirty", "f") is None and peer("mapped", "f") == "EVIL"
+    set_access(client, peer.sandbox, access)
+    # The kernel may have written it back on its own, with nobody to tell: the next sync tells.
+    assert peer("flush", "f") in ("EROFS", "EACCES", "EIO")
+    assert client.views.Commit(sbpb.CommitRequest(sandbox_id=peer.sandbox)).entries == 0
+    set_access(client, peer.sandbox, sbpb.ACCESS_NORMAL)
+    # Nothing is left of it in pages either, for it is nowhere else.
+    eventually(lambda: peer("mapped", "f") == "read")
+    assert peer("read", "f") == peer("reread", "f") == "read me\n"
+    assert client.out(peer.sandbox, "cat f") == "read me\n"
+    client.views.Commit(sbpb.CommitRequest(sandbox_id=peer.sandbox))
+    assert client.download(codebase, "f") == b"read me\n"
+    assert peer("store", "f") is None and client.out(peer.sandbox, "cat f") == "EVIL me\n"
 
 
 def test_a_cut_off_closes_deep_directories_too(client, make, enter):
