@@ -203,9 +203,47 @@ static void commands_given_to_a_box_that_cannot_start_hear_why(void **state)
 
 #define engine_test(fn) cmocka_unit_test_setup_teardown(fn, xt_setup_engine, xt_teardown)
 
+// ---- idleness
+
+static atomic_uint idle_calls, idle_while_busy;
+
+static void on_idle(void *arg)
+{
+    const struct xt *xt = arg;
+    atomic_fetch_add(&idle_calls, 1);
+    if (xt->box && exec_box_busy(xt->box))
+        atomic_fetch_add(&idle_while_busy, 1);
+}
+
+static void an_idle_box_says_so_again_and_again_and_never_beside_a_command(void **state)
+{
+    struct xt *xt = *state;
+    const struct exec_box_spec spec = {.id = "sb_idle",
+                                       .view_path = xt->view,
+                                       .uid = XT_UID,
+                                       .gid = XT_UID,
+                                       .idle_ns = 20 * 1000000,
+                                       .idle = on_idle};
+    atomic_store(&idle_calls, 0);
+    atomic_store(&idle_while_busy, 0);
+    xt_box_begin(xt, &spec);
+    for (unsigned round = 1; round <= 3; round++) {
+        struct xt_done *done = xt_sh(xt, "sleep 0.2");
+        xt_expect_exit(done, 0);
+        unsigned seen = atomic_load(&idle_calls);
+        for (int i = 0; atomic_load(&idle_calls) < seen + 2; i++) {
+            assert_true(i < 60000);
+            poll(NULL, 0, 1);
+        }
+    }
+    assert_int_equal(atomic_load(&idle_while_busy), 0);
+    assert_false(exec_box_busy(xt->box));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        engine_test(an_idle_box_says_so_again_and_again_and_never_beside_a_command),
         engine_test(an_adopted_member_has_the_view_and_its_own_uid),
         engine_test(a_member_sees_no_view_before_it_is_adopted),
         engine_test(a_member_that_died_is_given_to_nobody_and_replaced),
