@@ -4,6 +4,9 @@
 // in the kernel: for a page that a READ has locked, for a directory that a CREATE has locked, and
 // those requests need a FUSE worker. So it never happens on a worker, nor under a lock.
 //
+// A FORGET of a file without a name is confirmed some time later, with others: files that go one
+// after another would wake the thread each, and it would stand in their view's way.
+//
 // Owns the queue and the thread. One mutex, a leaf, not held while notifying. Fails: a name or
 // inode that the kernel does not have (-ENOENT) is what was wanted; want of memory is retried,
 // then counted and logged, for then a view may show old content until its timeouts end.
@@ -19,6 +22,8 @@
 #include <string.h>
 
 #define RETRIES      10
+#define LATE_NS      (5 * 1000000LL)
+#define LATE_MAX     64
 #define TOLD_WAIT_NS AF_NS_PER_SEC // longer for want of what a slow thread waits for: give up
 
 enum kind { INVAL_ENTRY, EXPIRE_ENTRY, INVAL_INODE, CONFIRM_FORGET, SETTLE };
@@ -41,6 +46,10 @@ struct fs_invalidator {
     pthread_cond_t delivered_cond;
     struct item *head;
     struct item **tail;
+    struct item *late_head; // CONFIRM_FORGETs that wait for others, until late_due_ns
+    struct item **late_tail;
+    unsigned late;
+    int64_t late_due_ns;
     uint64_t queued;    // items ever queued
     uint64_t delivered; // items ever delivered
     bool stopping;
@@ -85,15 +94,39 @@ static int deliver(struct fs_invalidator *inv, const struct item *item)
     return rc;
 }
 
+// Under the lock: what waits for others is delivered next.
+static void end_late(struct fs_invalidator *inv)
+{
+    if (inv->late == 0)
+        return;
+    *inv->tail = inv->late_head;
+    inv->tail = inv->late_tail;
+    inv->late_head = NULL;
+    inv->late_tail = &inv->late_head;
+    inv->late = 0;
+}
+
+static void wait_for_items(struct fs_invalidator *inv)
+{
+    if (inv->late == 0) {
+        pthread_cond_wait(&inv->queued_cond, &inv->lock);
+        return;
+    }
+    struct timespec due = af_timespec_of_ns(inv->late_due_ns);
+    pthread_cond_clockwait(&inv->queued_cond, &inv->lock, CLOCK_MONOTONIC, &due);
+}
+
 static void *notifier_thread(void *arg)
 {
     struct fs_invalidator *inv = arg;
     pthread_setname_np(pthread_self(), "af-fs-notify");
     pthread_mutex_lock(&inv->lock);
     while (!inv->stopping) {
+        if (inv->late > 0 && af_monotonic_ns() >= inv->late_due_ns)
+            end_late(inv);
         struct item *item = inv->head;
         if (!item) {
-            pthread_cond_wait(&inv->queued_cond, &inv->lock);
+            wait_for_items(inv);
             continue;
         }
         inv->head = item->next;
@@ -112,6 +145,28 @@ static void *notifier_thread(void *arg)
     }
     pthread_mutex_unlock(&inv->lock);
     return NULL;
+}
+
+static void add(struct fs_invalidator *inv, struct item *item)
+{
+    *inv->tail = item;
+    inv->tail = &item->next;
+    inv->queued++;
+    pthread_cond_signal(&inv->queued_cond);
+}
+
+static void add_late(struct fs_invalidator *inv, struct item *item)
+{
+    *inv->late_tail = item;
+    inv->late_tail = &item->next;
+    inv->queued++;
+    if (++inv->late == 1)
+        inv->late_due_ns = af_monotonic_ns() + LATE_NS;
+    else if (inv->late < LATE_MAX)
+        return;
+    else
+        end_late(inv);
+    pthread_cond_signal(&inv->queued_cond);
 }
 
 static void queue_item(struct fs_session *session, enum kind kind, uint64_t nodeid,
@@ -133,12 +188,12 @@ static void queue_item(struct fs_session *session, enum kind kind, uint64_t node
     item->name = item->bytes;
     pthread_mutex_lock(&inv->lock);
     bool keep = !inv->stopping;
-    if (keep) {
-        *inv->tail = item;
-        inv->tail = &item->next;
-        inv->queued++;
-        pthread_cond_signal(&inv->queued_cond);
-    }
+    if (keep && kind == SETTLE) // comes after all that was queued before
+        end_late(inv);
+    if (keep && kind == CONFIRM_FORGET)
+        add_late(inv, item);
+    else if (keep)
+        add(inv, item);
     pthread_mutex_unlock(&inv->lock);
     if (!keep)
         free(item);
@@ -169,12 +224,20 @@ static void notify_settle(void *arg, uint64_t nodeid)
     queue_item(arg, SETTLE, nodeid, NULL, 0, 0, 0);
 }
 
+// Everything is in the queue and in order, so that a count tells when all of it is delivered.
+static void hurry(struct fs_invalidator *inv)
+{
+    end_late(inv);
+    pthread_cond_signal(&inv->queued_cond);
+}
+
 static void notify_wait_told(void *arg)
 {
     struct fs_session *session = arg;
     struct fs_invalidator *inv = session->invalidator;
     struct timespec until = af_timespec_of_ns(af_monotonic_ns() + TOLD_WAIT_NS);
     pthread_mutex_lock(&inv->lock);
+    hurry(inv);
     uint64_t queued = inv->queued;
     while (inv->running && !inv->stopping && inv->delivered < queued)
         if (pthread_cond_clockwait(&inv->delivered_cond, &inv->lock, CLOCK_MONOTONIC, &until) != 0)
@@ -221,6 +284,7 @@ void fs_invalidate_flush(struct fs_session *session)
 {
     struct fs_invalidator *inv = session->invalidator;
     pthread_mutex_lock(&inv->lock);
+    hurry(inv);
     uint64_t until = inv->queued;
     while (inv->running && !inv->stopping && inv->delivered < until)
         pthread_cond_wait(&inv->delivered_cond, &inv->lock);
@@ -247,6 +311,7 @@ int fs_invalidator_new(struct fs_session *session, struct fs_invalidator **ret)
         return -ENOMEM;
     inv->session = session;
     inv->tail = &inv->head;
+    inv->late_tail = &inv->late_head;
     pthread_mutex_init(&inv->lock, NULL);
     pthread_cond_init(&inv->queued_cond, NULL);
     pthread_cond_init(&inv->delivered_cond, NULL);
@@ -291,6 +356,7 @@ void fs_invalidator_free(struct fs_invalidator *inv)
     mux_set_notifier(inv->session->mux, NULL, NULL);
     fs_invalidator_close(inv);
     fs_invalidator_join(inv);
+    end_late(inv);
     while (inv->head) {
         struct item *next = inv->head->next;
         free(inv->head);
