@@ -12,9 +12,11 @@ method for each call of the daemon. docs/PYTHON.md is the guide.
 from ._endpoint import default_endpoint
 from ._files import SandboxFiles
 from ._process import Attachment, SandboxProcess
+from ._watch import Events
 from ._wire import ExecStream
 from .aio._files import AsyncSandboxFiles
 from .aio._process import AsyncAttachment, AsyncSandboxProcess
+from .aio._watch import AsyncEvents
 from .aio._wire import AsyncExecStream
 from .aio.client import AsyncSandboxClient, AsyncSandboxSession
 from .aio.sandbox import AsyncSandbox
@@ -54,7 +56,10 @@ from .extensions import (
     RebaseResult,
     SandboxSpec,
     TerminalSize,
+    TraceEvent,
     View,
+    WatchEvent,
+    WatchKind,
 )
 from .presets import (
     DEFAULT_PRESET,
@@ -97,6 +102,7 @@ __version__ = "1.0.0"
 __all__ = [
     "Access",
     "AsyncAttachment",
+    "AsyncEvents",
     "AsyncExecStream",
     "AsyncSandbox",
     "AsyncSandboxClient",
@@ -119,6 +125,7 @@ __all__ = [
     "ConnectionError",
     "DEFAULT_PRESET",
     "DiffEntry",
+    "Events",
     "ExecResult",
     "ExecStream",
     "FileEntry",
@@ -163,10 +170,13 @@ __all__ = [
     "SessionStatus",
     "SessionWrapper",
     "TerminalSize",
+    "TraceEvent",
     "UploadError",
     "UploadProgress",
     "UploadResult",
     "View",
+    "WatchEvent",
+    "WatchKind",
     "default_endpoint",
     "extend_preset",
     "get_preset",

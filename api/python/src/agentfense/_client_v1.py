@@ -8,6 +8,7 @@ import contextlib
 from typing import Any, Iterable, Iterator, List, Mapping, Optional, Union
 
 from . import _calls_files as fc
+from . import _calls_monitor as mc
 from . import _calls_v1 as v1
 from . import _tree, types
 from . import extensions as ext
@@ -17,6 +18,7 @@ from ._process import Attachment, SandboxProcess
 from ._progress import Progress, Reporter
 from ._sync import OTHERS_CHANGE_IT, SYNC_TRIES, Sync
 from ._upload import Upload
+from ._watch import Events
 from ._wire import Wire
 from .exceptions import ConflictError, SandboxError
 
@@ -236,6 +238,27 @@ class ExtensionCalls:
     def diff(self, sandbox_id: str) -> List[ext.DiffEntry]:
         """What the sandbox changed against its base, in path order."""
         return list(self._wire.stream(v1.diff(sandbox_id)))
+
+    # ---- watching --------------------------------------------------------------------------
+
+    def watch(
+        self, sandbox_id: str, path: mc.Path = "", denied: bool = False
+    ) -> Events[ext.WatchEvent]:
+        """Changes of the sandbox's files as they happen; denied: refused accesses, too.
+
+        path: only this and what is below, as commands see it (/workspace/x) or relative.
+        Nothing is missed once this has returned. SandboxNotFoundError.
+        """
+        return Events(self._wire, mc.watch(sandbox_id, path, denied))
+
+    def trace(
+        self, sandbox_id: str, path: mc.Path = "", denied: bool = False
+    ) -> Events[ext.TraceEvent]:
+        """Every request of the sandbox's file system that reaches the daemon, with the verdict and
+        the rule that decides; denied: only what is refused. docs/MONITORING.md says what the kernel
+        answers by itself. Otherwise as watch.
+        """
+        return Events(self._wire, mc.trace(sandbox_id, path, denied))
 
     # ---- processes -------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Generic, Optional, Type, TypeVar
 
 from ._proto import agentfense_file_pb2 as fil
+from ._proto import agentfense_monitor_pb2 as mon
 from ._proto import agentfense_pb2 as af
 from ._proto import agentfense_process_pb2 as proc
 from ._proto import agentfense_sandbox_pb2 as sbx
@@ -69,6 +70,7 @@ _INSPECT = "/agentfense.v1.InspectService/"
 _TREES = "/agentfense.v1.TreeService/"
 _EXEC = "/agentfense.v1.ExecService/"
 _PROCESSES = "/agentfense.v1.ProcessService/"
+_MONITOR = "/agentfense.v1.MonitorService/"
 _FILES = "/agentfense.v1.FileService/"
 _ARCHIVES = "/agentfense.v1.ArchiveService/"
 
@@ -118,6 +120,8 @@ ROLLBACK = Method(_VIEWS + "Rollback", sbx.RollbackRequest, sbx.SandboxInfo)
 REBASE = Method(_VIEWS + "Rebase", sbx.RebaseRequest, sbx.RebaseResponse)
 
 DIFF = Method(_INSPECT + "Diff", af.DiffRequest, af.DiffEntry, "us")
+WATCH = Method(_MONITOR + "Watch", mon.WatchRequest, mon.WatchEvent, "us")
+TRACE = Method(_MONITOR + "Trace", mon.TraceRequest, mon.TraceEvent, "us")
 IMPORT_TREE = Method(_TREES + "Import", af.ImportRequest, af.ImportResponse, "su")
 RUN = Method(_EXEC + "Run", af.RunRequest, af.RunResponse)
 

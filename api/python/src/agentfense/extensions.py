@@ -62,6 +62,19 @@ class Change(_Name):
     UNKNOWN = "unspecified"
 
 
+class WatchKind(_Name):
+    """What happened in a sandbox."""
+
+    CREATED = "created"
+    MODIFIED = "modified"  # content or attributes
+    DELETED = "deleted"
+    RENAMED = "renamed"
+    DENIED = "denied"
+    LOST = "lost"  # events that came faster than they were taken: `lost` of them
+    READY = "ready"
+    UNKNOWN = "unspecified"
+
+
 @dataclass
 class SandboxSpec:
     """One sandbox of `create_sandboxes`; None: as `create_sandbox` does."""
@@ -128,6 +141,40 @@ class RebaseResult:
 
     moved: bool  # the codebase had a newer head
     conflicts: int
+
+
+@dataclass
+class WatchEvent:
+    """One change of a sandbox's files, or a denied access. Paths as in DiffEntry."""
+
+    kind: WatchKind
+    path: str
+    old_path: Optional[str] = None  # of a rename
+    file_kind: FileKind = FileKind.UNKNOWN
+    at: Optional[datetime] = None
+    operation: Optional[str] = None  # of a denied access: "lookup", "create"
+    pid: Optional[int] = None  # on the daemon's host
+    lost: int = 0
+    path_is_cut: bool = False  # its beginning is missing: it is too long or too deep
+
+
+@dataclass
+class TraceEvent:
+    """One request of a sandbox's file system, with what the rules say of its path."""
+
+    operation: str
+    path: str
+    new_path: Optional[str] = None  # of a rename
+    error: Optional[str] = None  # "EACCES"; None: done
+    hidden: bool = False  # a rule says that the name is not there
+    level: Optional[Permission] = None
+    rule: Optional[int] = None  # index of the deciding rule; None: none matches
+    pattern: Optional[str] = None
+    at: Optional[datetime] = None
+    took: timedelta = timedelta()  # from the request's arrival in the daemon
+    pid: Optional[int] = None
+    lost: int = 0  # so many before this one
+    path_is_cut: bool = False
 
 
 @dataclass

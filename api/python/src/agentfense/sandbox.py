@@ -6,6 +6,7 @@ import contextlib
 from typing import Any, Iterable, Iterator, List, Mapping, Optional, Union
 
 from . import _calls, _manifest, _naming, presets, types
+from . import _calls_monitor as mc
 from . import extensions as ext
 from ._client_v1 import Terminal
 from ._convert import Timeout
@@ -14,6 +15,7 @@ from ._process import SandboxProcess
 from ._progress import Progress
 from ._sandbox_base import SandboxBase
 from ._tree import Path, root_of
+from ._watch import Events
 from ._wire import ExecStream
 from .client import SandboxClient, SandboxSession
 from .exceptions import CodebaseNotFoundError, SandboxNotFoundError
@@ -291,6 +293,14 @@ class Sandbox(SandboxBase):
         """Replaces the rules, at once: those of the preset, if any, then `permissions`."""
         rules = presets.resolve(preset, permissions)
         return self._client.update_permissions(self.id, rules, end_holders)
+
+    def watch(self, path: mc.Path = "", denied: bool = False) -> Events[ext.WatchEvent]:
+        """Changes of its files as they happen; see SandboxClient.watch."""
+        return self._client.watch(self.id, path, denied)
+
+    def trace(self, path: mc.Path = "", denied: bool = False) -> Events[ext.TraceEvent]:
+        """Its file system's requests with their verdicts; see SandboxClient.trace."""
+        return self._client.trace(self.id, path, denied)
 
     def diff(self) -> List[ext.DiffEntry]:
         """What it changed against its base and has not committed."""

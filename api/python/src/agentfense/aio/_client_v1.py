@@ -7,6 +7,7 @@ import contextlib
 from typing import Any, AsyncIterator, Iterable, List, Mapping, Optional, Union
 
 from .. import _calls_files as fc
+from .. import _calls_monitor as mc
 from .. import _calls_v1 as v1
 from .. import _tree, types
 from .. import extensions as ext
@@ -18,6 +19,7 @@ from .._upload import Upload
 from ..exceptions import ConflictError, SandboxError
 from ._files import AsyncSandboxFiles
 from ._process import AsyncAttachment, AsyncSandboxProcess
+from ._watch import AsyncEvents
 from ._wire import AsyncWire
 
 
@@ -237,6 +239,27 @@ class AsyncExtensionCalls:
     async def diff(self, sandbox_id: str) -> List[ext.DiffEntry]:
         """What the sandbox changed against its base, in path order."""
         return [entry async for entry in self._wire.stream(v1.diff(sandbox_id))]
+
+    # ---- watching --------------------------------------------------------------------------
+
+    def watch(
+        self, sandbox_id: str, path: mc.Path = "", denied: bool = False
+    ) -> AsyncEvents[ext.WatchEvent]:
+        """Changes of the sandbox's files as they happen; denied: refused accesses, too.
+
+        path: only this and what is below, as commands see it (/workspace/x) or relative.
+        From the beginning of its async with block on nothing is missed. SandboxNotFoundError.
+        """
+        return AsyncEvents(self._wire, mc.watch(sandbox_id, path, denied))
+
+    def trace(
+        self, sandbox_id: str, path: mc.Path = "", denied: bool = False
+    ) -> AsyncEvents[ext.TraceEvent]:
+        """Every request of the sandbox's file system that reaches the daemon, with the verdict and
+        the rule that decides; denied: only what is refused. docs/MONITORING.md says what the kernel
+        answers by itself. Otherwise as watch.
+        """
+        return AsyncEvents(self._wire, mc.trace(sandbox_id, path, denied))
 
     # ---- processes -------------------------------------------------------------------------
 

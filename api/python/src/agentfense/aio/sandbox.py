@@ -11,6 +11,7 @@ import contextlib
 from typing import Any, Awaitable, Callable, Iterable, List, Mapping, Optional, Tuple
 
 from .. import _calls, _manifest, _naming, presets, types
+from .. import _calls_monitor as mc
 from .. import extensions as ext
 from .._client_v1 import Terminal
 from .._convert import Timeout
@@ -23,6 +24,7 @@ from ._commands import Commands
 from ._files import AsyncSandboxFiles
 from ._opening import Opening
 from ._process import AsyncSandboxProcess
+from ._watch import AsyncEvents
 from ._wire import AsyncExecStream
 from .client import AsyncSandboxClient, AsyncSandboxSession
 
@@ -329,6 +331,14 @@ class AsyncSandbox(SandboxBase):
         """Replaces the rules, at once: those of the preset, if any, then `permissions`."""
         rules = presets.resolve(preset, permissions)
         return await self._client.update_permissions(self.id, rules, end_holders)
+
+    def watch(self, path: mc.Path = "", denied: bool = False) -> AsyncEvents[ext.WatchEvent]:
+        """Changes of its files as they happen; see AsyncSandboxClient.watch."""
+        return self._client.watch(self.id, path, denied)
+
+    def trace(self, path: mc.Path = "", denied: bool = False) -> AsyncEvents[ext.TraceEvent]:
+        """Its file system's requests with their verdicts; see AsyncSandboxClient.trace."""
+        return self._client.trace(self.id, path, denied)
 
     async def diff(self) -> List[ext.DiffEntry]:
         """What it changed against its base and has not committed."""
