@@ -121,6 +121,7 @@ int fs_session_new(const struct fs_options *options, struct fs_session **ret, st
     session->end_fd = -1;
     session->policy = options->open_policy;
     session->passthrough_bytes = options->passthrough_bytes;
+    snprintf(session->no_passthrough, sizeof session->no_passthrough, "not started");
     session->uid_base = options->uid_base;
     session->no_xattrs = options->no_xattrs;
     session->worker_count = options->workers ? options->workers : default_workers();
