@@ -159,7 +159,7 @@ static bool is_whole(int fd, uint64_t size)
 int fs_passthrough_open(struct fs_call *call, uint64_t size)
 {
     struct fs_session *session = call->session;
-    if (!session->passthrough || size < session->passthrough_bytes)
+    if (size < session->passthrough_bytes || atomic_load(&session->no_passthrough))
         return 0;
     if (join(session->passthrough, call))
         return 0;

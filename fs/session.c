@@ -49,17 +49,18 @@ bool fs_session_is_serving(struct fs_session *session)
 
 static void describe_policy(const struct fs_session *session, char *ret, size_t size)
 {
+    const char *no_passthrough = atomic_load(&session->no_passthrough);
     if (session->policy == FS_OPEN_KERNEL)
         snprintf(ret, size,
                  "open policy kernel (OPEN answered ENOSYS: a warm open costs no request)");
-    else if (session->passthrough)
+    else if (!no_passthrough)
         snprintf(ret, size,
                  "open policy server (every OPEN decided here; read-only files from %" PRIu64
                  " KiB passed through)",
                  session->passthrough_bytes >> 10);
     else
         snprintf(ret, size, "open policy server (every OPEN decided here; no passthrough: %s)",
-                 session->no_passthrough);
+                 no_passthrough);
 }
 
 void fs_session_describe(struct fs_session *session, char *ret, size_t size)
@@ -97,6 +98,8 @@ static int make_parts(struct fs_session *session, struct af_error *err)
     int rc = af_io_new(AF_IO_AUTO, &session->io);
     if (rc == 0)
         rc = fs_invalidator_new(session, &session->invalidator);
+    if (rc == 0 && session->policy == FS_OPEN_SERVER)
+        rc = fs_passthrough_new(&session->passthrough);
     return rc == 0 ? 0 : af_error_errno(err, rc, "FUSE session");
 }
 
@@ -121,7 +124,7 @@ int fs_session_new(const struct fs_options *options, struct fs_session **ret, st
     session->end_fd = -1;
     session->policy = options->open_policy;
     session->passthrough_bytes = options->passthrough_bytes;
-    snprintf(session->no_passthrough, sizeof session->no_passthrough, "not started");
+    atomic_init(&session->no_passthrough, "not started");
     session->uid_base = options->uid_base;
     session->no_xattrs = options->no_xattrs;
     session->worker_count = options->workers ? options->workers : default_workers();
@@ -155,10 +158,8 @@ static void negotiate_passthrough(struct fs_session *session, struct fuse_conn_i
         why_not = "libfuse is older than 3.18";
     else if (!fs_compat_capable(conn, FS_FUSE_CAP_PASSTHROUGH))
         why_not = "this kernel does not offer it";
-    else if (!session->passthrough && fs_passthrough_new(&session->passthrough) != 0)
-        why_not = "out of memory";
     fs_compat_want(conn, FS_FUSE_CAP_PASSTHROUGH, !why_not);
-    snprintf(session->no_passthrough, sizeof session->no_passthrough, "%s", why_not ? why_not : "");
+    atomic_store(&session->no_passthrough, why_not);
 }
 
 void fs_session_negotiate(struct fs_session *session, struct fuse_conn_info *conn)

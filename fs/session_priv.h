@@ -81,9 +81,9 @@ struct fs_session {
     atomic_bool ended; // the connection is gone
     int end_fd;        // eventfd, readable once ended
 
-    uint64_t passthrough_bytes;         // from this size on; 0: never
-    struct fs_passthrough *passthrough; // NULL: not negotiated
-    char no_passthrough[FS_TEXT_MAX];   // why not, of the `server` policy; "" when it is
+    uint64_t passthrough_bytes; // from this size on; 0: never
+    struct fs_passthrough *passthrough;
+    _Atomic(const char *) no_passthrough; // why it is not in use, a literal; NULL when it is
 
     struct af_io *io;
     struct fs_slow *slow;

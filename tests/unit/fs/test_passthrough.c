@@ -8,7 +8,7 @@ static int blob = -1;
 // Whether this kernel and libfuse pass anything through.
 static bool passes(void)
 {
-    return session->passthrough != NULL;
+    return !atomic_load(&session->no_passthrough);
 }
 
 static int open_policy_setup(void **state)
@@ -26,8 +26,9 @@ static int open_policy_setup(void **state)
 
 static int open_policy_teardown(void **state)
 {
+    int rc = teardown(state);
     close(blob);
-    return teardown(state);
+    return rc;
 }
 
 static uint64_t add_fixed(const char *name, off_t size)
