@@ -7,20 +7,22 @@
 // the first open to the last RELEASE, before which the kernel has let go of the backing file.
 //
 // Owns the table and the backing ids. One mutex a shard, a leaf, held for the kernel's registering
-// of a descriptor, which waits for nothing; the blob is opened before. Fails: -ENFILE when the
-// table is full, -ENOMEM. Whatever else goes wrong, the file is read by requests as all others
-// are; when the kernel refuses the first of all backing files, that is said once and for all.
-// Read next: op_open.c, docs/FUSE.md.
+// of a descriptor, which waits for nothing; the blob is opened before. Fails: -ENFILE when the view
+// has too many such files open, -ENOMEM. Whatever else goes wrong, the file is read by requests as
+// all others are; when the kernel refuses the first of all backing files, that is said once and for
+// all. Read next: op_open.c, docs/FUSE.md.
 #include "fs/session_priv.h"
 
 #include "mux/base/log.h"
+#include "mux/nodeid.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 
-#define SHARDS    64
-#define BUCKETS   1024  // in a shard
-#define OPENS_MAX 65536 // nodeids open at one time
+#define SHARDS   64
+#define BUCKETS  1024 // in a shard
+#define OPEN_MAX 4096 // nodeids of one view open at one time
 
 struct backing {
     struct backing *next;
@@ -35,8 +37,9 @@ struct shard {
 };
 
 struct fs_passthrough {
-    atomic_uint count;
-    atomic_bool refused; // by the kernel, for a reason that will not go away
+    _Atomic uint16_t open[AF_SLOT_COUNT]; // nodeids, by slot
+    atomic_bool refused;                  // by the kernel, for a reason that will not go away
+    atomic_bool complained;
     struct shard shards[SHARDS];
 };
 
@@ -109,12 +112,14 @@ static int register_file(struct fs_passthrough *table, struct fs_call *call, int
     if (fd < 0 || atomic_load(&table->refused))
         return 0;
     int id = fs_compat_backing_open(call->req, fd);
-    if (id <= 0 && !atomic_exchange(&table->refused, true))
-        af_log(AF_LOG_WARN, "fs",
-               "the kernel refuses passthrough to the store's file system: large files are read "
-               "by requests",
-               NULL);
+    if (id <= 0)
+        atomic_store(&table->refused, true);
     return id > 0 ? id : 0;
+}
+
+static _Atomic uint16_t *open_of(struct fs_passthrough *table, uint64_t nodeid)
+{
+    return &table->open[mux_nodeid_slot(nodeid)];
 }
 
 static int add(struct fs_passthrough *table, struct fs_call *call, int fd)
@@ -129,7 +134,7 @@ static int add(struct fs_passthrough *table, struct fs_call *call, int fd)
     struct backing *backing = find(*bucket, call->nodeid);
     if (backing) {
         backing->opens++;
-    } else if (atomic_load(&table->count) >= OPENS_MAX) {
+    } else if (atomic_load(open_of(table, call->nodeid)) >= OPEN_MAX) {
         rc = -ENFILE;
     } else {
         *fresh = (struct backing){
@@ -140,12 +145,17 @@ static int add(struct fs_passthrough *table, struct fs_call *call, int fd)
         };
         backing = *bucket = fresh;
         fresh = NULL;
-        atomic_fetch_add(&table->count, 1);
+        atomic_fetch_add(open_of(table, call->nodeid), 1);
     }
     if (rc == 0)
         record(call, backing);
     pthread_mutex_unlock(&shard->lock);
     free(fresh);
+    if (atomic_load(&table->refused) && !atomic_exchange(&table->complained, true))
+        af_log(AF_LOG_WARN, "fs",
+               "the kernel refuses passthrough to the store's file system: large files are read "
+               "by requests",
+               "passthrough_bytes=%" PRIu64, call->session->passthrough_bytes);
     return rc;
 }
 
@@ -186,7 +196,7 @@ void fs_passthrough_close(struct fs_session *session, fuse_req_t req, uint64_t n
     if (*at && --(*at)->opens == 0) {
         gone = *at;
         *at = gone->next;
-        atomic_fetch_sub(&table->count, 1);
+        atomic_fetch_sub(open_of(table, nodeid), 1);
         if (gone->id > 0)
             fs_compat_backing_close(req, gone->id);
     }

@@ -156,6 +156,35 @@ static void test_first_and_last_opens_may_race(void **state)
         assert_int_equal(requests_of(FS_OP_READ), 0);
 }
 
+// A stacked file system may not be passed through to.
+static void test_what_the_kernel_refuses_is_read_by_requests(void **state)
+{
+    (void)state;
+    char top[] = "/dev/shm/af-passthrough-XXXXXX", data[256], buf[LARGE], name[64];
+    assert_non_null(mkdtemp(top));
+    static const char *const parts[] = {"lower", "upper", "work", "merged"};
+    for (int i = 0; i < 4; i++) {
+        snprintf(name, sizeof name, "%s/%s", top, parts[i]);
+        assert_int_equal(mkdir(name, 0755), 0);
+    }
+    snprintf(data, sizeof data, "lowerdir=%s/lower,upperdir=%s/upper,workdir=%s/work", top, top,
+             top);
+    assert_int_equal(mount("overlay", name, "overlay", 0, data), 0);
+    snprintf(data, sizeof data, "%s/merged/f", top);
+    int stacked = open(data, O_CREAT | O_RDWR | O_CLOEXEC, 0644);
+    memset(buf, 'b', sizeof buf);
+    assert_int_equal(write(stacked, buf, sizeof buf), LARGE);
+    fake_fix(fake_add_blob(view, "stacked", stacked, LARGE));
+    for (int i = 0; i < 3; i++)
+        read_whole("stacked", buf, sizeof buf, LARGE);
+    assert_true(requests_of(FS_OP_READ) > 0);
+    wait_until_released(3);
+    close(stacked);
+    assert_int_equal(umount2(name, MNT_DETACH), 0);
+    snprintf(data, sizeof data, "rm -rf %s", top);
+    assert_int_equal(system(data), 0);
+}
+
 static void test_the_end_comes_while_a_file_is_passed_through(void **state)
 {
     (void)state;
@@ -187,6 +216,7 @@ static int run(const char *group)
         SERVER(test_bytes_behind_the_end_do_not_come_to_light),
         SERVER(test_what_is_small_or_may_change_is_read_by_requests),
         SERVER(test_first_and_last_opens_may_race),
+        SERVER(test_what_the_kernel_refuses_is_read_by_requests),
         SERVER(test_the_end_comes_while_a_file_is_passed_through),
         SERVER(test_the_description_says_so),
     };
