@@ -123,8 +123,9 @@ static int commit_batch(struct store *store)
     rc = store_errno(mdb_txn_commit(batch->mdb));
     batch->mdb = NULL;
     if (rc == 0) {
+        store_note_commit(store,
+                          id); // first: store_sync looks at what pends, then at the last commit
         forget_changes(batch);
-        store_note_commit(store, id);
         store_reserve_space(store);
         return 0;
     }
@@ -166,6 +167,7 @@ static bool take_turn(struct store *store)
     if (batch->broken) {
         do_again(store);
         batch->broken = false;
+        batch->closing = batch->closing && is_open(batch); // it may be gone with its only change
     } else if (is_open(batch) && (batch->closing || batch->stop || is_due(batch))) {
         close_batch(store);
         batch->closing = false;
@@ -202,6 +204,7 @@ static void *own_batches(void *arg)
         mdb_txn_abort(batch->mdb);
     batch->mdb = NULL;
     batch->running = false;
+    pthread_cond_broadcast(&batch->turned);
     unlock_it(store);
     return NULL;
 }

@@ -217,7 +217,9 @@ int store_sync_point(struct store *store, uint64_t at_least, bool with_data)
 int store_sync(struct store *store)
 {
     AF_CHECK_MAGIC(store, STORE_MAGIC);
-    uint64_t last = atomic_load(&store->last_txn), pending = atomic_load(&store->batch.pending);
+    // In this order: what pended a moment ago is in the last commit.
+    uint64_t pending = atomic_load(&store->batch.pending);
+    uint64_t last = atomic_load(&store->last_txn);
     return store_sync_point(store, pending > last ? pending : last, false);
 }
 
