@@ -6,6 +6,7 @@
 
 #include "mux/base/cleanup.h"
 #include "mux/base/clock.h"
+#include "mux/base/limits.h"
 
 #include <archive.h>
 #include <archive_entry.h>
@@ -35,9 +36,23 @@ static void close_archive(struct archive **archive)
         archive_read_free(*archive);
 }
 
-static ssize_t read_feed(struct archive *archive, void *arg, const void **ret_bytes)
+// What libarchive pulls from.
+struct source {
+    struct feed *feed;
+    bool in_header;
+    int64_t header_at; // where the header at hand began, unpacked
+};
+
+static ssize_t read_source(struct archive *archive, void *arg, const void **ret_bytes)
 {
-    ssize_t n = feed_read(arg, ret_bytes);
+    struct source *source = arg;
+    if (source->in_header &&
+        archive_filter_bytes(archive, 0) - source->header_at > AF_ARCHIVE_HEADER_MAX) {
+        archive_set_error(archive, EINVAL, "an entry's header has more than %d bytes",
+                          AF_ARCHIVE_HEADER_MAX);
+        return -1;
+    }
+    ssize_t n = feed_read(source->feed, ret_bytes);
     if (n >= 0)
         return n;
     archive_set_error(archive, (int)-n, "the call was cancelled");
@@ -78,6 +93,17 @@ int archive_path(const struct archive_target *target, const char *name, char **r
     return 0;
 }
 
+// A few bytes must not become a full disk, nor names without end.
+static int check_ratio(struct archive *archive, struct af_error *err)
+{
+    int64_t unpacked = archive_filter_bytes(archive, 0), sent = archive_filter_bytes(archive, -1);
+    if (unpacked - AF_ARCHIVE_UNPACKED_FREE <= sent * AF_ARCHIVE_UNPACKED_RATIO)
+        return 0;
+    return af_error_set(err, AF_RESOURCE_EXHAUSTED,
+                        "the archive unpacks to more than %d times its size: send it uncompressed",
+                        AF_ARCHIVE_UNPACKED_RATIO);
+}
+
 static int take_data(struct archive *archive, struct archive_entry *entry,
                      struct mux_import *import, struct af_error *err)
 {
@@ -87,6 +113,8 @@ static int take_data(struct archive *archive, struct archive_entry *entry,
     int rc;
     while ((rc = archive_read_data_block(archive, &bytes, &len, &offset)) == ARCHIVE_OK ||
            rc == ARCHIVE_WARN) {
+        if (check_ratio(archive, err) < 0)
+            return -1;
         if (offset > at && mux_import_hole(import, (uint64_t)(offset - at), err) < 0)
             return -1;
         if (len > 0 && mux_import_data(import, bytes, len, err) < 0)
@@ -139,8 +167,18 @@ static int take_entry(struct archive *archive, struct archive_entry *entry,
     return S_ISREG(mode) ? take_data(archive, entry, target->import, err) : 0;
 }
 
+static int next_header(struct archive *archive, struct source *source, struct archive_entry **ret)
+{
+    source->header_at = archive_filter_bytes(archive, 0);
+    source->in_header = true;
+    int rc = archive_read_next_header(archive, ret);
+    source->in_header = false;
+    return rc;
+}
+
 static int read_all(struct feed *feed, const struct archive_target *target, struct af_error *err)
 {
+    struct source source = {.feed = feed};
     AF_CLEANUP(close_archive) struct archive *archive = archive_read_new();
     if (!archive)
         return af_error_errno(err, ENOMEM, "cannot read the archive");
@@ -150,12 +188,12 @@ static int read_all(struct feed *feed, const struct archive_target *target, stru
     archive_read_support_filter_bzip2(archive);
     archive_read_support_filter_xz(archive);
     archive_read_support_filter_zstd(archive);
-    if (archive_read_open(archive, feed, NULL, read_feed, NULL) != ARCHIVE_OK)
+    if (archive_read_open(archive, &source, NULL, read_source, NULL) != ARCHIVE_OK)
         return broken(archive, err);
     struct archive_entry *entry;
     int rc;
-    while ((rc = archive_read_next_header(archive, &entry)) == ARCHIVE_OK || rc == ARCHIVE_WARN)
-        if (take_entry(archive, entry, target, err) < 0)
+    while ((rc = next_header(archive, &source, &entry)) == ARCHIVE_OK || rc == ARCHIVE_WARN)
+        if (check_ratio(archive, err) < 0 || take_entry(archive, entry, target, err) < 0)
             return -1;
     return rc == ARCHIVE_EOF ? 0 : broken(archive, err);
 }

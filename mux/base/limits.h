@@ -69,5 +69,9 @@
 
 // Imports of archives and directories at once: each has a thread.
 #define AF_ARCHIVE_THREADS_MAX 16
+// What a compressed archive may unpack to: so many bytes, and so many more for each that was sent.
+#define AF_ARCHIVE_UNPACKED_FREE  (256LL << 20)
+#define AF_ARCHIVE_UNPACKED_RATIO 200
+#define AF_ARCHIVE_HEADER_MAX     (4 << 20) // bytes before one entry: maps of holes are kept in memory
 
 #endif

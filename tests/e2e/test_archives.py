@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import subprocess
 import tarfile
 import threading
@@ -9,7 +10,7 @@ import threading
 import grpc
 import pytest
 
-from harness import AGENT_SAFE, FULL, afpb, expect, filepb, pb
+from harness import AGENT_SAFE, FULL, afpb, eventually, expect, filepb, pb
 
 T0 = 1_700_000_000.5
 
@@ -141,6 +142,47 @@ def test_broken_archives_are_refused_and_change_nothing(client):
         says = expect(grpc.StatusCode.INVALID_ARGUMENT, send, client, codebase, data)
         assert "tar" in says
     assert listing(client, codebase) == ["kept"]
+
+
+@pytest.mark.parametrize("tool", ["zstd", "xz -0"])
+def test_what_unpacks_to_much_more_than_its_size_is_refused_early(client, daemon, tmp_path, tool):
+    if not shutil.which(tool.split()[0]):
+        pytest.skip(f"{tool.split()[0]} is not installed")
+    huge = tarfile.TarInfo("huge")
+    huge.size = 64 << 30
+    (tmp_path / "header").write_bytes(huge.tobuf())
+    bomb = f"(cat header; head -c 500M /dev/zero | tr '\\0' b) | {tool} -c"
+    data = subprocess.run(
+        ["sh", "-c", bomb], cwd=tmp_path, check=True, stdout=subprocess.PIPE
+    ).stdout
+    codebase = client.codebase({"kept": "x"})
+    says = expect(grpc.StatusCode.RESOURCE_EXHAUSTED, send, client, codebase, data)
+    assert "times its size" in says
+    assert listing(client, codebase) == ["kept"]
+    new = daemon.state / "new"
+    eventually(lambda: not [p for p in new.iterdir() if p.stat().st_size > 1 << 20])
+
+
+def sparse_map(extents):
+    """The header and the map, in GNU's format 1.0, of a file that is a row of holes."""
+    fields = {"major": 1, "minor": 0, "name": "sparse", "realsize": 4096 * (extents + 1)}
+    info = tarfile.TarInfo("sparse")
+    info.pax_headers = {f"GNU.sparse.{key}": str(value) for key, value in fields.items()}
+    text = b"%d\n" % extents + b"".join(b"%d\n0\n" % (i * 4096) for i in range(extents))
+    text += b"\0" * (-len(text) % 512)
+    info.size = len(text)
+    return info.tobuf(tarfile.PAX_FORMAT) + text + b"\0" * 1024
+
+
+def test_a_map_of_holes_without_end_is_refused(client):
+    codebase = client.codebase({"kept": "x"})
+    says = expect(
+        grpc.StatusCode.INVALID_ARGUMENT, send, client, codebase, sparse_map(1_000_000), 1 << 20
+    )
+    assert "header" in says
+    assert listing(client, codebase) == ["kept"]
+    send(client, codebase, sparse_map(10_000))
+    assert listing(client, codebase) == ["sparse"]
 
 
 def test_merging_keeps_replacing_removes(client):
