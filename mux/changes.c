@@ -11,6 +11,7 @@
 #include "mux/links.h"
 #include "mux/names.h"
 #include "mux/nodeid.h"
+#include "mux/parts.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -41,6 +42,7 @@ struct differ {
     struct mux_layers before, after;
     struct mux_changes *changes;
     struct mux_fid_map lost; // what a name leads to no more
+    uint64_t compared;
 };
 
 void mux_changes_fini(struct mux_changes *changes)
@@ -95,6 +97,7 @@ static int compare_entry(void *arg, uint64_t parent, const struct store_entry *e
 {
     struct differ *differ = arg;
     struct store_entry before, after = {0};
+    differ->compared++;
     int rc = entry_of(differ->txn, differ->before, parent, entry, &before);
     if (rc == 0)
         rc = entry_of(differ->txn, differ->after, parent, entry, &after);
@@ -122,6 +125,7 @@ static int compare_inode(void *arg, const struct store_inode *inode)
     struct differ *differ = arg;
     struct mux_changes *changes = differ->changes;
     struct store_inode before, after;
+    differ->compared++;
     int rc = mux_resolve_inode(differ->txn, differ->before, inode->fid, &before, NULL);
     if (rc == 0)
         rc = mux_resolve_inode(differ->txn, differ->after, inode->fid, &after, NULL);
@@ -149,6 +153,7 @@ static bool has_layer(struct mux_layers layers, uint64_t id)
     return false;
 }
 
+// Of those lists, the layers that the other one has not got.
 static int compare_layers(struct differ *differ, struct mux_layers of, struct mux_layers other)
 {
     int rc = 0;
@@ -185,17 +190,29 @@ static int find_gone(struct differ *differ)
     return 0;
 }
 
-int mux_changes_collect(struct store_txn *txn, struct mux_layers before, struct mux_layers after,
-                        struct mux_changes *ret)
+static int compare_all(struct mux *mux, struct differ *differ)
+{
+    AF_CLEANUP_LAYER_LIST struct mux_layer_list before = {0}, after = {0};
+    int rc = mux_parts_expand(mux, differ->before, &before);
+    if (rc == 0)
+        rc = mux_parts_expand(mux, differ->after, &after);
+    if (rc == 0)
+        rc = compare_layers(differ, mux_layer_list_all(&before), mux_layer_list_all(&after));
+    if (rc == 0)
+        rc = compare_layers(differ, mux_layer_list_all(&after), mux_layer_list_all(&before));
+    return rc;
+}
+
+int mux_changes_collect(struct mux *mux, struct store_txn *txn, struct mux_layers before,
+                        struct mux_layers after, struct mux_changes *ret)
 {
     struct differ differ = {.txn = txn, .before = before, .after = after, .changes = ret};
     ret->arena.cap = ARENA_BYTES;
-    int rc = compare_layers(&differ, before, after);
-    if (rc == 0)
-        rc = compare_layers(&differ, after, before);
+    int rc = compare_all(mux, &differ);
     if (rc == 0 && differ.lost.used > 0)
         rc = find_gone(&differ);
     mux_fid_map_fini(&differ.lost);
+    atomic_fetch_add_explicit(&mux->counters.compared, differ.compared, memory_order_relaxed);
     return rc;
 }
 

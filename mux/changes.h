@@ -1,9 +1,10 @@
 // What differs between two states of a view, for the kernel to forget. Internal to mux.
 //
 // Both states are lists of layers; only the layers that one of them has alone are walked, so the
-// cost is that of the changes, not of the tree. Filled within a transaction, before the new state
-// is published; told after it is, with no lock held. Owns what it gathers. Errors: -errno, -E2BIG
-// for want of memory. Read next: changes.c, commit.c.
+// cost is that of the changes, not of the tree; merged layers count by their parts (parts.h).
+// Filled within a transaction, before the new state is published; told after it is, with no lock
+// held. Owns what it gathers. Errors: -errno, -E2BIG for want of memory. Read next: changes.c,
+// commit.c.
 #ifndef AF_MUX_CHANGES_H
 #define AF_MUX_CHANGES_H
 
@@ -27,8 +28,8 @@ struct mux_changes {
 #define AF_CLEANUP_CHANGES AF_CLEANUP(mux_changes_fini)
 
 void mux_changes_fini(struct mux_changes *changes);
-int mux_changes_collect(struct store_txn *txn, struct mux_layers before, struct mux_layers after,
-                        struct mux_changes *ret);
+int mux_changes_collect(struct mux *mux, struct store_txn *txn, struct mux_layers before,
+                        struct mux_layers after, struct mux_changes *ret);
 // A directory whose attributes and listing are others.
 int mux_changes_add_directory(struct mux_changes *changes, uint64_t fid);
 // For a view with this route (nodeid.h).

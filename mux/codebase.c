@@ -10,6 +10,7 @@
 #include "mux/base/text.h"
 #include "mux/compact.h"
 #include "mux/layer_list.h"
+#include "mux/parts.h"
 
 #include <errno.h>
 #include <string.h>
@@ -128,6 +129,7 @@ int mux_codebase_delete(struct mux *mux, const char *id, struct af_error *err)
         rc = store_commit(txn);
     else
         store_abort(txn);
+    mux_parts_wake(mux);
     return rc < 0 ? mux_fail_codebase(err, rc, id) : 0;
 }
 

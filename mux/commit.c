@@ -4,6 +4,7 @@
 
 #include "mux/base/clock.h"
 #include "mux/host_call.h"
+#include "mux/parts.h"
 
 #include <errno.h>
 #include <string.h>
@@ -171,7 +172,7 @@ static int note_changes(struct mux_move *move)
     if (!view || move->same_tree)
         return 0; // the kernel holds nothing, or nothing else
     if (!move->large)
-        rc = mux_changes_collect(move->txn, before, mux_layer_list_all(&move->after),
+        rc = mux_changes_collect(move->mux, move->txn, before, mux_layer_list_all(&move->after),
                                  &move->changes);
     if (rc == 0)
         rc = note_joined(move);
@@ -283,6 +284,7 @@ int mux_move_step(struct mux_move *move, int (*fn)(struct mux_move *move))
         move->result.told = true;
     }
     mux_kept_end_change(move->mux, turn);
+    mux_parts_wake(move->mux);
     drop_step(move);
     return rc;
 }

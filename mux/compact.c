@@ -21,6 +21,7 @@
 #include "mux/fid_map.h"
 #include "mux/kept.h"
 #include "mux/layer_list.h"
+#include "mux/parts.h"
 #include "mux/view.h"
 
 #include <errno.h>
@@ -290,6 +291,9 @@ static int put_in_place(struct mux_compact *compact, struct job *job)
     if (rc < 0)
         return rc;
     mux_view_merge_layers(compact->mux, job->run, job->count, store_merge_layer(job->merge));
+    rc = mux_parts_note(compact->mux, job->run, job->count, store_merge_layer(job->merge));
+    if (rc < 0) // it costs time, no more: whoever is behind looks through the whole layer
+        af_log(AF_LOG_WARN, "mux", "the parts of a merged layer are forgotten", "errno=%d", -rc);
     mux_count(&compact->mux->counters.merges);
     job->ending = true;
     return 0;
@@ -339,7 +343,7 @@ static int slice(struct mux_compact *compact, bool *ret_more)
     if (rc < 0)
         compact->retry_ns = af_monotonic_ns() + RETRY_NS;
     *ret_more = rc == 0 && (job || compact->n_stacks > 0);
-    return rc;
+    return rc == 0 && !*ret_more ? mux_parts_sweep(compact->mux) : rc;
 }
 
 static void wake(void *arg)

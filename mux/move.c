@@ -8,6 +8,7 @@
 #include "mux/commit_priv.h"
 
 #include "mux/base/clock.h"
+#include "mux/parts.h"
 
 #include <errno.h>
 
@@ -48,15 +49,20 @@ static bool has_layer(const struct mux_layer_list *list, uint64_t id)
     return false;
 }
 
-// Records that the view has not seen: those of the head and of the layers it does not have.
+// Records that the view has not seen: those of the head and of the layers it does not have, merged
+// ones counted by their parts.
 static int count_news(struct mux_move *move, uint64_t *ret)
 {
-    AF_CLEANUP_LAYER_LIST struct mux_layer_list head = {0};
+    AF_CLEANUP_LAYER_LIST struct mux_layer_list whole = {0}, head = {0}, view = {0};
     struct store_layer layer;
     uint64_t news = 0;
-    int rc = mux_layer_list_load(move->txn, move->codebase.head, move->codebase.stack, &head);
+    int rc = mux_layer_list_load(move->txn, move->codebase.head, move->codebase.stack, &whole);
+    if (rc == 0)
+        rc = mux_parts_expand(move->mux, mux_layer_list_all(&whole), &head);
+    if (rc == 0)
+        rc = mux_parts_expand(move->mux, mux_layer_list_all(&move->view), &view);
     for (size_t i = 0; rc == 0 && i < head.count; i++) {
-        if (has_layer(&move->view, head.ids[i]))
+        if (has_layer(&view, head.ids[i]))
             continue;
         rc = store_layer_get(move->txn, head.ids[i], &layer);
         news += layer.inodes;
@@ -316,7 +322,7 @@ static int collect_changes(struct mux_large *large)
     int rc = store_read_begin(large->move->mux->store, &txn);
     if (rc < 0)
         return rc;
-    rc = mux_changes_collect(txn, mux_layer_list_all(&large->view),
+    rc = mux_changes_collect(large->move->mux, txn, mux_layer_list_all(&large->view),
                              mux_layer_list_all(&large->head), &large->told);
     store_read_end(txn);
     return rc;

@@ -4,6 +4,7 @@
 #include "mux/base/clock.h"
 #include "mux/compact.h"
 #include "mux/kept.h"
+#include "mux/parts.h"
 #include "mux/mux_priv.h"
 #include "mux/node.h"
 #include "mux/sandbox.h"
@@ -40,6 +41,8 @@ static int open_parts(struct mux *mux, const struct mux_options *options, size_t
         rc = mux_view_table_new(mux);
     if (rc == 0)
         rc = mux_kept_new(mux);
+    if (rc == 0)
+        rc = mux_parts_new(mux);
     if (rc < 0)
         return af_error_errno(err, rc, "making the tables of views and nodes");
     struct store_options store = {.dir = options->state_dir, .batch_after = options->batch_after};
@@ -91,6 +94,7 @@ void mux_close(struct mux *mux)
     if (mux->store)
         store_close(mux->store);
     mux_kept_free(mux);
+    mux_parts_free(mux);
     mux->magic = 0;
     free(mux);
 }

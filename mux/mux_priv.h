@@ -24,6 +24,7 @@
 
 struct mux_view_table;
 struct mux_kept;
+struct mux_parts;
 struct mux_compact;
 struct mux_node_cache;
 
@@ -42,8 +43,10 @@ struct mux {
     struct mux_node_cache *nodes; // node.c
     struct mux_compact *compact;  // compact.c
     struct mux_kept *kept;        // kept.c
+    struct mux_parts *parts;      // parts.c
     struct {
-        _Atomic uint64_t copy_ups, shared_write_alarms, lookups_hidden, merges;
+        _Atomic uint64_t copy_ups, shared_write_alarms, lookups_hidden, merges,
+            compared; // records, for what changed between two heads
     } counters;
 };
 

@@ -7,6 +7,7 @@
 #include "mux/base/clock.h"
 #include "mux/base/metrics.h"
 #include "mux/host_call.h"
+#include "mux/parts.h"
 #include "mux/sandbox_priv.h"
 
 #include <errno.h>
@@ -233,6 +234,7 @@ int mux_sandbox_destroy(struct mux *mux, const char *id, struct af_error *err)
     af_metric_add(AF_METRIC_SANDBOXES_DESTROYED, 1);
     // Somebody may have attached it in between; without a record nobody can any more.
     mux_view_detach(mux, id);
+    mux_parts_wake(mux);
     return 0;
 }
 
