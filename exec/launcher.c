@@ -7,7 +7,6 @@
 // Locks: none. Fails: launch->failed and launch->error. Read next: box.c, lane.c.
 #include "exec/launcher.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -17,6 +16,7 @@
 #include "exec/backend.h"
 #include "exec/lane.h"
 #include "exec/pty.h"
+#include "exec/userns.h"
 #include "mux/base/cleanup.h"
 #include "mux/base/log.h"
 
@@ -65,10 +65,11 @@ static int bound(struct exec_box *box, struct exec_launch *launch)
             0 ||
         (launch->cgroup && exec_cgroup_add(launch->cgroup, launch->init_pid, &launch->error) < 0))
         return -1;
-    const struct rlimit limit = {resources->pids_max, resources->pids_max};
-    if (resources->pids_max && resources->pids_max < box->limits.processes_max &&
-        prlimit(launch->init_pid, RLIMIT_NPROC, &limit, NULL) < 0)
-        return af_error_errno(&launch->error, errno, "cannot bound the processes of %s", box->id);
+    if (resources->pids_max == 0 || resources->pids_max >= box->limits.processes_max)
+        return 0;
+    int e = exec_userns_bound(box->uid, launch->init_pid, resources->pids_max);
+    if (e < 0)
+        return af_error_errno(&launch->error, e, "cannot bound the processes of %s", box->id);
     return 0;
 }
 

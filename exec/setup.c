@@ -42,7 +42,7 @@ static void set_defaults(struct exec_options *o)
     o->start_timeout_ns = o->start_timeout_ns ? o->start_timeout_ns : 10 * AF_NS_PER_SEC;
     o->drain_quiet_ns = o->drain_quiet_ns ? o->drain_quiet_ns : AF_NS_PER_SEC / 10;
     o->drain_max_ns = o->drain_max_ns ? o->drain_max_ns : AF_NS_PER_SEC;
-    o->kill_timeout_ns = o->kill_timeout_ns ? o->kill_timeout_ns : 5 * AF_NS_PER_SEC;
+    o->kill_timeout_ns = o->kill_timeout_ns ? o->kill_timeout_ns : 10 * AF_NS_PER_SEC;
 }
 
 static int find_bwrap(struct exec_engine *e, const char *path, struct af_error *err)

@@ -182,6 +182,13 @@ struct root_state {
     pid_t parent;
 };
 
+static struct root_state root_state_now(void)
+{
+    struct root_state state = {.dumpable = prctl(PR_GET_DUMPABLE), .parent = getppid()};
+    prctl(PR_GET_PDEATHSIG, &state.death_signal);
+    return state;
+}
+
 // Going back makes the capabilities effective again.
 static void be_root(const struct root_state *state)
 {
@@ -199,8 +206,7 @@ static void be_root(const struct root_state *state)
 
 static pid_t clone_holder(uid_t uid, void *stack, int *ret_pidfd)
 {
-    struct root_state state = {.dumpable = prctl(PR_GET_DUMPABLE), .parent = getppid()};
-    prctl(PR_GET_PDEATHSIG, &state.death_signal);
+    const struct root_state state = root_state_now();
     // No exit signal: the daemon has no child that ends here. CLONE_FILES: with many sandboxes
     // there are thousands of descriptors, which would be copied and closed.
     long pid = be_user(uid);
@@ -209,6 +215,18 @@ static pid_t clone_holder(uid_t uid, void *stack, int *ret_pidfd)
                         (char *)stack + STACK_BYTES, ret_pidfd, holder, (void *)(intptr_t)getpid());
     be_root(&state);
     return (pid_t)pid;
+}
+
+// By its owner, for root may be without CAP_SYS_RESOURCE.
+int exec_userns_bound(uid_t uid, pid_t pid, uint64_t processes_max)
+{
+    const struct rlimit limit = {processes_max, processes_max};
+    const struct root_state state = root_state_now();
+    long e = be_user(uid);
+    if (e == 0)
+        e = raw(SYS_prlimit64, pid, RLIMIT_NPROC, (long)&limit, 0);
+    be_root(&state);
+    return (int)e;
 }
 
 int exec_userns_new(uid_t uid, gid_t gid, int *ret_fd, struct af_error *err)

@@ -5,6 +5,7 @@
 #define AF_EXEC_USERNS_H
 
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "mux/base/error.h"
@@ -14,6 +15,9 @@
 // Thread: any, also of a process with threads. Errors: FAILED_PRECONDITION and what to change when
 // the machine allows no user namespaces.
 int exec_userns_new(uid_t uid, gid_t gid, int *ret_fd, struct af_error *err);
+
+// Lowers the RLIMIT_NPROC of a process in such a namespace, which is uid's. 0 or -errno.
+int exec_userns_bound(uid_t uid, pid_t pid, uint64_t processes_max);
 
 struct exec_spawn {
     const char *path;

@@ -208,7 +208,7 @@ static int check_docker(const struct daemon *daemon,
         return af_error_set(
             err, AF_FAILED_PRECONDITION,
             "this server has no Docker runtime (exec.docker_socket is not set); use "
-            "RUNTIME_TYPE_BWRAP");
+            "bubblewrap (RUNTIME_TYPE_BWRAP)");
     if (message->image.len == 0 && !daemon->config.exec.docker_image)
         return af_error_set(err, AF_INVALID_ARGUMENT,
                             "image is required: this server has no default image for Docker");
@@ -311,7 +311,7 @@ static int check_network(const struct daemon *daemon, const struct sandbox_optio
         !daemon->config.exec.network_host)
         return af_error_set(err, AF_FAILED_PRECONDITION,
                             "this server gives no sandbox the host's network (exec.network_host); "
-                            "use NETWORK_NONE");
+                            "use none (NETWORK_NONE)");
     return 0;
 }
 

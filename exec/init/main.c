@@ -43,7 +43,8 @@
 struct slot {
     uint64_t id;
     pid_t pid;    // 0: the slot is free
-    bool orphans; // the supervisor died without cleaning up
+    bool ending;  // the supervisor is being killed
+    bool orphans; // it died without cleaning up
 };
 
 static struct slot slots[EXEC_PROTO_SLOTS_MAX];
@@ -211,10 +212,14 @@ static unsigned reap(bool *orphans)
     return ended;
 }
 
+// Whether it is one of a command that goes on.
 static bool is_supervisor(pid_t pid)
 {
-    return slot_of_pid(pid) != NULL;
+    const struct slot *slot = slot_of_pid(pid);
+    return slot && !slot->ending;
 }
+
+static bool take_order(void);
 
 static void children_changed(void)
 {
@@ -225,8 +230,11 @@ static void children_changed(void)
         int found = 0;
         if (orphans) {
             int64_t at_ns = now_ns();
-            if (until_ns && at_ns >= until_ns)
+            if (until_ns && at_ns >= until_ns) {
+                while (take_order()) // others that are to end do so at the same time
+                    ;
                 init_kill_still(is_supervisor);
+            }
             if (at_ns >= until_ns)
                 until_ns = now_ns() + PATIENCE_NS;
             found = orphans_kill(until_ns);
@@ -285,8 +293,10 @@ static void command_start(const struct init_start *start)
 static void command_end(uint64_t id)
 {
     for (unsigned i = 0; i < slot_top; i++)
-        if (slots[i].id == id && slots[i].pid > 0 && !slots[i].orphans)
+        if (slots[i].id == id && slots[i].pid > 0 && !slots[i].orphans) {
+            slots[i].ending = true;
             kill(slots[i].pid, SIGKILL);
+        }
 }
 
 static void on_start(size_t size, const int *fds, int count)

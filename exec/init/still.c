@@ -21,7 +21,7 @@
 
 #include "exec/init/init.h"
 
-#define BEFORE_MAX 512
+#define BEFORE_MAX 128
 #define DEPTH_MAX  4096 // a longer chain of ancestors is taken for one of a tree that is to end
 
 struct process {

@@ -198,6 +198,8 @@ def test_every_command_has_help_that_names_its_arguments(tool):
                 if line.startswith("  ") and line[2] not in " -"]
     assert {"run", "create", "ls", "start", "stop", "exec", "shell", "diff", "commit", "rollback",
             "rules", "ps", "logs", "rm"} <= set(commands)
+    assert tool("help")[:2] == (0, usage)
     for command in commands:
         code, out, _ = tool(command, "--help")
         assert code == 0 and out.split()[:4] == ["Usage:", "agentfense", "[OPTION...]", command]
+        assert tool("help", command)[:2] == (0, out)

@@ -1,5 +1,5 @@
 // A tree of processes that does not want to end: chains of processes that fork, leave their session
-// and exit, for ever; every fourth link leaves one behind that stops itself.
+// and exit, for ever; the first few links of each leave one behind that stops itself.
 //
 //   fork_bomb CHAINS MARK     (MARK is for whoever looks through command lines)
 // Each link of a chain lives for some microseconds, as a child of whoever adopts it: a list of
@@ -9,16 +9,16 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-static _Noreturn void chain(unsigned link)
+static _Noreturn void chain(void)
 {
-    for (;;) {
+    for (unsigned link = 0;; link++) {
         pid_t pid = fork();
         if (pid > 0)
             _exit(0);
         if (pid < 0)
             continue; // at the limit: until there is room
         setsid();
-        if (link++ % 4 == 0 && fork() == 0)
+        if (link < 4 && fork() == 0)
             for (;;)
                 raise(SIGSTOP);
     }
@@ -28,7 +28,7 @@ int main(int argc, char **argv)
 {
     for (int i = argc < 2 ? 0 : atoi(argv[1]); i > 0; i--)
         if (fork() == 0)
-            chain((unsigned)i);
+            chain();
     printf("going\n");
     fflush(stdout);
     for (;;)

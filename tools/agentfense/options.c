@@ -354,6 +354,10 @@ int options_parse(int argc, char **argv, struct options *ret)
             return code;
     }
     const char *name = optind < before ? argv[optind] : NULL;
+    if (name && strcmp(name, "help") == 0) {
+        parse.help = true;
+        name = ++optind < before ? argv[optind] : NULL;
+    }
     const struct command_row *row = name ? find_row(name) : NULL;
     if (name && !row)
         return usage_error("there is no command '%s'", name);

@@ -134,8 +134,7 @@ int rpc_find_view(struct af_client *client, const char *prefix, struct af_id *re
         return 0;
     if (found == 0)
         return af_error_set(err, AF_NOT_FOUND,
-                            "no sandbox's id begins with '%s'; agentfense-fsctl views lists them",
-                            prefix);
+                            "no sandbox's id begins with '%s'; agentfense ls lists them", prefix);
     return af_error_set(err, AF_INVALID_ARGUMENT,
                         "'%s' is the beginning of %zu sandbox ids; give more of it", prefix, found);
 }
