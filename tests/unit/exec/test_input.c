@@ -136,9 +136,9 @@ static void x8_a_program_that_cannot_run_has_not_started(void **state)
 static void a_signal_reaches_the_leader_alone(void **state)
 {
     struct talk *talk = talk_sh(*state, 0, 0,
+                                "trap 'echo leader; kill $!; exit 7' USR1; "
                                 "sh -c 'trap \"echo child\" USR1; echo up; while :; do sleep 0.01; "
-                                "done' & trap 'echo leader; kill $!; exit 7' USR1; "
-                                "while :; do wait; done");
+                                "done' & while :; do wait; done");
     talk_expect(talk, "up\n");
     talk_signal(talk, SIGUSR1, false);
     talk_expect(talk, "leader\n");
@@ -151,9 +151,9 @@ static void a_signal_to_all_reaches_what_has_left_the_session(void **state)
 {
     struct talk *talk =
         talk_sh(*state, 0, 0,
+                "trap 'echo leader' USR1; "
                 "(setsid sh -c '(trap \"echo deep; exit\" USR1; echo up; while :; do "
-                "sleep 0.01; done) & exit' &); trap 'echo leader' USR1; "
-                "read x; echo over");
+                "sleep 0.01; done) & exit' &); read x; echo over");
     talk_expect(talk, "up\n");
     talk_signal(talk, SIGUSR1, true);
     talk_expect(talk, "deep\n");
