@@ -5,6 +5,7 @@
 #include "proto/agentfense_sandbox.pb-c.h"
 #include "tools/agentfense/progress.h"
 #include "tools/agentfense/session.h"
+#include "tools/common/json.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -16,6 +17,22 @@ static int open_named(const struct options *options, struct session *session, st
     if (session_open(session, options->socket ? options->socket : AF_SOCKET_DEFAULT, err) < 0)
         return -1;
     return rpc_find_view(session->client, options->args[0], &session->sandbox_id, err);
+}
+
+static void print_commit(const struct options *options, const Agentfense__V1__CommitResponse *reply)
+{
+    struct json json;
+    if (!options->json) {
+        printf("%" PRIu64 " changes committed, %" PRIu64 " of them in conflict with others\n",
+               reply->entries, reply->conflicts);
+        return;
+    }
+    json_init(&json, stdout);
+    json_begin_object(&json, NULL);
+    json_uint(&json, "changes", reply->entries);
+    json_uint(&json, "conflicts", reply->conflicts);
+    json_end(&json);
+    json_finish(&json);
 }
 
 int command_commit(const struct options *options)
@@ -34,8 +51,7 @@ int command_commit(const struct options *options)
                        &agentfense__v1__commit_response__descriptor, &reply, &err);
     progress_wait_end(wait);
     if (rc == 0)
-        printf("%" PRIu64 " changes committed, %" PRIu64 " of them in conflict with others\n",
-               reply->entries, reply->conflicts);
+        print_commit(options, reply);
     int code = rc < 0 ? complain(&err, 1) : 0;
     session_close(&session);
     return code;

@@ -133,13 +133,13 @@ const struct command_row command_rows[] = {
          "wins.\n"
          "\n"
          "  --refuse   change nothing when others changed what the sandbox changed\n",
-         1, 1, TAKES_COMMIT},
+         1, 1, TAKES_COMMIT | TAKES_JSON},
     [COMMAND_ROLLBACK] =
         {"rollback", "SANDBOX", "drops a sandbox's changes",
          "SANDBOX is an id or the beginning of one. Its commands must have ended.\n", 1, 1, 0},
     [COMMAND_REBASE] = {"rebase", "SANDBOX", "brings a sandbox onto its codebase's present state",
                         "SANDBOX is an id or the beginning of one. Its own changes stay on top.\n",
-                        1, 1, 0},
+                        1, 1, TAKES_JSON},
     [COMMAND_RM] = {"rm", "SANDBOX...", "destroys sandboxes, and the codebases made for them",
                     "SANDBOX is an id or the beginning of one.\n", 1, 1000, 0},
 };

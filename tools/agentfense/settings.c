@@ -7,6 +7,7 @@
 #include "mux/base/cleanup.h"
 #include "proto/agentfense_sandbox.pb-c.h"
 #include "tools/agentfense/session.h"
+#include "tools/common/json.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -96,6 +97,22 @@ int command_set(const struct options *options)
     return code;
 }
 
+static void print_rebase(const struct options *options, const Agentfense__V1__RebaseResponse *reply)
+{
+    struct json json;
+    if (!options->json) {
+        puts(reply->moved ? "brought onto the codebase's present state"
+                          : "on the codebase's present state already");
+        return;
+    }
+    json_init(&json, stdout);
+    json_begin_object(&json, NULL);
+    json_bool(&json, "moved", reply->moved);
+    json_uint(&json, "conflicts", reply->conflicts);
+    json_end(&json);
+    json_finish(&json);
+}
+
 int command_rebase(const struct options *options)
 {
     struct session session = {.fd = -1};
@@ -108,8 +125,7 @@ int command_rebase(const struct options *options)
         rc = rpc_unary(session.client, SERVICE "Rebase", &request.base,
                        &agentfense__v1__rebase_response__descriptor, &reply, &err);
     if (rc == 0)
-        puts(reply->moved ? "brought onto the codebase's present state"
-                          : "on the codebase's present state already");
+        print_rebase(options, reply);
     int code = rc < 0 ? complain(&err, 1) : 0;
     session_close(&session);
     return code;

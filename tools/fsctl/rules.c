@@ -3,6 +3,7 @@
 
 #include "mux/base/cleanup.h"
 #include "proto/agentfense_sandbox.pb-c.h"
+#include "tools/common/json.h"
 #include "tools/common/words.h"
 #include "tools/fsctl/fsctl.h"
 
@@ -37,6 +38,21 @@ static bool parse_count(const char *text, uint64_t *ret)
     return true;
 }
 
+static void show_json(struct fsctl *ctl, const char *access,
+                      const Agentfense__V1__SandboxInfo *info)
+{
+    struct json json;
+    json_init(&json, ctl->out);
+    json_begin_object(&json, NULL);
+    json_text(&json, "access", access);
+    json_uint(&json, "delta_bytes", info->delta_bytes);
+    json_uint(&json, "delta_inodes", info->delta_inodes);
+    json_uint(&json, "quota_bytes", info->options->quota->bytes); // 0: none
+    json_uint(&json, "quota_inodes", info->options->quota->inodes);
+    json_end(&json);
+    json_finish(&json);
+}
+
 static int show(struct fsctl *ctl, const Agentfense__V1__SandboxInfo *info)
 {
     static const char *const words[] = {"unknown", "normal", "read-only", "cut-off"};
@@ -46,6 +62,10 @@ static int show(struct fsctl *ctl, const Agentfense__V1__SandboxInfo *info)
     if (quota->bytes)
         tool_size_text(quota->bytes, most);
     size_t access = (size_t)info->access < AF_ARRAY_LEN(words) ? (size_t)info->access : 0;
+    if (ctl->json) {
+        show_json(ctl, words[access], info);
+        return 0;
+    }
     fprintf(ctl->out, "access  %s\nbytes   %s of %s\ninodes  %" PRIu64 " of ", words[access], used,
             most, info->delta_inodes);
     if (quota->inodes)
