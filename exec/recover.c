@@ -38,7 +38,7 @@
 #define GRACE_NS      (200 * 1000000LL) // for inits that are just seeing their socket close
 #define DEADLINE_NS   (10 * AF_NS_PER_SEC)
 #define LOCK_RETRY_MS 2
-#define EXITING_MS    2000 // for each init that is exiting
+#define EXITING_MS    2000 // for all inits that are exiting: the name is one that anybody may have
 
 static void cleanup_dir(DIR **dir)
 {
@@ -152,6 +152,7 @@ static void wait_for_exiting(const struct stat *lock)
     char name[EXEC_INIT_NAME_SIZE];
     snprintf(name, sizeof(name), EXEC_INIT_NAME_FORMAT, (unsigned)lock->st_ino);
     AF_CLEANUP(cleanup_dir) DIR *proc = opendir("/proc");
+    int64_t until_ns = af_monotonic_ns() + EXITING_MS * 1000000LL;
     struct dirent *entry;
     while (proc && (entry = readdir(proc))) {
         if (entry->d_name[0] < '1' || entry->d_name[0] > '9' ||
@@ -159,8 +160,9 @@ static void wait_for_exiting(const struct stat *lock)
             continue;
         AF_CLEANUP_FD int pidfd = pidfd_open((pid_t)atol(entry->d_name), 0);
         struct pollfd polled = {.fd = pidfd, .events = POLLIN};
-        if (pidfd >= 0)
-            poll(&polled, 1, EXITING_MS);
+        int64_t left_ns = until_ns - af_monotonic_ns();
+        if (pidfd >= 0 && left_ns > 0)
+            poll(&polled, 1, (int)(left_ns / 1000000));
     }
 }
 
