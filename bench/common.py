@@ -121,10 +121,10 @@ def mounts_below(path):
 
 
 @contextlib.contextmanager
-def running(directory, *args):
+def running(directory, *args, env=None):
     """A daemon with everything in `directory`, and a client of it."""
     directory.mkdir()
-    daemon = Daemon(directory, *args).start()
+    daemon = Daemon(directory, *args, env=env).start()
     client = daemon.client()
     try:
         yield daemon, client

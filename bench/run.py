@@ -19,6 +19,7 @@ import shutil
 
 import api
 import cold
+import counting
 import exec as commands
 import fair
 import growth
@@ -38,7 +39,8 @@ def run_work(table, size):
 
 
 PIECES = {"ops": ops.run, "work": run_work, "exec": commands.run, "api": api.run,
-          "growth": growth.run, "imports": imports.run, "fair": fair.run, "cold": cold.run}
+          "counting": counting.run, "growth": growth.run, "imports": imports.run,
+          "fair": fair.run, "cold": cold.run}
 
 
 def machine():

@@ -151,8 +151,10 @@ static void send_open(struct fs_call *call)
 void fs_call_send(struct fs_call *call, int rc)
 {
     int64_t took_ns = af_monotonic_ns() - call->start_ns;
-    fs_count_answer(call->session, call->op, rc, took_ns);
-    fs_count_view(call, rc, took_ns);
+    if (!call->session->no_counting) {
+        fs_count_answer(call->session, call->op, rc, took_ns);
+        fs_count_view(call, rc, took_ns);
+    }
     if (fs_taps_any(call->session))
         fs_taps_answer(call, rc, took_ns);
     if (rc < 0) {
@@ -237,7 +239,8 @@ void fs_call_begin(struct fs_call *call, fuse_req_t req, enum fs_op op, uint64_t
     call->length = 0;
     call->answer = FS_ANSWER_NONE;
     call->read_open = false;
-    fs_count_request(call->session, op, 1);
+    if (!call->session->no_counting)
+        fs_count_request(call->session, op, 1);
 }
 
 static void run_and_send(struct fs_call *call, fs_run_fn run)

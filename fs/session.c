@@ -127,6 +127,7 @@ int fs_session_new(const struct fs_options *options, struct fs_session **ret, st
     atomic_init(&session->no_passthrough, "not started");
     session->uid_base = options->uid_base;
     session->no_xattrs = options->no_xattrs;
+    session->no_counting = getenv("AGENTFENSE_TEST_NO_COUNTING") != NULL;
     session->worker_count = options->workers ? options->workers : default_workers();
     session->slow_worker_count =
         options->slow_workers ? options->slow_workers : DEFAULT_SLOW_WORKERS;

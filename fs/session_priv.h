@@ -63,6 +63,7 @@ struct fs_session {
     unsigned worker_count;
     unsigned slow_worker_count;
     bool no_xattrs;
+    bool no_counting; // for bench/counting.py: what does counting cost?
     unsigned read_ahead_kib;
     struct fs_transport_state transport;
 
