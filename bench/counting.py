@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""What counting and watching cost: file operations with nobody listening, with counting off, traced.
+"""What counting and watching cost: operations counted, not counted, and traced.
 
 Three sandboxes of two daemons of the same binary, in turn: one daemon counts as always, the other
 does not (AGENTFENSE_TEST_NO_COUNTING), and one sandbox of the first is traced by a client that
