@@ -111,13 +111,20 @@ static void set_inline(const struct mux_edit *edit, const struct change *change,
     inode->blob_owned = false;
 }
 
-// Void bytes behind the end must not come to light when the file grows over them.
-static int cut_stale(int fd, uint64_t size)
+// Void bytes behind the end must not come to light when the file grows over them. They become a
+// hole, and the file keeps its length: after a power cut the record may be one again that says
+// more, and a blob that is shorter than its record says has lost its end.
+static int clear_behind(int fd, uint64_t size)
 {
     off_t end = lseek(fd, 0, SEEK_END);
     if (end < 0)
         return -errno;
-    return (uint64_t)end > size && ftruncate(fd, (off_t)size) < 0 ? -errno : 0;
+    if ((uint64_t)end <= size || fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                                           (off_t)size, end - (off_t)size) == 0)
+        return 0;
+    if (errno != EOPNOTSUPP && errno != ENOSYS)
+        return -errno;
+    return ftruncate(fd, (off_t)size) < 0 ? -errno : 0; // a file system without holes
 }
 
 static int open_own(struct mux_op *op, const struct mux_edit *edit, const struct change *change,
@@ -130,7 +137,7 @@ static int open_own(struct mux_op *op, const struct mux_edit *edit, const struct
     bool gap = edit->data ? edit->offset > change->old_size : change->new_size > change->old_size;
     body->cut = change->new_size < change->old_size;
     if (gap)
-        rc = cut_stale(store_blob_fd(body->blob), change->old_size);
+        rc = clear_behind(store_blob_fd(body->blob), change->old_size);
     return rc;
 }
 
@@ -143,7 +150,7 @@ static int make_own(struct mux_op *op, const struct change *change, const struct
     if (inode->content == STORE_CONTENT_BLOB && change->keep > 0) {
         body->blob = copy->blob;
         copy->blob = NULL;
-        return cut_stale(store_blob_fd(body->blob), change->keep);
+        return ftruncate(store_blob_fd(body->blob), (off_t)change->keep) < 0 ? -errno : 0;
     }
     int rc = store_blob_new(op->mux->store, &body->blob);
     if (rc == 0 && inode->content == STORE_CONTENT_INLINE)
@@ -164,6 +171,50 @@ static bool changes_nothing(const struct mux_edit *edit, const struct change *ch
     if (makes_zeros(edit))
         return clip(edit, change) == 0;
     return edit->space != MUX_SPACE_RESERVE || !own;
+}
+
+// Whether the edit leaves those bytes of the blob alone that other records have, and the file at
+// most twice as large: what a sandbox adds and abandons is freed no sooner than the blob.
+static bool spares(const struct mux_edit *edit, const struct change *change, uint64_t shared)
+{
+    if (shared == 0)
+        return true;
+    if (change->new_size < shared || change->new_size > 2 * shared)
+        return false;
+    return (edit->data || makes_zeros(edit)) ? edit->offset >= shared : true;
+}
+
+// Whether the end of the blob is free (tail.c). 0, 1, -errno. Drops a read transaction.
+static int may_take_over(struct mux_op *op, const struct store_inode *inode)
+{
+    struct store_blob *blob;
+    struct stat st;
+    int rc = mux_op_read(op);
+    if (rc == 0)
+        rc = store_blob_may_own(op->txn, inode->blob);
+    mux_op_end_read(op);
+    if (rc <= 0)
+        return rc;
+    rc = store_blob_open(op->mux->store, inode->blob, &blob);
+    if (rc < 0)
+        return rc == -ENOENT ? -EIO : rc;
+    rc = fstat(store_blob_fd(blob), &st) < 0 ? -errno : (uint64_t)st.st_size == inode->size;
+    store_blob_release(blob);
+    return rc;
+}
+
+// Whether the end of the blob must change hands first: to be taken over, which saves a copy, or to
+// be given up, since a copy may only be made of what nobody writes. 0, 1, -errno.
+static int needs_tail(struct mux_op *op, const struct mux_edit *edit, const struct change *change,
+                      const struct store_inode *inode)
+{
+    if (inode->content != STORE_CONTENT_BLOB || change->keep == 0 || change->new_size == 0)
+        return 0;
+    if (inode->blob_owned)
+        return !spares(edit, change, inode->blob_shared);
+    if (inode->size <= MUX_COPY_FAST_BYTES || !spares(edit, change, inode->size))
+        return 0;
+    return may_take_over(op, inode);
 }
 
 // The file gets as many bytes as its record will say, as a hole where nothing was written: one that
@@ -192,7 +243,7 @@ int mux_body_change(struct mux_op *op, const struct mux_edit *edit, struct mux_r
     struct store_inode *inode = &record->inode;
     struct change change = plan(edit, inode->size);
     bool is_blob = inode->content == STORE_CONTENT_BLOB;
-    bool own = is_blob && inode->blob_owned;
+    bool own = is_blob && inode->blob_owned && spares(edit, &change, inode->blob_shared);
     struct mux_body body = {.size = change.new_size};
     if (changes_nothing(edit, &change, own)) {
         *ret = body; // nothing to copy for
@@ -201,7 +252,10 @@ int mux_body_change(struct mux_op *op, const struct mux_edit *edit, struct mux_r
     int rc = mux_op_check_quota(op, mux_record_growth(record, change.new_size), 0);
     if (rc < 0)
         return rc;
+    rc = needs_tail(op, edit, &change, inode);
     mux_op_end_read(op);
+    if (rc != 0)
+        return rc < 0 ? rc : MUX_BODY_TAIL;
     if (change.new_size == 0 ||
         (change.new_size <= AF_INLINE_CONTENT_MAX && !(own || (is_blob && change.keep > 0)))) {
         set_inline(edit, &change, record);
@@ -221,6 +275,7 @@ int mux_body_change(struct mux_op *op, const struct mux_edit *edit, struct mux_r
         inode->content = STORE_CONTENT_BLOB;
         inode->blob = store_blob_id(body.blob);
         inode->blob_owned = true;
+        inode->blob_shared = own ? inode->blob_shared : 0;
         inode->inline_data = NULL;
         inode->inline_len = 0;
     }
@@ -233,8 +288,8 @@ void mux_body_finish(struct mux_body *body, bool committed)
 {
     if (!body->blob)
         return;
-    // When this fails the bytes behind the end stay void: they are cut before the file grows.
-    if (committed && body->cut && ftruncate(store_blob_fd(body->blob), (off_t)body->size) < 0)
+    // When this fails the bytes behind the end stay void: they are cleared before the file grows.
+    if (committed && body->cut && clear_behind(store_blob_fd(body->blob), body->size) < 0)
         body->cut = false;
     if (body->fresh && !committed)
         store_blob_discard(body->blob);

@@ -16,8 +16,8 @@ static int copy_content(int from, int to, uint64_t bytes)
     struct stat st;
     if (fstat(from, &st) < 0)
         return -errno;
-    if (mux_clone_file(from, to))
-        return (uint64_t)st.st_size > bytes && ftruncate(to, (off_t)bytes) < 0 ? -errno : 0;
+    if (mux_clone_file(from, to)) // of what its owner has appended by now, too
+        return ftruncate(to, (off_t)bytes) < 0 ? -errno : 0;
     if ((uint64_t)st.st_size < bytes)
         return -EIO; // cut since it was opened
     int rc = mux_copy_extents(from, to, 0, (off_t)bytes);

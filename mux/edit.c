@@ -70,6 +70,10 @@ static int edit_in(struct mux_op *op, uint64_t nodeid, const struct mux_edit *ed
         rc = change_record(op, edit, &record, copy, &body, need);
         mux_body_finish(&body, rc == 0);
     }
+    if (rc == MUX_BODY_TAIL) {
+        int settled = mux_tail_settle(op, node.fid);
+        rc = settled < 0 ? settled : rc;
+    }
     if (rc == 0) {
         struct mux_node after;
         mux_node_of_inode(nodeid, &record.inode, 0, &after);
@@ -92,31 +96,37 @@ static int refuse_shared(struct mux *mux, uint64_t nodeid, const struct mux_edit
     return -EACCES;
 }
 
+// What mux_body_change has asked for. A worker copies what is small and in the page cache.
+static int make_copy(struct mux *mux, const struct mux_ctx *ctx, const struct mux_copy *need,
+                     struct mux_copy *ret)
+{
+    if (need->bytes > MUX_COPY_FAST_BYTES && !ctx->may_block)
+        return MUX_SLOW;
+    int rc = mux_copy_blob(mux, need->source, need->bytes, ctx->may_block, ret);
+    // Gone: somebody else made the content the view's own.
+    return rc == 0 || rc == -ENOENT ? MUX_BODY_COPY : rc;
+}
+
 static int edit_once(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid,
                      const struct mux_edit *edit, struct stat *ret)
 {
     struct mux_copy copy = {0}, need = {0};
     struct outcome outcome;
     int rc = MUX_BODY_COPY;
-    for (unsigned tries = 0; rc == MUX_BODY_COPY; tries++) {
+    for (unsigned tries = 0; rc == MUX_BODY_COPY || rc == MUX_BODY_TAIL; tries++) {
         struct mux_op op;
         rc = mux_op_enter_change(mux, nodeid, &op);
         if (rc < 0)
             break;
         rc = edit_in(&op, nodeid, edit, &copy, &need, &outcome);
         mux_op_leave(&op, rc < 0 ? rc : 0);
-        if (rc != MUX_BODY_COPY)
+        if (rc != MUX_BODY_COPY && rc != MUX_BODY_TAIL)
             break;
         mux_copy_discard(&copy);
-        // A worker copies what is small and in the page cache.
-        if (need.bytes > MUX_COPY_FAST_BYTES && !ctx->may_block)
-            rc = MUX_SLOW;
-        else if (tries >= TRIES_MAX)
+        if (tries >= TRIES_MAX)
             rc = -EIO;
-        else
-            rc = mux_copy_blob(mux, need.source, need.bytes, ctx->may_block, &copy);
-        if (rc == 0 || rc == -ENOENT) // gone: somebody else made the content the view's own
-            rc = MUX_BODY_COPY;
+        else if (rc == MUX_BODY_COPY)
+            rc = make_copy(mux, ctx, &need, &copy);
     }
     mux_copy_discard(&copy);
     if (rc < 0)

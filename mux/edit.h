@@ -3,8 +3,8 @@
 // A write and a setattr are the same operation with different parts of struct mux_edit: check the
 // level, make the content the view's own where it is not (copy-up), change the record, commit.
 // Blob data goes to its file before the record says so; a blob is cut only after the record says
-// so. Whatever lies beyond a record's size in its blob is void, and is cut off before a file grows
-// over it. So a crash at any point leaves a file whole.
+// so. Whatever lies beyond the size of a record that owns its blob is void, and is cut off before a
+// file grows over it. So a crash at any point leaves a file whole.
 // Locks: the view's, exclusively, for the short part; copies are made outside (copy_up.h).
 // Errors: -errno, MUX_SLOW. Read next: edit.c, body.c.
 #ifndef AF_MUX_EDIT_H
@@ -49,12 +49,19 @@ struct mux_body {
     uint64_t size;
 };
 
-#define MUX_BODY_COPY 1 // not an error: call again with a copy of need->source, need->bytes long
+// No errors. COPY: call again with a copy of need->source, need->bytes long. TAIL: call again after
+// mux_tail_settle.
+#define MUX_BODY_COPY 1
+#define MUX_BODY_TAIL 2
 
 // Changes the record's content and size as the edit says, writing blob data. *ret is filled when
 // it returns 0: mux_body_finish must follow. Takes copy->blob when it uses it.
 int mux_body_change(struct mux_op *op, const struct mux_edit *edit, struct mux_record *record,
                     struct mux_copy *copy, struct mux_body *ret, struct mux_copy *need);
 void mux_body_finish(struct mux_body *body, bool committed);
+
+// tail.c: makes the end of the file's blob the view's own, or gives it up; in a transaction of its
+// own, which changes no byte of the file.
+int mux_tail_settle(struct mux_op *op, uint64_t fid);
 
 #endif

@@ -257,10 +257,13 @@ static int move_inode(struct absorb *absorb, uint64_t fid)
     struct store_inode inode;
     struct mux_inode_copy copy;
     int rc = store_inode_get(txn, delta, fid, &inode);
+    bool owned = rc == 0 && inode.blob_owned;
     if (rc == 0)
         rc = mux_inode_copy(&inode, &copy);
     if (rc == 0)
         rc = store_inode_put(txn, absorb->below.ids[0], &copy.inode);
+    if (rc == 0 && owned) // the delta lives on, but has no record of it
+        rc = store_blob_disown(txn, copy.inode.blob);
     if (rc == 0)
         rc = move_links(absorb, fid);
     return rc < 0 ? rc : store_inode_del(txn, delta, fid);

@@ -1,31 +1,46 @@
 // Blob records: how many inode records refer to a blob, and its digest.
 //
 // A blob begins with its first reference, which must come from a blob just made (blob.c), and ends
-// with its last: it is queued, and its file goes once that transaction is synced (gc.c). Owns
+// with its last: it is queued, and its file goes once that transaction is synced (gc.c). It also
+// says which record was the last that might write the blob in place (store.h, blob_owned). Owns
 // nothing; runs inside the caller's transaction. Errors: -errno, kept in the transaction.
 // Read next: blob.c.
 #include "mux/store/store_priv.h"
 
 #include <errno.h>
+#include <stddef.h>
+
+#define WITHOUT_OWNER offsetof(struct value_blob, owner_layer)
+
+int store_blob_decode(MDB_val value, struct value_blob *ret)
+{
+    struct value_blob v = {0};
+    if (value.mv_size != sizeof v && value.mv_size != WITHOUT_OWNER)
+        return -EUCLEAN;
+    memcpy(&v, value.mv_data, value.mv_size);
+    if (v.format != STORE_FORMAT)
+        return -EUCLEAN;
+    *ret = v;
+    return 0;
+}
+
+MDB_val store_blob_encode(const struct value_blob *value)
+{
+    return store_val(value, value->owner_layer != 0 ? sizeof *value : WITHOUT_OWNER);
+}
 
 static int get_record(struct store_txn *txn, uint64_t id, struct value_blob *ret)
 {
     struct key_id key = key_of_id(id);
     MDB_val value;
     int rc = store_get(txn, STORE_DBI_BLOB, store_val(&key, sizeof key), &value);
-    if (rc < 0)
-        return rc;
-    if (value.mv_size != sizeof *ret || *(const uint8_t *)value.mv_data != STORE_FORMAT)
-        return -EUCLEAN;
-    memcpy(ret, value.mv_data, sizeof *ret);
-    return 0;
+    return rc < 0 ? rc : store_blob_decode(value, ret);
 }
 
 static int put_record(struct store_txn *txn, uint64_t id, const struct value_blob *value)
 {
     struct key_id key = key_of_id(id);
-    return store_put(txn, STORE_DBI_BLOB, store_val(&key, sizeof key),
-                     store_val(value, sizeof *value));
+    return store_put(txn, STORE_DBI_BLOB, store_val(&key, sizeof key), store_blob_encode(value));
 }
 
 int store_blob_take(struct store_txn *txn, uint64_t id)
@@ -79,6 +94,40 @@ int store_blob_drop(struct store_txn *txn, uint64_t id)
     if (rc == 0)
         rc = store_put(txn, STORE_DBI_UNLINK, store_val(&key, sizeof key), store_val(&format, 1));
     return rc;
+}
+
+int store_blob_own(struct store_txn *txn, uint64_t id, uint64_t layer)
+{
+    struct value_blob value;
+    int rc = get_record(txn, id, &value);
+    if (rc < 0)
+        return store_keep_error(txn, rc == -ENOENT ? -EUCLEAN : rc);
+    if (value.owner_layer == layer)
+        return 0;
+    value.owner_layer = layer;
+    return put_record(txn, id, &value);
+}
+
+int store_blob_disown(struct store_txn *txn, uint64_t id)
+{
+    return store_blob_own(txn, id, 0);
+}
+
+int store_blob_may_own(struct store_txn *txn, uint64_t id)
+{
+    struct value_blob value;
+    struct store_layer owner;
+    int rc = get_record(txn, id, &value);
+    if (rc < 0)
+        return rc;
+    if (value.has_digest) // found by its content, which must stay
+        return 0;
+    if (value.owner_layer == 0)
+        return 1;
+    rc = store_layer_get(txn, value.owner_layer, &owner);
+    if (rc == -ENOENT)
+        return 1;
+    return rc < 0 ? rc : owner.frozen || owner.refs == 0;
 }
 
 int store_digest_find(struct store_txn *txn, const uint8_t sha256[32], uint64_t *ret_blob)

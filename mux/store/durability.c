@@ -89,8 +89,8 @@ int store_synced_open(struct store *store, int dir_fd, struct af_error *err)
                             store->dir);
     if (rc < 0)
         return af_error_errno(err, rc, "cannot read %s/store/synced.meta", store->dir);
-    if (copy.schema != STORE_SCHEMA_VERSION)
-        return store_refuse_schema(store, copy.schema, err);
+    if (store_check_schema(store, copy.schema, err) < 0)
+        return -1;
     if (store_read_boot_id(boot) < 0)
         return af_error_set(err, AF_INTERNAL, "this kernel shows no boot id");
     if (memcmp(copy.boot_id, boot, BOOT_ID_LEN) == 0)

@@ -140,14 +140,6 @@ static int open_directory(struct store *store, const struct store_options *optio
 
 // ---- schema
 
-int store_refuse_schema(const struct store *store, uint64_t found, struct af_error *err)
-{
-    return af_error_set(err, AF_FAILED_PRECONDITION,
-                        "the state directory %s has schema version %" PRIu64
-                        ", this program needs %d; it was left untouched",
-                        store->dir, found, STORE_SCHEMA_VERSION);
-}
-
 // Reading a page that the file does not have is SIGBUS: a database that lost its end, or all of it,
 // is refused before its pages are looked at. `env` is open; only its meta pages have been read.
 static int check_length(MDB_env *env, const char *path, struct af_error *err)
@@ -211,7 +203,7 @@ static int check_schema(struct store *store, const char *path, struct af_error *
     mdb_env_close(env);
     if (rc != 0)
         return af_error_errno(err, store_errno(rc), "cannot read the database in %s", path);
-    return version == STORE_SCHEMA_VERSION ? 0 : store_refuse_schema(store, version, err);
+    return store_check_schema(store, version, err);
 }
 
 static int open_env(struct store *store, const char *path, struct af_error *err)
@@ -435,6 +427,8 @@ static int start(struct store *store)
     if (rc == 0)
         rc = store_blobs_sweep(store, true);
     store_reserve_space(store);
+    if (rc == 0)
+        rc = store_upgrade(store);
     if (rc == 0)
         rc = store_layers_drop_pending(store);
     store_journal_open(store); // without room for it now, when a batch is opened

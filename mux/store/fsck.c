@@ -214,6 +214,7 @@ int store_fsck(struct store *store, const struct store_fsck_options *options,
         result.found = f.found;
     result.left = f.found;
     idset_clear(&f.checked);
+    idset_clear(&f.deltas);
     fsck_forget_reachable(&f);
     *ret = result;
     return rc;

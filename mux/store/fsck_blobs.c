@@ -30,17 +30,13 @@ static int get_blob(struct fsck *f, uint64_t id, struct value_blob *ret)
     struct key_id key = key_of_id(id);
     MDB_val value;
     int rc = store_get(f->txn, STORE_DBI_BLOB, store_val(&key, sizeof key), &value);
-    if (rc == 0 && value.mv_size != sizeof *ret)
-        rc = -EUCLEAN;
-    if (rc == 0)
-        memcpy(ret, value.mv_data, sizeof *ret);
-    return rc;
+    return rc < 0 ? rc : store_blob_decode(value, ret);
 }
 
 static int put_blob(struct fsck *f, uint64_t id, const struct value_blob *blob)
 {
     struct key_id key = key_of_id(id);
-    return fsck_put(f, STORE_DBI_BLOB, store_val(&key, sizeof key), store_val(blob, sizeof *blob));
+    return fsck_put(f, STORE_DBI_BLOB, store_val(&key, sizeof key), store_blob_encode(blob));
 }
 
 // ---- records
@@ -69,10 +65,7 @@ static int check_digest_of(struct fsck *f, MDB_val key, MDB_val value, void *arg
     struct value_blob blob;
     uint64_t found = 0;
     (void)arg;
-    if (value.mv_size != sizeof blob)
-        return 0;
-    memcpy(&blob, value.mv_data, sizeof blob);
-    if (!blob.has_digest)
+    if (store_blob_decode(value, &blob) < 0 || !blob.has_digest)
         return 0;
     int rc = store_digest_find(f->txn, blob.sha256, &found);
     if (rc < 0 && rc != -ENOENT && rc != -EUCLEAN)
@@ -209,10 +202,10 @@ static int shrink(struct fsck *f, uint64_t layer, const struct store_inode *inod
 {
     struct store_inode left = *inode;
     left.size = size;
+    left.blob_owned = false; // what the others have of it may be more by now
     if (size == 0) {
         left.content = STORE_CONTENT_NONE;
         left.blob = 0;
-        left.blob_owned = false;
     }
     return fsck_put_inode(f, layer, &left);
 }
@@ -367,10 +360,7 @@ static int check_content(struct fsck *f, MDB_val key, MDB_val value, void *arg)
     struct value_blob blob;
     uint8_t sha256[32];
     (void)arg;
-    if (value.mv_size != sizeof blob)
-        return 0;
-    memcpy(&blob, value.mv_data, sizeof blob);
-    if (!blob.has_digest)
+    if (store_blob_decode(value, &blob) < 0 || !blob.has_digest)
         return 0;
     int rc = hash_file(f, id_of(key), sha256);
     if (rc == -ENOENT || (rc == 0 && memcmp(sha256, blob.sha256, sizeof sha256) == 0))

@@ -39,6 +39,7 @@ struct fsck {
     uint64_t found;       // in this round
     uint64_t writes;      // repairs so far: a walk that sees it change finds its place again
     uint64_t id_max;      // the largest one seen
+    struct idset deltas;  // of sandboxes
     struct idset checked; // layers over what is below them, by fingerprint
     struct idset good;    // directories of the present view that are reachable
     uint64_t good_writes; // f->writes then

@@ -152,10 +152,10 @@ static const char *bad_blob(struct fsck *f, MDB_val key, MDB_val value)
 {
     struct value_blob v;
     (void)f;
-    if (key.mv_size != sizeof(struct key_id) || !has_ids(key, 1) || value.mv_size != sizeof v)
-        return "its size or its id is impossible";
-    memcpy(&v, value.mv_data, sizeof v);
-    return v.format == STORE_FORMAT && v.has_digest <= 1 ? NULL : "its value is impossible";
+    if (key.mv_size != sizeof(struct key_id) || !has_ids(key, 1))
+        return "its id is impossible";
+    return store_blob_decode(value, &v) == 0 && v.has_digest <= 1 ? NULL
+                                                                  : "its value is impossible";
 }
 
 static const char *bad_digest(struct fsck *f, MDB_val key, MDB_val value)

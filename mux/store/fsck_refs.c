@@ -1,5 +1,5 @@
-// Passes that count again: bytes and inodes of layers; references to stacks, layers and blobs; the
-// queues of the collector.
+// Passes that count again: bytes and inodes of layers; references to stacks, layers and blobs, and
+// who owns what of a blob; the queues of the collector.
 //
 // References are counted a window of ids at a time, so that memory is bounded: each window costs
 // one more look at all who refer. Read next: fsck_blobs.c.
@@ -25,7 +25,9 @@ static int put_layer(struct fsck *f, const struct store_layer *layer)
                                                               : STORE_NEVER_FROZEN,
                                 .refs = layer->refs,
                                 .bytes = layer->bytes,
-                                .inodes = layer->inodes};
+                                .inodes = layer->inodes,
+                                .tree_files = layer->tree_files,
+                                .tree_bytes = layer->tree_bytes};
     return fsck_put(f, STORE_DBI_LAYER, store_val(&key, sizeof key),
                     store_val(&value, sizeof value));
 }
@@ -77,10 +79,21 @@ int fsck_pass_counts(struct fsck *f)
 
 // ---- windows
 
+// Of a blob: the records in deltas that own it, how many bytes the others may have, and have.
+struct ownership {
+    uint32_t owners;
+    bool impossible; // one shares more than it has
+    uint64_t layer;  // of an owner
+    uint64_t shared, most;
+};
+
 struct window {
-    uint64_t *ids;    // ascending
-    uint32_t *counts; // references found
+    uint64_t *ids;                // ascending
+    uint32_t *counts;             // references found
+    struct ownership *ownerships; // of blobs, else NULL
     size_t n;
+    uint64_t layer;    // looked at last, ...
+    bool layer_counts; // ... and whether anybody reads its records
 };
 
 static uint32_t *slot_of(struct window *window, uint64_t id)
@@ -119,6 +132,8 @@ static int fill_window(struct fsck *f, enum store_dbi dbi, uint64_t *next, struc
         if (key.mv_size != sizeof from)
             continue;
         window->counts[window->n] = 0;
+        if (window->ownerships)
+            window->ownerships[window->n] = (struct ownership){0};
         window->ids[window->n++] = id_of(key);
         *next = id_of(key) + 1;
     }
@@ -128,7 +143,7 @@ static int fill_window(struct fsck *f, enum store_dbi dbi, uint64_t *next, struc
 
 static int recount(struct fsck *f, enum store_dbi dbi,
                    int (*count)(struct fsck *f, struct window *window),
-                   int (*judge)(struct fsck *f, uint64_t id, uint32_t refs))
+                   int (*judge)(struct fsck *f, const struct window *window, size_t i))
 {
     MDB_stat stat;
     int rc = store_errno(mdb_stat(f->txn->mdb, f->store->dbi[dbi], &stat));
@@ -137,16 +152,18 @@ static int recount(struct fsck *f, enum store_dbi dbi,
     size_t room = stat.ms_entries < FSCK_WINDOW ? stat.ms_entries : FSCK_WINDOW;
     AF_CLEANUP_FREE uint64_t *ids = calloc(room, sizeof *ids);
     AF_CLEANUP_FREE uint32_t *counts = calloc(room, sizeof *counts);
-    struct window window = {.ids = ids, .counts = counts};
+    AF_CLEANUP_FREE struct ownership *ownerships =
+        dbi == STORE_DBI_BLOB ? calloc(room, sizeof *ownerships) : NULL;
+    struct window window = {.ids = ids, .counts = counts, .ownerships = ownerships};
     uint64_t next = 0;
-    if (!ids || !counts)
+    if (!ids || !counts || (dbi == STORE_DBI_BLOB && !ownerships))
         return -ENOMEM;
     do {
         rc = fill_window(f, dbi, &next, &window);
         if (rc == 0 && window.n > 0)
             rc = count(f, &window);
         for (size_t i = 0; rc == 0 && i < window.n; i++)
-            rc = judge(f, window.ids[i], window.counts[i]);
+            rc = judge(f, &window, i);
     } while (rc == 0 && window.n == FSCK_WINDOW);
     return rc;
 }
@@ -158,6 +175,12 @@ static bool may_set(const struct fsck *f, uint32_t from, uint32_t to)
 }
 
 // ---- who refers to what
+
+static bool has(struct fsck *f, enum store_dbi dbi, MDB_val key)
+{
+    MDB_val value;
+    return store_get(f->txn, dbi, key, &value) == 0;
+}
 
 static int count_stack_of(struct fsck *f, const char *what, const char *id, uint64_t live,
                           uint64_t stack, uint64_t root, bool sandbox, void *arg)
@@ -172,8 +195,10 @@ static int count_stacks(struct fsck *f, struct window *window)
     return fsck_owners(f, count_stack_of, window);
 }
 
-static int judge_stack(struct fsck *f, uint64_t id, uint32_t refs)
+static int judge_stack(struct fsck *f, const struct window *window, size_t i)
 {
+    uint64_t id = window->ids[i];
+    uint32_t refs = window->counts[i];
     struct key_id key = key_of_id(id);
     MDB_val val = store_val(&key, sizeof key), value;
     struct value_stack head;
@@ -241,8 +266,10 @@ static int count_layers(struct fsck *f, struct window *window)
     return rc;
 }
 
-static int judge_layer(struct fsck *f, uint64_t id, uint32_t refs)
+static int judge_layer(struct fsck *f, const struct window *window, size_t i)
 {
+    uint64_t id = window->ids[i];
+    uint32_t refs = window->counts[i];
     struct store_layer layer;
     if (store_layer_get(f->txn, id, &layer) < 0 || layer.refs == refs)
         return 0;
@@ -254,15 +281,53 @@ static int judge_layer(struct fsck *f, uint64_t id, uint32_t refs)
     return put_layer(f, &layer);
 }
 
+// Nobody reads the records of a layer that waits for the collector, or of work under way.
+static bool layer_counts(struct fsck *f, struct window *window, uint64_t id)
+{
+    struct key_id key = key_of_id(id);
+    struct store_layer layer;
+    if (window->layer != id)
+        window->layer_counts = store_layer_get(f->txn, id, &layer) == 0 && layer.refs > 0 &&
+                               !has(f, STORE_DBI_PENDING, store_val(&key, sizeof key));
+    window->layer = id;
+    return window->layer_counts;
+}
+
+// Only a sandbox writes in place, and only into its delta.
+static void count_owner(struct fsck *f, struct window *window, uint64_t layer, MDB_val value,
+                        struct ownership *ownership)
+{
+    struct store_inode inode;
+    if (!layer_counts(f, window, layer) || store_inode_decode(value, layer, 1, &inode) < 0)
+        return;
+    ownership->impossible |= inode.blob_shared > inode.size;
+    if (!inode.blob_owned || !idset_has(&f->deltas, layer)) {
+        if (inode.size > ownership->most)
+            ownership->most = inode.size;
+        return;
+    }
+    ownership->owners++;
+    ownership->layer = layer;
+    ownership->shared = inode.blob_shared;
+}
+
 static int count_blob_of(struct fsck *f, MDB_val key, MDB_val value, void *arg)
 {
+    struct window *window = arg;
     struct value_inode v;
-    (void)f, (void)key;
+    struct key_inode place;
     if (value.mv_size < sizeof v)
         return 0;
     memcpy(&v, value.mv_data, sizeof v);
-    if (v.content == STORE_CONTENT_BLOB)
-        count_one(arg, v.blob);
+    uint32_t *count = v.content == STORE_CONTENT_BLOB ? slot_of(window, v.blob) : NULL;
+    if (!count)
+        return 0;
+    count_one(window, v.blob);
+    if (key.mv_size == sizeof place) {
+        memcpy(&place, key.mv_data, sizeof place);
+        count_owner(f, window, be64toh(place.layer_be), value,
+                    &window->ownerships[count - window->counts]);
+    }
     return 0;
 }
 
@@ -271,14 +336,13 @@ static int count_blobs(struct fsck *f, struct window *window)
     return fsck_walk(f, STORE_DBI_INODE, fsck_everything(), count_blob_of, window);
 }
 
-static int judge_blob(struct fsck *f, uint64_t id, uint32_t refs)
+static int judge_refs_of_blob(struct fsck *f, uint64_t id, uint32_t refs)
 {
     struct key_id key = key_of_id(id);
     MDB_val val = store_val(&key, sizeof key), value;
     struct value_blob blob;
-    if (store_get(f->txn, STORE_DBI_BLOB, val, &value) < 0 || value.mv_size != sizeof blob)
+    if (store_get(f->txn, STORE_DBI_BLOB, val, &value) < 0 || store_blob_decode(value, &blob) < 0)
         return 0;
-    memcpy(&blob, value.mv_data, sizeof blob);
     if (blob.refs == refs)
         return 0;
     if (!fsck_found(f, "blob-refs", may_set(f, blob.refs, refs),
@@ -288,7 +352,58 @@ static int judge_blob(struct fsck *f, uint64_t id, uint32_t refs)
     if (refs == 0) // its file is found by the pass over the files and saved
         return fsck_del(f, STORE_DBI_BLOB, val);
     blob.refs = refs;
-    return fsck_put(f, STORE_DBI_BLOB, val, store_val(&blob, sizeof blob));
+    return fsck_put(f, STORE_DBI_BLOB, val, store_blob_encode(&blob));
+}
+
+static int disown(struct fsck *f, MDB_val key, MDB_val value, void *arg)
+{
+    const uint64_t *blob = arg;
+    struct value_inode v;
+    uint8_t bytes[sizeof v + UINT8_MAX];
+    struct store_inode inode;
+    if (store_inode_decode(value, 0, 1, &inode) < 0 || !inode.blob_owned || inode.blob != *blob)
+        return 0;
+    memcpy(bytes, value.mv_data, sizeof v + inode.name_len);
+    memcpy(&v, bytes, sizeof v);
+    v.blob_owned = VALUE_OWNS_NOTHING;
+    memcpy(bytes, &v, sizeof v);
+    return fsck_put(f, STORE_DBI_INODE, key, store_val(bytes, sizeof v + inode.name_len));
+}
+
+// An owner of whom the blob does not know, as of schema 6, is one that no other record knows of.
+static bool is_owned_well(struct fsck *f, uint64_t id, const struct ownership *ownership)
+{
+    struct key_id key = key_of_id(id);
+    struct value_blob blob;
+    MDB_val value;
+    if (ownership->owners == 0 || ownership->impossible)
+        return !ownership->impossible;
+    if (ownership->owners > 1 || ownership->most > ownership->shared)
+        return false;
+    if (store_get(f->txn, STORE_DBI_BLOB, store_val(&key, sizeof key), &value) < 0 ||
+        store_blob_decode(value, &blob) < 0)
+        return true; // said already
+    return ownership->shared == 0 || blob.owner_layer == ownership->layer;
+}
+
+// What is nobody's own is copied before it is written.
+static int judge_blob(struct fsck *f, const struct window *window, size_t i)
+{
+    uint64_t id = window->ids[i];
+    int rc = judge_refs_of_blob(f, id, window->counts[i]);
+    if (rc != 0 || is_owned_well(f, id, &window->ownerships[i]))
+        return rc;
+    if (!fsck_found(f, "blob-owner", true,
+                    "a file may write in place what others have of content %" PRIu64, id))
+        return 0;
+    return fsck_walk(f, STORE_DBI_INODE, fsck_everything(), disown, &id);
+}
+
+static int note_delta(struct fsck *f, const char *what, const char *id, uint64_t live,
+                      uint64_t stack, uint64_t root, bool sandbox, void *arg)
+{
+    (void)what, (void)id, (void)stack, (void)root, (void)arg;
+    return sandbox && live != 0 ? idset_add(&f->deltas, live) : 0;
 }
 
 int fsck_pass_refs(struct fsck *f)
@@ -296,18 +411,15 @@ int fsck_pass_refs(struct fsck *f)
     int rc = recount(f, STORE_DBI_STACK, count_stacks, judge_stack);
     if (rc == 0)
         rc = recount(f, STORE_DBI_LAYER, count_layers, judge_layer);
+    idset_clear(&f->deltas);
+    if (rc == 0)
+        rc = fsck_owners(f, note_delta, NULL);
     if (rc == 0)
         rc = recount(f, STORE_DBI_BLOB, count_blobs, judge_blob);
     return rc;
 }
 
 // ---- queues
-
-static bool has(struct fsck *f, enum store_dbi dbi, MDB_val key)
-{
-    MDB_val value;
-    return store_get(f->txn, dbi, key, &value) == 0;
-}
 
 static int check_garbage_mark(struct fsck *f, MDB_val key, MDB_val value, void *arg)
 {

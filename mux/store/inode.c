@@ -19,6 +19,15 @@ int store_inode_decode(MDB_val value, uint64_t layer, uint64_t fid, struct store
     if (v.format != STORE_FORMAT || value.mv_size < sizeof v + v.name_len)
         return -EUCLEAN;
     const char *name = (const char *)value.mv_data + sizeof v;
+    const char *rest = name + v.name_len;
+    size_t rest_len = value.mv_size - sizeof v - v.name_len;
+    uint64_t shared = 0;
+    if (v.blob_owned == VALUE_OWNS_TAIL) {
+        if (v.content != STORE_CONTENT_BLOB || rest_len != sizeof shared)
+            return -EUCLEAN;
+        memcpy(&shared, rest, sizeof shared);
+        rest_len = 0;
+    }
     *ret = (struct store_inode){
         .fid = fid,
         .version = v.version,
@@ -34,10 +43,11 @@ int store_inode_decode(MDB_val value, uint64_t layer, uint64_t fid, struct store
         .name_len = v.name_len,
         .content = (enum store_content)v.content,
         .blob = v.blob,
-        .blob_owned = v.blob_owned,
+        .blob_owned = v.blob_owned != VALUE_OWNS_NOTHING,
+        .blob_shared = shared,
         .origin = v.origin,
-        .inline_data = name + v.name_len,
-        .inline_len = value.mv_size - sizeof v - v.name_len,
+        .inline_data = rest,
+        .inline_len = rest_len,
         .xattr_bytes = v.xattr_bytes,
         .xattr_layer = layer,
     };
@@ -73,6 +83,7 @@ int store_inode_find(struct store_txn *txn, const uint64_t *layers, size_t count
 struct former {
     bool exists;
     bool has_version;
+    bool blob_owned;
     uint64_t version, blob, charge; // blob 0: none
     uint32_t xattr_bytes;
 };
@@ -90,6 +101,7 @@ static int get_former(struct store_txn *txn, uint64_t layer, uint64_t fid, struc
     ret->has_version = S_ISREG(old.mode);
     ret->version = old.version;
     ret->blob = old.content == STORE_CONTENT_BLOB ? old.blob : 0;
+    ret->blob_owned = old.blob_owned;
     ret->charge = store_inode_charge(&old);
     ret->xattr_bytes = old.xattr_bytes;
     return 0;
@@ -112,11 +124,18 @@ static int del_version(struct store_txn *txn, uint64_t version, uint64_t layer)
 
 static int put_record(struct store_txn *txn, uint64_t layer, const struct store_inode *inode)
 {
-    size_t inline_len = inode->content == STORE_CONTENT_INLINE ? inode->inline_len : 0;
+    bool owned = inode->content == STORE_CONTENT_BLOB && inode->blob_owned;
+    bool owns_tail = owned && inode->blob_shared > 0;
+    const void *rest = owns_tail ? &inode->blob_shared : inode->inline_data;
+    size_t rest_len = owns_tail                                ? sizeof inode->blob_shared
+                      : inode->content == STORE_CONTENT_INLINE ? inode->inline_len
+                                                               : 0;
     struct value_inode v = {
         .format = STORE_FORMAT,
         .content = (uint8_t)inode->content,
-        .blob_owned = inode->content == STORE_CONTENT_BLOB && inode->blob_owned,
+        .blob_owned = owns_tail ? VALUE_OWNS_TAIL
+                      : owned   ? VALUE_OWNS_ALL
+                                : VALUE_OWNS_NOTHING,
         .name_len = inode->name_len,
         .mode = inode->mode,
         .nlink = inode->nlink,
@@ -131,7 +150,7 @@ static int put_record(struct store_txn *txn, uint64_t layer, const struct store_
         .ctime_ns = inode->ctime_ns,
         .btime_ns = inode->btime_ns,
     };
-    size_t total = sizeof v + inode->name_len + inline_len;
+    size_t total = sizeof v + inode->name_len + rest_len;
     if (total > INODE_VALUE_MAX)
         return -EFBIG;
     // A copy: the names and contents of `inode` may lie in pages that the put moves.
@@ -141,8 +160,8 @@ static int put_record(struct store_txn *txn, uint64_t layer, const struct store_
     memcpy(bytes, &v, sizeof v);
     if (inode->name_len > 0)
         memcpy(bytes + sizeof v, inode->name, inode->name_len);
-    if (inline_len > 0)
-        memcpy(bytes + sizeof v + inode->name_len, inode->inline_data, inline_len);
+    if (rest_len > 0)
+        memcpy(bytes + sizeof v + inode->name_len, rest, rest_len);
     struct key_inode key = key_of_inode(layer, inode->fid);
     int rc = store_put(txn, STORE_DBI_INODE, store_val(&key, sizeof key), store_val(bytes, total));
     if (bytes != small)
@@ -163,7 +182,7 @@ int store_inode_put(struct store_txn *txn, uint64_t layer, const struct store_in
 {
     struct former old;
     uint64_t blob = inode->content == STORE_CONTENT_BLOB ? inode->blob : 0;
-    bool has_version = S_ISREG(inode->mode);
+    bool has_version = S_ISREG(inode->mode), owned = blob != 0 && inode->blob_owned;
     uint64_t version = inode->version, fid = inode->fid;
     uint64_t charge = store_inode_charge(inode), xattr_layer = inode->xattr_layer;
     uint32_t xattr_bytes = inode->xattr_bytes;
@@ -190,6 +209,8 @@ int store_inode_put(struct store_txn *txn, uint64_t layer, const struct store_in
         rc = store_blob_drop(txn, old.blob);
     if (rc == 0 && blob != 0 && blob == old.blob)
         rc = store_blob_touch(txn, blob);
+    if (rc == 0 && owned && (blob != old.blob || !old.blob_owned))
+        rc = store_blob_own(txn, blob, layer);
     if (rc == 0 && old.has_version && !same_version)
         rc = del_version(txn, old.version, layer);
     if (rc == 0 && has_version && !same_version)

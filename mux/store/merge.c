@@ -409,7 +409,9 @@ static int write_inode(struct store_txn *txn, const struct store_merge *merge, M
 {
     struct value_inode v;
     memcpy(&v, value.mv_data, sizeof v);
-    v.blob_owned = 0; // two records refer to it now
+    if (v.blob_owned == VALUE_OWNS_TAIL)
+        value.mv_size -= sizeof(uint64_t); // blob_shared
+    v.blob_owned = VALUE_OWNS_NOTHING;     // the record in the run may own it still
     memcpy(value.mv_data, &v, sizeof v);
     int rc = store_put(txn, STORE_DBI_INODE, key, value);
     if (rc == 0 && v.content == STORE_CONTENT_BLOB)

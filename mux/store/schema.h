@@ -2,7 +2,7 @@
 //
 // Integers in keys are big-endian, so that a layer's or directory's records stand together; in
 // values they are little-endian packed structures that begin with a format byte.
-// Changing anything here means a new STORE_SCHEMA_VERSION. Read next: codec.h.
+// Changing anything here means a new STORE_SCHEMA_VERSION. Read next: inode.c, upgrade.c.
 #ifndef AF_MUX_STORE_SCHEMA_H
 #define AF_MUX_STORE_SCHEMA_H
 
@@ -10,7 +10,8 @@
 #include <stdint.h>
 #include <string.h>
 
-#define STORE_SCHEMA_VERSION 7
+#define STORE_SCHEMA_VERSION 8
+#define STORE_SCHEMA_OLDEST  6 // readable as it is: nothing says who owns a blob's end
 #define STORE_FORMAT         1 // first byte of every value
 
 enum store_dbi {
@@ -43,7 +44,14 @@ struct value_inode {
     uint32_t mode, nlink, xattr_bytes;
     uint64_t version, size, parent, blob, origin;
     int64_t atime_ns, mtime_ns, ctime_ns, btime_ns;
-} __attribute__((packed)); // then the name, then the inline content
+} __attribute__((packed)); // then the name, then the inline content, or blob_shared (8 bytes)
+
+// value_inode.blob_owned: what of the blob is this record's alone.
+enum {
+    VALUE_OWNS_NOTHING = 0,
+    VALUE_OWNS_ALL = 1,
+    VALUE_OWNS_TAIL = 2
+}; // TAIL: blob_shared follows
 
 enum { STORE_NEVER_FROZEN = 0, STORE_FROZEN = 1, STORE_THAWED = 2 };
 
@@ -63,6 +71,7 @@ struct value_blob {
     uint8_t format, has_digest;
     uint32_t refs;
     uint8_t sha256[32];
+    uint64_t owner_layer; // of the last record that might write it; left out when there is none
 } __attribute__((packed));
 
 struct value_codebase {

@@ -231,10 +231,12 @@ struct store_inode {
     const char *name; // that name
     uint8_t name_len;
     enum store_content content;
-    uint64_t blob;   // for STORE_CONTENT_BLOB
-    bool blob_owned; // the blob was made for this record and no other record refers to
-                     // it: it may be written in place while the layer is live. Kept as
-                     // put; mux clears it when it copies a record to another layer.
+    uint64_t blob;           // for STORE_CONTENT_BLOB
+    bool blob_owned;         // the blob's bytes from blob_shared on are this record's alone: they
+                             // may be written in place while the layer is live, by one record of
+                             // a blob at most. Means nothing in a frozen layer. Kept as put; mux
+                             // clears it when it copies a record to another layer.
+    uint64_t blob_shared;    // when owned: no other record of the blob has more bytes; <= size
     uint64_t origin; // of a file that an import read here: names what it was read from, together
                      // with `version`, so a record that was changed since has none that fits.
                      // 0: none. The store does not look into it.
@@ -328,6 +330,12 @@ int store_blob_open(struct store *store, uint64_t id, struct store_blob **ret);
 int store_blob_open_sized(struct store *store, uint64_t id, uint64_t size, struct store_blob **ret);
 int store_blob_check(struct store_blob *blob, uint64_t size);
 void store_blob_release(struct store_blob *blob);
+// 1: a record may become the owner of the blob (blob_owned): the last one that was cannot write it
+// any more, and nobody finds it by its content. Whether another record has more bytes is not looked
+// at. 0: it may not; -errno.
+int store_blob_may_own(struct store_txn *txn, uint64_t id);
+// The owner's record is on its way to where nobody writes it.
+int store_blob_disown(struct store_txn *txn, uint64_t id);
 // Unlinks a new blob that no record will refer to; releases the handle.
 void store_blob_discard(struct store_blob *blob);
 int store_blob_fd(const struct store_blob *blob); // open read-write; stays the handle's

@@ -185,8 +185,9 @@ int store_inode_decode(MDB_val value, uint64_t layer, uint64_t fid, struct store
 int store_codebase_decode(MDB_val key, MDB_val value, struct store_codebase *ret);
 int store_sandbox_decode(MDB_val key, MDB_val value, struct store_sandbox *ret);
 
-// env.c
-int store_refuse_schema(const struct store *store, uint64_t found, struct af_error *err);
+// upgrade.c: whether this program can use it; and the new number, after the first sync point
+int store_check_schema(const struct store *store, uint64_t found, struct af_error *err);
+int store_upgrade(struct store *store);
 // ids.c
 // A missing file is made when `first` is not 0.
 int store_ids_open(struct store *store, int store_dir, uint64_t first);
@@ -230,7 +231,10 @@ int store_blob_take(struct store_txn *txn, uint64_t id);  // a record refers to 
 int store_blob_adopt(struct store_txn *txn, uint64_t id); // -ENOENT unless just made
 int store_blob_touch(struct store_txn *txn, uint64_t id); // its data may have changed
 int store_blob_drop(struct store_txn *txn, uint64_t id);  // a record no longer does
-int store_blobs_prepare(struct store_txn *txn);           // before the commit
+int store_blob_own(struct store_txn *txn, uint64_t id, uint64_t layer);
+int store_blob_decode(MDB_val value, struct value_blob *ret);
+MDB_val store_blob_encode(const struct value_blob *value);
+int store_blobs_prepare(struct store_txn *txn); // before the commit
 void store_blobs_committed(struct store_txn *txn);
 void store_blobs_aborted(struct store_txn *txn);
 int store_blob_unlink(struct store *store, uint64_t id);

@@ -13,7 +13,7 @@ import traceback
 
 import pytest
 
-from harness import OPENING, ROOT, Daemon, afpb, pb
+from harness import OPENING, ROOT, Daemon, afpb, pb, sbpb
 
 REPEATS = 5
 TABLE = ROOT / "docs/COSTS.md"
@@ -120,6 +120,18 @@ def op_first_append_small(i):
 
 def op_first_append_large(i):
     yield from first_append(f"large/f{i}")
+
+
+def op_append_committed(i):
+    make(f"out/log{i}", b"x" * (1 << 20))
+    yield
+    make(f"out/log{i}", b"z", os.O_APPEND)
+
+
+def op_overwrite_committed(i):
+    make(f"out/db{i}", b"x" * (1 << 20))
+    yield
+    make(f"out/db{i}", b"z" * 4096)
 
 
 def op_write_4k(i):
@@ -258,6 +270,8 @@ IN_VIEW = {
     "first append to a base file of 1 KB": op_first_append_inline,
     "first append to a base file of 60 KB": op_first_append_small,
     "first append to a base file of 1 MB": op_first_append_large,
+    "first append to a file of 1 MB after a commit": op_append_committed,
+    "first overwrite of 4 KB of a file of 1 MB after a commit": op_overwrite_committed,
     "overwrite 4 KB of an own file": op_write_4k,
     "truncate": op_truncate,
     "chmod": op_chmod,
@@ -277,6 +291,10 @@ IN_VIEW = {
     "setxattr": op_setxattr,
     "statfs": op_statfs,
 }
+
+
+# Committed between the preparation and the operation.
+COMMITTED = {op_append_committed, op_overwrite_committed}
 
 
 class Inside:
@@ -415,8 +433,12 @@ def measure_all(daemon):
     costs = {}
     try:
         for name in IN_VIEW:
-            costs[name] = measure(client, lambda i, n=name: inside.step(f"{n}\t{i}"),
-                                  lambda i: inside.step("go"))
+            def prepare(i, name=name):
+                inside.step(f"{name}\t{i}")
+                if IN_VIEW[name] in COMMITTED:
+                    client.views.Commit(sbpb.CommitRequest(sandbox_id=sandbox))
+
+            costs[name] = measure(client, prepare, lambda i: inside.step("go"))
     finally:
         inside.close()
     for name, (prepare, run) in through_the_api(client, codebase).items():

@@ -4,11 +4,16 @@
 #include "mux/mux_priv.h"
 #include "tests/unit/mux/ops_fixture.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
 
-#define FILES 40
+#define FILES     40
+#define ROUNDS    400
+#define LOG_BYTES 300000 // more than MUX_COPY_FAST_BYTES
+#define LOG_EVERY 8
+#define LOG_STEP  5000
 
 struct shared {
     struct fixture *fixture;
@@ -22,13 +27,42 @@ struct worker {
     int view;
 };
 
+// A log of each view, large and appended to: whoever reads it finds what was written, up to a
+// point.
+static char log_byte(size_t at)
+{
+    return (char)(at < LOG_BYTES ? '0' : 'a' + (at - LOG_BYTES) / LOG_STEP % 26);
+}
+
+static void append(struct view *view, const char *path, size_t at, size_t len)
+{
+    char *buf = malloc(len);
+    for (size_t i = 0; i < len; i++)
+        buf[i] = log_byte(at + i);
+    assert_int_equal(ops_write(view, path, buf, len, (off_t)at), 0);
+    free(buf);
+}
+
+static size_t check_log(struct view *view, const char *path)
+{
+    size_t max = LOG_BYTES + (ROUNDS / LOG_EVERY + 1) * LOG_STEP;
+    char *buf = malloc(max);
+    ssize_t n = ops_read(view, path, buf, max, 0);
+    for (ssize_t i = 0; i < n; i++)
+        if (buf[i] != log_byte((size_t)i))
+            fail_msg("%s: byte %zd of %zd is %d", path, i, n, buf[i]);
+    free(buf);
+    assert_true(n >= 0 || n == -ENOENT); // not there yet
+    return n < 0 ? 0 : (size_t)n;
+}
+
 // Two files are always written with the same text, the second one after the first.
 static void *write_pairs(void *arg)
 {
     struct worker *worker = arg;
     struct view view = worker->shared->views[worker->view];
     char path[32], text[32];
-    for (int i = 0; i < 400; i++) {
+    for (int i = 0; i < ROUNDS; i++) {
         snprintf(text, sizeof text, "%08d", i);
         snprintf(path, sizeof path, "w%d/f%d", worker->view, i % FILES);
         ops_create(&view, path, 0644);
@@ -38,6 +72,12 @@ static void *write_pairs(void *arg)
         assert_int_equal(ops_write(&view, path, text, 8, 0), 0);
         if (i % 7 == 0)
             ops_unlink(&view, path);
+        if (i % LOG_EVERY != 0)
+            continue;
+        snprintf(path, sizeof path, "w%d/log", worker->view);
+        append(&view, path, LOG_BYTES + (size_t)i / LOG_EVERY * LOG_STEP, LOG_STEP);
+        snprintf(path, sizeof path, "w%d/log", 1 - worker->view);
+        check_log(&view, path);
     }
     return NULL;
 }
@@ -80,10 +120,13 @@ static void run(struct fixture *fixture, unsigned step_max)
     pthread_t writers[2], movers[2], uploader;
     fixture->mux->merge_step_max = step_max;
     for (int v = 0; v < 2; v++) {
-        char dir[16];
+        char dir[32];
         shared.views[v] = ops_view(fixture, codebase, "**/*=write");
         snprintf(dir, sizeof dir, "w%d", v);
         assert_int_equal(ops_mkdir(&shared.views[v], dir, 0755), 0);
+        snprintf(dir, sizeof dir, "w%d/log", v);
+        assert_int_equal(ops_create(&shared.views[v], dir, 0644), 0);
+        append(&shared.views[v], dir, 0, LOG_BYTES);
         workers[v] = (struct worker){&shared, v};
     }
     for (int v = 0; v < 2; v++) {
@@ -105,6 +148,9 @@ static void run(struct fixture *fixture, unsigned step_max)
         snprintf(path, sizeof path, "w%d/f39", v);
         assert_download(&shared.views[v], path, "00000399");
         assert_text(&shared.views[v], path, "00000399");
+        snprintf(path, sizeof path, "w%d/log", v);
+        assert_int_equal(check_log(&shared.views[v], path),
+                         LOG_BYTES + ROUNDS / LOG_EVERY * LOG_STEP);
         assert_accounting(&shared.views[v]);
     }
     assert_counters(fixture, codebase);

@@ -278,6 +278,39 @@ PLANT(blob_refs_wrong)
     struct key_id key = key_of_id(t->big_blob);
     CHANGE(STORE_DBI_BLOB, key, struct value_blob, v->refs = 4);
 }
+// Of a file in the delta.
+static void own(struct store_txn *txn, const struct tree *t, uint64_t fid, uint64_t blob,
+                uint64_t shared)
+{
+    struct store_inode inode;
+    char name[16];
+    assert_int_equal(store_inode_get(txn, t->delta, fid, &inode), 0);
+    memcpy(name, inode.name, inode.name_len);
+    inode.name = name;
+    set_blob(&inode, blob);
+    inode.blob_owned = true;
+    inode.blob_shared = shared;
+    assert_int_equal(store_inode_put(txn, t->delta, &inode), 0);
+}
+PLANT(blob_written_under_others)
+{
+    own(txn, t, t->own, t->big_blob, BLOB_BYTES - 1);
+}
+PLANT(blob_with_two_owners)
+{
+    own(txn, t, t->own, t->big_blob, BLOB_BYTES);
+    own(txn, t, t->inner, t->big_blob, BLOB_BYTES);
+}
+PLANT(blob_shared_beyond_its_end)
+{
+    own(txn, t, t->own, t->own_blob, BLOB_BYTES + 1);
+}
+PLANT(blob_that_does_not_know_its_owner)
+{
+    struct key_id key = key_of_id(t->big_blob);
+    own(txn, t, t->own, t->big_blob, BLOB_BYTES);
+    CHANGE(STORE_DBI_BLOB, key, struct value_blob, v->owner_layer = t->base);
+}
 PLANT(blob_record_lost)
 {
     struct key_id key = key_of_id(t->own_blob);
@@ -491,6 +524,10 @@ static const struct damage damages[] = {
     RECORD(stack_refs_wrong, "stack-refs"),
     RECORD(stack_leaked, "stack-refs"),
     RECORD(blob_refs_wrong, "blob-refs"),
+    RECORD(blob_written_under_others, "blob-owner"),
+    RECORD(blob_with_two_owners, "blob-owner"),
+    RECORD(blob_shared_beyond_its_end, "blob-owner"),
+    RECORD(blob_that_does_not_know_its_owner, "blob-owner"),
     RECORD(blob_record_lost, "blob-record"),
     RECORD(blob_of_nobody, "blob-refs"),
     RECORD(digest_not_indexed, "digest-index"),
