@@ -160,6 +160,8 @@ static void negotiate_passthrough(struct fs_session *session, struct fuse_conn_i
     else if (!fs_compat_capable(conn, FS_FUSE_CAP_PASSTHROUGH))
         why_not = "this kernel does not offer it";
     fs_compat_want(conn, FS_FUSE_CAP_PASSTHROUGH, !why_not);
+    if (!why_not)
+        mux_fix_content(session->mux);
     atomic_store(&session->no_passthrough, why_not);
 }
 

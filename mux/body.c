@@ -175,11 +175,12 @@ static bool changes_nothing(const struct mux_edit *edit, const struct change *ch
 
 // Whether the edit leaves those bytes of the blob alone that other records have, and the file at
 // most twice as large: what a sandbox adds and abandons is freed no sooner than the blob.
-static bool spares(const struct mux_edit *edit, const struct change *change, uint64_t shared)
+static bool spares(const struct mux_op *op, const struct mux_edit *edit,
+                   const struct change *change, uint64_t shared)
 {
     if (shared == 0)
         return true;
-    if (change->new_size < shared || change->new_size > 2 * shared)
+    if (atomic_load_explicit(&op->mux->content_fixed, memory_order_relaxed) || change->new_size < shared || change->new_size > 2 * shared)
         return false;
     return (edit->data || makes_zeros(edit)) ? edit->offset >= shared : true;
 }
@@ -211,8 +212,8 @@ static int needs_tail(struct mux_op *op, const struct mux_edit *edit, const stru
     if (inode->content != STORE_CONTENT_BLOB || change->keep == 0 || change->new_size == 0)
         return 0;
     if (inode->blob_owned)
-        return !spares(edit, change, inode->blob_shared);
-    if (inode->size <= MUX_COPY_FAST_BYTES || !spares(edit, change, inode->size))
+        return !spares(op, edit, change, inode->blob_shared);
+    if (inode->size <= MUX_COPY_FAST_BYTES || !spares(op, edit, change, inode->size))
         return 0;
     return may_take_over(op, inode);
 }
@@ -243,7 +244,7 @@ int mux_body_change(struct mux_op *op, const struct mux_edit *edit, struct mux_r
     struct store_inode *inode = &record->inode;
     struct change change = plan(edit, inode->size);
     bool is_blob = inode->content == STORE_CONTENT_BLOB;
-    bool own = is_blob && inode->blob_owned && spares(edit, &change, inode->blob_shared);
+    bool own = is_blob && inode->blob_owned && spares(op, edit, &change, inode->blob_shared);
     struct mux_body body = {.size = change.new_size};
     if (changes_nothing(edit, &change, own)) {
         *ret = body; // nothing to copy for

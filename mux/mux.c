@@ -99,6 +99,12 @@ void mux_close(struct mux *mux)
     free(mux);
 }
 
+void mux_fix_content(struct mux *mux)
+{
+    AF_CHECK_MAGIC(mux, MUX_MAGIC);
+    atomic_store(&mux->content_fixed, true);
+}
+
 void mux_set_notifier(struct mux *mux, const struct mux_notifier *notifier, void *arg)
 {
     AF_CHECK_MAGIC(mux, MUX_MAGIC);

@@ -80,6 +80,10 @@ struct mux_notifier {
 // Set once, before the first operation. `notifier` must outlive mux.
 void mux_set_notifier(struct mux *mux, const struct mux_notifier *notifier, void *arg);
 
+// Before the first operation: the kernel may read whole files of content by itself (passthrough),
+// so none that a record of another layer has may get longer. Appends after a commit copy (tail.c).
+void mux_fix_content(struct mux *mux);
+
 struct mux_stats {
     uint64_t views_attached;
     uint64_t nodes_cached, nodes_max;

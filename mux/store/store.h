@@ -231,12 +231,12 @@ struct store_inode {
     const char *name; // that name
     uint8_t name_len;
     enum store_content content;
-    uint64_t blob;           // for STORE_CONTENT_BLOB
-    bool blob_owned;         // the blob's bytes from blob_shared on are this record's alone: they
-                             // may be written in place while the layer is live, by one record of
-                             // a blob at most. Means nothing in a frozen layer. Kept as put; mux
-                             // clears it when it copies a record to another layer.
-    uint64_t blob_shared;    // when owned: no other record of the blob has more bytes; <= size
+    uint64_t blob;        // for STORE_CONTENT_BLOB
+    bool blob_owned;      // the blob's bytes from blob_shared on are this record's alone: they
+                          // may be written in place while the layer is live, by one record of
+                          // a blob at most. Means nothing in a frozen layer. Kept as put; mux
+                          // clears it when it copies a record to another layer.
+    uint64_t blob_shared; // when owned: no other record of the blob has more bytes; <= size
     uint64_t origin; // of a file that an import read here: names what it was read from, together
                      // with `version`, so a record that was changed since has none that fits.
                      // 0: none. The store does not look into it.

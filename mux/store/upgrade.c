@@ -1,10 +1,10 @@
 // Stores of older schemas: which ones this program reads as they are, and their upgrade.
 //
 // Schema 7 has one more form of an inode's and of a blob's value than 6 (schema.h), so a store of
-// schema 6 is one of schema 7 with another number. synced.meta gets the new number with the first sync point
-// of a start, before anything is written: from then on an older program refuses the directory.
-// A crash before the database has it, too, is made up for at the next start. A check (fsck_only)
-// changes no number. Errors: -errno. Read next: env.c.
+// schema 6 is one of schema 7 with another number. synced.meta gets the new number with the first
+// sync point of a start, before anything is written: from then on an older program refuses the
+// directory. A crash before the database has it, too, is made up for at the next start. A check
+// (fsck_only) changes no number. Errors: -errno. Read next: env.c.
 #include "mux/store/store_priv.h"
 
 #include <errno.h>
