@@ -93,7 +93,7 @@ struct window {
     struct ownership *ownerships; // of blobs, else NULL
     size_t n;
     uint64_t layer;    // looked at last, ...
-    bool layer_counts; // ... and whether anybody reads its records
+    bool layer_counts; // ... and whether it is a sandbox's or lasts
 };
 
 static uint32_t *slot_of(struct window *window, uint64_t id)
@@ -175,12 +175,6 @@ static bool may_set(const struct fsck *f, uint32_t from, uint32_t to)
 }
 
 // ---- who refers to what
-
-static bool has(struct fsck *f, enum store_dbi dbi, MDB_val key)
-{
-    MDB_val value;
-    return store_get(f->txn, dbi, key, &value) == 0;
-}
 
 static int count_stack_of(struct fsck *f, const char *what, const char *id, uint64_t live,
                           uint64_t stack, uint64_t root, bool sandbox, void *arg)
@@ -281,14 +275,14 @@ static int judge_layer(struct fsck *f, const struct window *window, size_t i)
     return put_layer(f, &layer);
 }
 
-// Nobody reads the records of a layer that waits for the collector, or of work under way.
+// Not so of a delta that a view has left behind, or of work under way.
 static bool layer_counts(struct fsck *f, struct window *window, uint64_t id)
 {
-    struct key_id key = key_of_id(id);
     struct store_layer layer;
     if (window->layer != id)
-        window->layer_counts = store_layer_get(f->txn, id, &layer) == 0 && layer.refs > 0 &&
-                               !has(f, STORE_DBI_PENDING, store_val(&key, sizeof key));
+        window->layer_counts =
+            idset_has(&f->deltas, id) ||
+            (store_layer_get(f->txn, id, &layer) == 0 && layer.refs > 0 && layer.frozen);
     window->layer = id;
     return window->layer_counts;
 }
@@ -420,6 +414,12 @@ int fsck_pass_refs(struct fsck *f)
 }
 
 // ---- queues
+
+static bool has(struct fsck *f, enum store_dbi dbi, MDB_val key)
+{
+    MDB_val value;
+    return store_get(f->txn, dbi, key, &value) == 0;
+}
 
 static int check_garbage_mark(struct fsck *f, MDB_val key, MDB_val value, void *arg)
 {
