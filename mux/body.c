@@ -213,7 +213,8 @@ static int needs_tail(struct mux_op *op, const struct mux_edit *edit, const stru
         return 0;
     if (inode->blob_owned)
         return !spares(op, edit, change, inode->blob_shared);
-    if (inode->size <= MUX_COPY_FAST_BYTES || !spares(op, edit, change, inode->size))
+    if (edit->copies || inode->size <= MUX_COPY_FAST_BYTES ||
+        !spares(op, edit, change, inode->size))
         return 0;
     return may_take_over(op, inode);
 }

@@ -52,6 +52,7 @@ static int change_record(struct mux_op *op, const struct mux_edit *edit, struct 
 struct outcome {
     struct stat st;
     bool mode_changed;
+    bool has_tail; // after MUX_BODY_TAIL
 };
 
 static int edit_in(struct mux_op *op, uint64_t nodeid, const struct mux_edit *edit,
@@ -71,7 +72,7 @@ static int edit_in(struct mux_op *op, uint64_t nodeid, const struct mux_edit *ed
         mux_body_finish(&body, rc == 0);
     }
     if (rc == MUX_BODY_TAIL) {
-        int settled = mux_tail_settle(op, node.fid);
+        int settled = mux_tail_settle(op, node.fid, &ret->has_tail);
         rc = settled < 0 ? settled : rc;
     }
     if (rc == 0) {
@@ -111,6 +112,7 @@ static int edit_once(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid
                      const struct mux_edit *edit, struct stat *ret)
 {
     struct mux_copy copy = {0}, need = {0};
+    struct mux_edit attempt = *edit;
     struct outcome outcome;
     int rc = MUX_BODY_COPY;
     for (unsigned tries = 0; rc == MUX_BODY_COPY || rc == MUX_BODY_TAIL; tries++) {
@@ -118,7 +120,7 @@ static int edit_once(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid
         rc = mux_op_enter_change(mux, nodeid, &op);
         if (rc < 0)
             break;
-        rc = edit_in(&op, nodeid, edit, &copy, &need, &outcome);
+        rc = edit_in(&op, nodeid, &attempt, &copy, &need, &outcome);
         mux_op_leave(&op, rc < 0 ? rc : 0);
         if (rc != MUX_BODY_COPY && rc != MUX_BODY_TAIL)
             break;
@@ -127,6 +129,8 @@ static int edit_once(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid
             rc = -EIO;
         else if (rc == MUX_BODY_COPY)
             rc = make_copy(mux, ctx, &need, &copy);
+        else
+            attempt.copies = !outcome.has_tail;
     }
     mux_copy_discard(&copy);
     if (rc < 0)

@@ -26,6 +26,7 @@ struct mux_edit {
     enum mux_space space;
     uint64_t len;
     uint64_t offset;
+    bool copies;             // the end of the blob is not to be had (mux_tail_settle)
     unsigned set;            // enum mux_set, MUX_SET_SIZE included
     const struct stat *attr; // for set
 };
@@ -61,7 +62,7 @@ int mux_body_change(struct mux_op *op, const struct mux_edit *edit, struct mux_r
 void mux_body_finish(struct mux_body *body, bool committed);
 
 // tail.c: makes the end of the file's blob the view's own, or gives it up; in a transaction of its
-// own, which changes no byte of the file.
-int mux_tail_settle(struct mux_op *op, uint64_t fid);
+// own, which changes no byte of the file. *ret_has: whether it is the view's own now.
+int mux_tail_settle(struct mux_op *op, uint64_t fid, bool *ret_has);
 
 #endif

@@ -15,7 +15,7 @@
 // leaves one owner or none. Errors: -errno. Read next: edit.h, body.c.
 #include "mux/edit.h"
 
-// 0 also when another view was first: the next look finds that nothing is to be had.
+// Another view may have been first, though this one has looked: who looks sees what is committed.
 static int take_over(struct mux_op *op, struct mux_record *record)
 {
     int rc = mux_op_write(op);
@@ -35,11 +35,14 @@ static int give_up(struct mux_op *op, struct mux_record *record)
     return rc == 0 ? mux_record_put(op, record) : rc;
 }
 
-int mux_tail_settle(struct mux_op *op, uint64_t fid)
+int mux_tail_settle(struct mux_op *op, uint64_t fid, bool *ret_has)
 {
     struct mux_record record;
     int rc = mux_record_load_held(op, fid, &record);
     if (rc == 0)
         rc = record.inode.blob_owned ? give_up(op, &record) : take_over(op, &record);
-    return rc == 0 && op->writing ? mux_op_commit(op) : rc;
+    if (rc == 0 && op->writing)
+        rc = mux_op_commit(op);
+    *ret_has = rc == 0 && record.inode.blob_owned;
+    return rc;
 }

@@ -364,7 +364,7 @@ static int disown(struct fsck *f, MDB_val key, MDB_val value, void *arg)
     return fsck_put(f, STORE_DBI_INODE, key, store_val(bytes, sizeof v + inode.name_len));
 }
 
-// An owner of whom the blob does not know, as of schema 6, is one that no other record knows of.
+// An owner of whom the blob does not know, as of schema 7, is one that no other record knows of.
 static bool is_owned_well(struct fsck *f, uint64_t id, const struct ownership *ownership)
 {
     struct key_id key = key_of_id(id);

@@ -265,7 +265,7 @@ static bool is_of_this_boot(const uint8_t *bytes, struct journal_head *head)
     char boot[BOOT_ID_LEN];
     memcpy(head, bytes, sizeof *head);
     return memcmp(head->magic, HEAD_MAGIC, sizeof head->magic) == 0 &&
-           head->schema == STORE_SCHEMA_VERSION &&
+           head->schema >= STORE_SCHEMA_OLDEST && head->schema <= STORE_SCHEMA_VERSION &&
            head->check == check_of(head->nonce, head, sizeof *head) &&
            store_read_boot_id(boot) == 0 && memcmp(boot, head->boot_id, BOOT_ID_LEN) == 0;
 }

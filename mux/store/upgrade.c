@@ -1,10 +1,10 @@
 // Stores of older schemas: which ones this program reads as they are, and their upgrade.
 //
-// Schema 7 has one more form of an inode's and of a blob's value than 6 (schema.h), so a store of
-// schema 6 is one of schema 7 with another number. synced.meta gets the new number with the first
-// sync point of a start, before anything is written: from then on an older program refuses the
-// directory. A crash before the database has it, too, is made up for at the next start. A check
-// (fsck_only) changes no number. Errors: -errno. Read next: env.c.
+// Schema 8 has one more form of an inode's and of a blob's value than 7 (schema.h), 7 a journal
+// that 6 has not: a store of either is one of schema 8 with another number. synced.meta gets the
+// new number with the first sync point of a start, before anything is written: from then on an
+// older program refuses the directory. A crash before the database has it, too, is made up for at
+// the next start. A check (fsck_only) changes no number. Errors: -errno. Read next: env.c.
 #include "mux/store/store_priv.h"
 
 #include <errno.h>
@@ -16,7 +16,8 @@ int store_check_schema(const struct store *store, uint64_t found, struct af_erro
         return 0;
     return af_error_set(err, AF_FAILED_PRECONDITION,
                         "the state directory %s has schema version %" PRIu64
-                        ", this program needs %d (or %d, which it upgrades); it was left untouched",
+                        ", this program needs %d (or one from %d on, to upgrade it); it was left "
+                        "untouched",
                         store->dir, found, STORE_SCHEMA_VERSION, STORE_SCHEMA_OLDEST);
 }
 
