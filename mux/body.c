@@ -180,7 +180,8 @@ static bool spares(const struct mux_op *op, const struct mux_edit *edit,
 {
     if (shared == 0)
         return true;
-    if (atomic_load_explicit(&op->mux->content_fixed, memory_order_relaxed) || change->new_size < shared || change->new_size > 2 * shared)
+    if (atomic_load_explicit(&op->mux->content_fixed, memory_order_relaxed) ||
+        change->new_size < shared || change->new_size > 2 * shared)
         return false;
     return (edit->data || makes_zeros(edit)) ? edit->offset >= shared : true;
 }

@@ -38,7 +38,7 @@ struct mux {
     int64_t opened_ns;                   // wall clock: the times of the top directory
     const struct mux_notifier *notifier; // or NULL: nobody listens (tests, tools)
     void *notifier_arg;
-    atomic_bool content_fixed;           // mux_fix_content
+    atomic_bool content_fixed;    // mux_fix_content
     unsigned merge_step_max;      // records that one step of a merge takes; tests set less (move.c)
     struct mux_view_table *views; // view_table.c
     struct mux_node_cache *nodes; // node.c
