@@ -4,7 +4,7 @@ example passthrough_ll over io_uring; first with the open policy kernel, then wi
 
 All storage is on one tmpfs, where no disk hides a cost. bench/ops_load.c works in each place as an
 unprivileged user (the sandbox's own in the view), round by round in turn; of the rounds' averages
-the medians count. The overlayfs figures are what issue 7 sets its targets against.
+the medians count. The overlayfs figures are what the targets are set against.
 
   bench/ops.py [--quick | --tiny]
 """

@@ -6,7 +6,7 @@
 
 Prints a table as it goes and ends with one line of JSON a figure: {name, value, unit, peer,
 peer_value, ratio}, and where there is a target {aim, met}. FOLDER/figures.jsonl (build/bench) gets
-the same lines, and there are the plots of growth. The targets are those of issue 7. The machine's
+the same lines, and there are the plots of growth. The machine's
 load stands beside each figure: on a busy machine only ratios mean something. Needs root. Pieces
 that need what is not installed are left out with a line that says so.
 """
