@@ -123,8 +123,8 @@ static int commit_batch(struct store *store)
     rc = store_errno(mdb_txn_commit(batch->mdb));
     batch->mdb = NULL;
     if (rc == 0) {
-        store_note_commit(store,
-                          id); // first: store_sync looks at what pends, then at the last commit
+        // First: store_sync looks at what pends, then at the last commit.
+        store_note_commit(store, id);
         forget_changes(batch);
         store_reserve_space(store);
         return 0;
