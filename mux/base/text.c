@@ -92,7 +92,7 @@ int af_path_normalize(const void *path, size_t len, bool lenient, char *out, siz
     const char *p = path;
     if (len > AF_PATH_MAX)
         return -ENAMETOOLONG;
-    if (memchr(p, '\0', len))
+    if (len > 0 && memchr(p, '\0', len)) // an empty path may have no bytes at all
         return -EINVAL;
     size_t used = 0;
     for (size_t i = 0; i < len;) {

@@ -36,7 +36,9 @@ exec $b switch_root /root /bin/sh -c @script@
 START = """
 mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs dev /dev
 mkdir -p /dev/pts /dev/shm; mount -t devpts devpts /dev/pts
+mount --bind @root@ /mnt # which may lie below one of those
 for dir in /dev/shm /tmp /run; do mount -t tmpfs tmpfs $dir; done
+mkdir -p @root@ && mount --bind /mnt @root@
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 ip link set lo up
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
@@ -77,7 +79,7 @@ def cpio_entry(name, mode, data=b""):
 
 def initial_ram(command):
     """The archive from which it starts."""
-    script = START.replace("@root@", str(ROOT)).replace("@done@", DONE)
+    script = START.replace("@root@", shlex.quote(str(ROOT))).replace("@done@", DONE)
     script = script.replace("@command@", command)
     modules = (KERNEL / "modules").read_text().split()
     init = INIT.replace("@modules@", " ".join(modules)).replace("@script@", shlex.quote(script))

@@ -112,6 +112,8 @@ static void test_paths_never_leave_the_root_E7(void **state)
     char out[8];
     size_t len;
     assert_int_equal(af_path_normalize("a\0b", 3, true, out, &len), -EINVAL);
+    assert_int_equal(af_path_normalize(NULL, 0, true, out, &len), 0); // an unset field
+    assert_int_equal(len, 0);
 }
 
 static void test_strict_paths_have_one_spelling(void **state)
