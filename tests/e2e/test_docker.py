@@ -168,7 +168,8 @@ def test_X6_a_fork_bomb_in_a_container_ends_whole_and_alone(client, tmp_path):
     bomb = tmp_path / "bomb"
     subprocess.run(["gcc", "-O1", "-static", "-o", str(bomb),
                     str(ROOT / "tests/faults/fork_bomb.c")], check=True)
-    sandbox = box(client, {"bomb": bomb.read_bytes()}, resources=pb.ResourceLimits(pids_limit=1000))  # room for its neighbour
+    room = pb.ResourceLimits(pids_limit=1000)  # for its neighbour as well
+    sandbox = box(client, {"bomb": bomb.read_bytes()}, resources=room)
     client.out(sandbox, "cp bomb /tmp/bomb; chmod 755 /tmp/bomb")
     beside = start(client, sandbox, "i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done")
     expect(grpc.StatusCode.DEADLINE_EXCEEDED, client.exec, sandbox, "/tmp/bomb 40 in-docker",

@@ -122,5 +122,6 @@ int fsctl_handles(struct fsctl *ctl, struct af_error *err)
         finish_json(&handles);
     else if (rc == 0)
         finish_text(&handles);
+    table_fini(&handles.table);
     return rc;
 }

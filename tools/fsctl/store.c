@@ -38,6 +38,8 @@ static void listing_end(struct listing *list, bool complete)
         json_finish(&list->json);
     } else if (complete) {
         table_print(&list->table, list->ctl->out, fsctl_bold(list->ctl), fsctl_plain(list->ctl));
+    } else {
+        table_fini(&list->table);
     }
 }
 

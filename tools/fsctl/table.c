@@ -65,6 +65,11 @@ void table_print(struct table *table, FILE *file, const char *bold, const char *
         fputs(row == 0 ? plain : "", file);
         fputc('\n', file);
     }
+    table_fini(table);
+}
+
+void table_fini(struct table *table)
+{
     for (size_t i = 0; i < table->n_cells; i++)
         free(table->cells[i]);
     free(table->cells);

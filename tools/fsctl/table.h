@@ -20,5 +20,6 @@ void table_add(struct table *table, const char *cell);
 void table_addf(struct table *table, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 // `bold` and `plain` go around the line of titles. Frees the table.
 void table_print(struct table *table, FILE *file, const char *bold, const char *plain);
+void table_fini(struct table *table); // one that is not printed
 
 #endif
