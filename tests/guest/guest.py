@@ -19,6 +19,7 @@ QEMU = "qemu-system-x86_64"
 VIRTIOFSD = "/usr/lib/qemu/virtiofsd"
 BUSYBOX = "/bin/busybox"
 MEMORY_MIB = 1024
+BEGUN = "guest: begun"
 DONE = "guest: exit code "
 
 # Process 1 of the initial RAM file system; @...@ is filled in.
@@ -43,6 +44,7 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 ip link set lo up
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
 cd @root@
+echo "@begun@"
 ( @command@ )
 echo "@done@$?"
 echo o > /proc/sysrq-trigger
@@ -79,8 +81,8 @@ def cpio_entry(name, mode, data=b""):
 
 def initial_ram(command):
     """The archive from which it starts."""
-    script = START.replace("@root@", shlex.quote(str(ROOT))).replace("@done@", DONE)
-    script = script.replace("@command@", command)
+    script = START.replace("@root@", shlex.quote(str(ROOT))).replace("@command@", command)
+    script = script.replace("@begun@", BEGUN).replace("@done@", DONE)
     modules = (KERNEL / "modules").read_text().split()
     init = INIT.replace("@modules@", " ".join(modules)).replace("@script@", shlex.quote(script))
     parts = [cpio_entry(name, 0o040755)
