@@ -89,7 +89,7 @@ def test_X6_X7_a_fork_bomb_ends_whole_and_alone(client, daemon, sandbox, end):
     lines = attach(client, beside, follow=False)[0].split()
     assert lines == [str(i + 1).encode() for i in range(len(lines))]
     eventually(lambda: len(attach(client, beside, follow=False)[0].split()) > len(lines))
-    state = client.out(sandbox, "grep -l 31341.5 /proc/[0-9]*/cmdline | head -1")
+    state = client.out(sandbox, "grep -l '[3]1341.5' /proc/[0-9]*/cmdline | head -1")
     text = client.out(sandbox, f"cut -d' ' -f3 {state.strip().replace('cmdline', 'stat')}")
     assert text == "T\n"
 

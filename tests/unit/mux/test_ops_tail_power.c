@@ -203,7 +203,11 @@ static bool cut_power(struct world *world, bool mixed)
             mix_folder(world, "new");
         if (mixed)
             mix_folder(world, "blobs");
-        setenv("AGENTFENSE_TEST_BOOT_ID", "00000000-0000-0000-0000-000000000001", 1);
+        // Another boot each time, or the journal that was begun in the last one would be taken.
+        static unsigned boots;
+        char boot_id[37];
+        snprintf(boot_id, sizeof boot_id, "00000000-0000-0000-0000-%012u", ++boots);
+        setenv("AGENTFENSE_TEST_BOOT_ID", boot_id, 1);
     }
     fixture_open(fixture);
     unsetenv("AGENTFENSE_TEST_BOOT_ID");

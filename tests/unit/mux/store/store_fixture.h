@@ -24,10 +24,15 @@ struct fixture {
     struct store *store;
 };
 
+#ifndef FIXTURE_SYNC_INTERVAL_NS
+#define FIXTURE_SYNC_INTERVAL_NS 0 // the store's own
+#endif
+
 static inline void fixture_open(struct fixture *f)
 {
     struct af_error err;
-    struct store_options options = {.dir = f->dir, .map_bytes = 1ULL << 30};
+    struct store_options options = {
+        .dir = f->dir, .map_bytes = 1ULL << 30, .sync_interval_ns = FIXTURE_SYNC_INTERVAL_NS};
     if (store_open(&options, &f->store, &err) < 0)
         fail_msg("store_open: %s", err.text);
 }

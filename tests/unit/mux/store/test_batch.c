@@ -1,5 +1,7 @@
 // Changes that share a transaction: each is there once it is acknowledged, for every reader, after
 // a kill -9 and after faults of the disk, and each goes alone when it fails.
+#define FIXTURE_SYNC_INTERVAL_NS INT64_C(3600000000000) // no batch is closed for a sync's sake
+
 #include "tests/unit/mux/fault_shim.h"
 #include "tests/unit/mux/store/store_fixture.h"
 
