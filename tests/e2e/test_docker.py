@@ -11,7 +11,7 @@ import pytest
 from dockerd import IMAGE, Dockerd
 
 from harness import AGENT_SAFE, FULL, ROOT, afpb, eventually, expect, pb
-from processes import alive_with, start
+from processes import alive_with, attach, start
 from processes import attach, start, wait, write
 
 pytestmark = pytest.mark.skipif(
