@@ -126,7 +126,7 @@ static int commit_batch(struct store *store)
         // First: store_sync looks at what pends, then at the last commit.
         store_note_commit(store, id);
         forget_changes(batch);
-        store_reserve_space(store);
+        batch->used_room = true;
         return 0;
     }
     af_log(AF_LOG_ERROR, "store", "cannot commit changes; they are tried again", "errno=%d", -rc);
@@ -190,6 +190,13 @@ static void *own_batches(void *arg)
     lock_it(store);
     for (;;) {
         bool worked = take_turn(store);
+        if (batch->used_room) { // before another one is opened; the disk is asked without the lock
+            batch->used_room = false;
+            unlock_it(store);
+            store_reserve_space(store);
+            store_room_ahead(store); // so that open_batch finds it
+            lock_it(store);
+        }
         if (batch->stop && (!is_open(batch) || batch->error != 0))
             break;
         if (worked)

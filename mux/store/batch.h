@@ -39,6 +39,7 @@ struct store_batch {
     bool wanted, closing, broken; // what the owner is asked for: open, commit, do again
     unsigned alone;               // threads that wait for a transaction of their own
     uint64_t turns;               // counts what the owner did
+    bool used_room;               // a batch was committed: room is to be made for the next
     int error;                    // of its last attempt to commit
     int64_t due_ns;               // when it looks again
     unsigned idle;                // how often it found nothing
