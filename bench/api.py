@@ -124,8 +124,8 @@ def idle_memory(table, directory, idle):
         per = 1024 / idle
         table.row(name, (rollup(pid, "Anonymous") - private) * per, "B", PAGE, 5 << 20, bound(2048))
         table.row(name + ", store included", (rollup(pid, "Rss") - rss) * per, "B", PAGE, 5 << 20)
-        more = [now - before for now, before in zip(fds_and_threads(pid), (fds, threads))]
-        table.row("descriptors and threads for them", sum(more), "", aim=bound(4))
+        more = sum(fds_and_threads(pid)) - fds - threads
+        table.row("descriptors and threads for them", more, "", aim=bound(4))
 
 
 def running_memory(table, directory, count):

@@ -15,7 +15,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "api/client/client.h"
+#define LOAD_NAME "api_load"
+#include "bench/load.h"
 #include "mux/base/clock.h"
 #include "mux/base/limits.h"
 #include "proto/agentfense_sandbox.pb-c.h"
@@ -29,37 +30,10 @@
 #define ID_BYTES     80
 #define BATCH_ROUNDS 5
 
-static const char *endpoint;
 static const char *codebase;
 static uint8_t content[LARGE_BYTES];
 
-static void die(const char *what, const struct af_error *err)
-{
-    fprintf(stderr, "api_load: %s: %s\n", what, err ? err->text : strerror(errno));
-    exit(1);
-}
-
 // ---- calls ------------------------------------------------------------------------------
-
-static struct af_client *connect_client(void)
-{
-    struct af_client *client;
-    struct af_error err;
-    if (af_client_connect(endpoint, 0, &client, &err) < 0)
-        die("connect", &err);
-    return client;
-}
-
-static ProtobufCMessage *unary(struct af_client *client, const char *path,
-                               const ProtobufCMessage *request,
-                               const ProtobufCMessageDescriptor *reply)
-{
-    ProtobufCMessage *message;
-    struct af_error err;
-    if (af_client_unary(client, path, request, reply, 0, &message, &err) < 0)
-        die(path, &err);
-    return message;
-}
 
 static void copy_id(char id[ID_BYTES], ProtobufCBinaryData text)
 {

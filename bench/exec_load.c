@@ -19,7 +19,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "api/client/client.h"
+#define LOAD_NAME "exec_load"
+#include "bench/load.h"
 #include "mux/base/cleanup.h"
 #include "mux/base/clock.h"
 #include "proto/agentfense.pb-c.h"
@@ -31,7 +32,6 @@
 
 static char *bare[] = {"bwrap", "--unshare-all", "--ro-bind", "/", "/", "true", NULL};
 static char **peer = bare;
-static const char *endpoint;
 static char codebase[80];
 
 struct samples {
@@ -39,38 +39,12 @@ struct samples {
     int64_t ns[SAMPLES_MAX];
 };
 
-static void die(const char *what, const struct af_error *err)
-{
-    fprintf(stderr, "exec_load: %s: %s\n", what, err ? err->text : strerror(errno));
-    exit(1);
-}
-
 // ---- calls ------------------------------------------------------------------------------
-
-static struct af_client *connect_client(void)
-{
-    struct af_client *client;
-    struct af_error err;
-    if (af_client_connect(endpoint, 0, &client, &err) < 0)
-        die("connect", &err);
-    return client;
-}
-
-static ProtobufCMessage *call(struct af_client *client, const char *path,
-                              const ProtobufCMessage *request,
-                              const ProtobufCMessageDescriptor *reply)
-{
-    ProtobufCMessage *message;
-    struct af_error err;
-    if (af_client_unary(client, path, request, reply, 0, &message, &err) < 0)
-        die(path, &err);
-    return message;
-}
 
 static void step(struct af_client *client, const char *path, const ProtobufCMessage *request,
                  const ProtobufCMessageDescriptor *reply)
 {
-    protobuf_c_message_free_unpacked(call(client, path, request, reply), NULL);
+    protobuf_c_message_free_unpacked(unary(client, path, request, reply), NULL);
 }
 
 static void make_codebase(struct af_client *client)
@@ -78,8 +52,8 @@ static void make_codebase(struct af_client *client)
     Sandbox__V1__CreateCodebaseRequest request = SANDBOX__V1__CREATE_CODEBASE_REQUEST__INIT;
     request.name = af_client_text("bench");
     request.owner_id = af_client_text("bench");
-    ProtobufCMessage *reply = call(client, "/sandbox.v1.CodebaseService/CreateCodebase",
-                                   &request.base, &sandbox__v1__codebase__descriptor);
+    ProtobufCMessage *reply = unary(client, "/sandbox.v1.CodebaseService/CreateCodebase",
+                                    &request.base, &sandbox__v1__codebase__descriptor);
     const Sandbox__V1__Codebase *made = (const void *)reply;
     snprintf(codebase, sizeof codebase, "%.*s", (int)made->id.len, (const char *)made->id.data);
     protobuf_c_message_free_unpacked(reply, NULL);
@@ -94,8 +68,8 @@ static void create(struct af_client *client, char id[80])
     request.codebase_id = af_client_text(codebase);
     request.permissions = rules;
     request.n_permissions = 1;
-    ProtobufCMessage *reply = call(client, "/sandbox.v1.SandboxService/CreateSandbox",
-                                   &request.base, &sandbox__v1__sandbox__descriptor);
+    ProtobufCMessage *reply = unary(client, "/sandbox.v1.SandboxService/CreateSandbox",
+                                    &request.base, &sandbox__v1__sandbox__descriptor);
     const Sandbox__V1__Sandbox *made = (const void *)reply;
     snprintf(id, 80, "%.*s", (int)made->id.len, (const char *)made->id.data);
     protobuf_c_message_free_unpacked(reply, NULL);
