@@ -35,7 +35,8 @@ struct activity_rates {
     double busy;    // requests under way, on the average
     double mean_us; // from a request's arrival to its answer
 };
-// `ret` has room for now->count. What was not there before, or was started anew, counts from 0.
+// `ret`: an array of now->count. A view that was not there before, or was started anew, counts from
+// 0.
 void activity_compare(const struct activity *before, const struct activity *now,
                       struct activity_rates *ret);
 

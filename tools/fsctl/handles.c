@@ -78,12 +78,15 @@ static int take(void *arg, const ProtobufCMessage *reply, struct af_error *err)
     return 0;
 }
 
-static void finish_json(struct handles *handles)
+// What was not told is left out: it is not 0.
+static void finish_json(struct handles *handles, bool complete)
 {
     json_end(&handles->json);
-    json_uint(&handles->json, "kernel_references", handles->kernel_references);
-    json_uint(&handles->json, "nodes_cached", handles->nodes_cached);
-    json_uint(&handles->json, "unlinked_open", handles->unlinked_open);
+    if (complete) {
+        json_uint(&handles->json, "kernel_references", handles->kernel_references);
+        json_uint(&handles->json, "nodes_cached", handles->nodes_cached);
+        json_uint(&handles->json, "unlinked_open", handles->unlinked_open);
+    }
     json_end(&handles->json);
     json_finish(&handles->json);
 }
@@ -119,7 +122,7 @@ int fsctl_handles(struct fsctl *ctl, struct af_error *err)
     int rc = rpc_stream(ctl->client, "/agentfense.v1.MonitorService/ListHandles", &request.base,
                         &agentfense__v1__list_handles_reply__descriptor, take, &handles, err);
     if (ctl->json)
-        finish_json(&handles);
+        finish_json(&handles, rc == 0);
     else if (rc == 0)
         finish_text(&handles);
     table_fini(&handles.table);
