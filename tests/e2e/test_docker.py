@@ -256,7 +256,7 @@ def test_first_commands_that_come_at_once_share_a_lazy_container(docker_daemon):
     request = pb.ExecRequest(sandbox_id=sandbox, command="readlink /proc/self/ns/pid; cat f")
     results = [call.result() for call in [client.sandboxes.Exec.future(request) for _ in range(8)]]
     assert len({r.stdout for r in results}) == 1 and results[0].stdout.endswith("x")
-    # One that has gone before its container was there takes nothing along.
+    # One that has gone before its container was there takes nothing along. It never ends by itself.
     other = client.sandbox(client.codebase({"f": "x"}), FULL)
     expect(grpc.StatusCode.DEADLINE_EXCEEDED, client.sandboxes.Exec,
            pb.ExecRequest(sandbox_id=other, command="sleep 100"), timeout=0.05)

@@ -25,6 +25,7 @@ def test_an_idle_sandbox_has_no_process_and_keeps_its_files_and_status(idle):
     client, running = idle
     sandbox = client.sandbox(client.codebase({"f": "x"}), FULL)
     for i in range(3):
+        # The sleep is what the command leaves behind: it keeps no sandbox.
         client.out(sandbox, f"echo {i} >> log; echo > /tmp/{i}; cd /tmp; (sleep 1000 &)")
         eventually(lambda: not running())
         assert status(client, sandbox) == pb.SANDBOX_STATUS_RUNNING
@@ -54,6 +55,7 @@ def test_a_command_a_session_and_a_background_process_keep_their_sandbox(idle):
         return client.sandboxes.SessionExec(request).stdout
 
     turn("v=kept; echo > /tmp/session")
+    # A command of five times the idle time; what it tests is that time, so it has to pass.
     assert client.out(commanded, "echo > /tmp/mine; sleep 1; ls /tmp") == "mine\n"
     assert turn("echo $v; ls /tmp") == "kept\nsession\n"
     write(client, process, b"\n")

@@ -302,3 +302,13 @@ uint64_t prng_next(struct prng *prng)
     z = (z ^ (z >> 27)) * 0x94D049BB133111EBULL;
     return z ^ (z >> 31);
 }
+
+void prng_path(struct prng *prng, char *ret)
+{
+    static const char *const names[] = {"a", "b", "c", "d"};
+    strcpy(ret, names[prng_below(prng, 4)]);
+    for (size_t depth = prng_below(prng, 3); depth > 0; depth--) {
+        strcat(ret, "/");
+        strcat(ret, names[prng_below(prng, 4)]);
+    }
+}

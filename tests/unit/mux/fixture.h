@@ -69,5 +69,7 @@ static inline size_t prng_below(struct prng *prng, size_t bound)
 {
     return (size_t)(prng_next(prng) % bound);
 }
+// A path of one to three of the names a to d, so that changes meet often. `ret`: room for 6.
+void prng_path(struct prng *prng, char *ret);
 
 #endif

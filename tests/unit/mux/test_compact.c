@@ -20,21 +20,11 @@ static void drain(struct fixture *fixture)
     assert_int_equal(mux_compact_drain(fixture->mux), 0);
 }
 
-static void random_path(struct prng *prng, char *ret)
-{
-    static const char *const names[] = {"a", "b", "c", "d"};
-    strcpy(ret, names[prng_below(prng, 4)]);
-    for (size_t depth = prng_below(prng, 3); depth > 0; depth--) {
-        strcat(ret, "/");
-        strcat(ret, names[prng_below(prng, 4)]);
-    }
-}
-
 static void change_view(struct delta_writer *writer, struct prng *prng)
 {
     char a[64], b[64], text[64];
-    random_path(prng, a);
-    random_path(prng, b);
+    prng_path(prng, a);
+    prng_path(prng, b);
     snprintf(text, sizeof text, "%lu", (unsigned long)prng_next(prng));
     switch (prng_below(prng, 10)) {
     case 0:
@@ -78,14 +68,14 @@ static void change_more(struct fixture *fixture, struct af_id sandbox, struct mu
     };
     char a[64], b[64], big[8192];
     struct mux_entry entry;
-    random_path(prng, a);
-    random_path(prng, b);
+    prng_path(prng, a);
+    prng_path(prng, b);
     ops_link(&view, a, b);
-    random_path(prng, a);
+    prng_path(prng, a);
     memset(big, (int)prng_below(prng, 256), sizeof big);
     ops_create(&view, a, 0644);
     ops_write(&view, a, big, sizeof big, 0);
-    random_path(prng, a);
+    prng_path(prng, a);
     if (ops_lookup(&view, a, &entry) == 0 && entry.nodeid)
         mux_setxattr(fixture->mux, &view.ctx, entry.nodeid, "user.note", b, strlen(b), 0);
 }

@@ -31,21 +31,11 @@ struct history {
     size_t n_held;
 };
 
-static void random_path(struct prng *prng, char *ret)
-{
-    static const char *const names[] = {"a", "b", "c", "d"};
-    strcpy(ret, names[prng_below(prng, 4)]);
-    for (size_t depth = prng_below(prng, 3); depth > 0; depth--) {
-        strcat(ret, "/");
-        strcat(ret, names[prng_below(prng, 4)]);
-    }
-}
-
 static void change_something(struct history *history, struct view *view)
 {
     char a[32], b[32], text[24];
-    random_path(&history->prng, a);
-    random_path(&history->prng, b);
+    prng_path(&history->prng, a);
+    prng_path(&history->prng, b);
     snprintf(text, sizeof text, "%lu", (unsigned long)prng_next(&history->prng));
     switch (prng_below(&history->prng, 7)) {
     case 0:
@@ -83,7 +73,7 @@ static void hold_something(struct history *history, size_t number)
     struct holding *holding = &history->held[history->n_held];
     struct mux_entry entry;
     char path[32];
-    random_path(&history->prng, path);
+    prng_path(&history->prng, path);
     if (history->n_held == HELD_MAX || ops_lookup(view, path, &entry) < 0 ||
         is_held(history, entry.nodeid))
         return;
