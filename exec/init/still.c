@@ -96,7 +96,8 @@ static bool list_all(struct processes *ret, size_t max)
     }
     if (dir)
         closedir(dir);
-    qsort(ret->list, ret->count, sizeof(*ret->list), by_pid);
+    if (ret->count > 0)
+        qsort(ret->list, ret->count, sizeof(*ret->list), by_pid);
     return complete;
 }
 
@@ -136,7 +137,7 @@ void init_kill_still(bool (*is_supervisor)(pid_t pid))
         if (process->pid != getpid() && !process->kept)
             kill(process->pid, SIGKILL);
     }
-    if (listed)
+    if (listed && all.count > 0)
         qsort(all.list, all.count, sizeof(*all.list), deepest_first);
     for (size_t i = 0; listed && i < all.count; i++) {
         const struct process *process = &all.list[i], *was = find(&before, process->pid);
