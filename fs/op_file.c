@@ -10,6 +10,7 @@
 
 #include "fs/session_priv.h"
 #include "mux/nodeid.h"
+#include "mux/base/whole.h"
 
 #include <linux/magic.h>
 #include <stdlib.h>
@@ -70,19 +71,10 @@ static int read_async(struct fs_call *call, char *payload, size_t have, bool off
 // system, where nothing waits.
 static int read_blocking(struct fs_call *call, char *buf)
 {
-    size_t have = 0;
-    while (have < call->read.size) {
-        ssize_t n = pread(call->read.fd, buf + have, call->read.size - have,
-                          call->read.offset + (off_t)have);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return -errno;
-        if (n == 0)
-            break;
-        have += (size_t)n;
-    }
-    memset(buf + have, 0, call->read.size - have);
+    ssize_t n = af_read_whole(call->read.fd, buf, call->read.size, call->read.offset);
+    if (n < 0)
+        return (int)n;
+    memset(buf + n, 0, call->read.size - (size_t)n);
     fs_answer_buf(call, buf, call->read.size);
     return 0;
 }

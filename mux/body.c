@@ -1,6 +1,7 @@
 // The content of a file that changes: inline while small, else in a blob of its own.
 // Under the view's exclusive lock, outside of any write transaction. Read next: edit.h, edit.c.
 #include "mux/edit.h"
+#include "mux/base/whole.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -36,21 +37,6 @@ static struct change plan(const struct mux_edit *edit, uint64_t old_size)
     return change;
 }
 
-static int write_all(int fd, const char *data, size_t len, uint64_t offset)
-{
-    while (len > 0) {
-        ssize_t n = pwrite(fd, data, len, (off_t)offset);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return -errno;
-        data += n;
-        len -= (size_t)n;
-        offset += (uint64_t)n;
-    }
-    return 0;
-}
-
 // The part of the range that is in the file afterwards.
 static uint64_t clip(const struct mux_edit *edit, const struct change *change)
 {
@@ -74,7 +60,7 @@ static int zero_by_hand(int fd, uint64_t offset, uint64_t len)
     int rc = 0;
     while (rc == 0 && len > 0) {
         size_t n = len < sizeof zeros ? (size_t)len : sizeof zeros;
-        rc = write_all(fd, zeros, n, offset);
+        rc = af_write_whole(fd, zeros, n, offset);
         offset += n;
         len -= n;
     }
@@ -154,7 +140,7 @@ static int make_own(struct mux_op *op, const struct change *change, const struct
     }
     int rc = store_blob_new(op->mux->store, &body->blob);
     if (rc == 0 && inode->content == STORE_CONTENT_INLINE)
-        rc = write_all(store_blob_fd(body->blob), record->data, change->keep, 0);
+        rc = af_write_whole(store_blob_fd(body->blob), record->data, change->keep, 0);
     return rc;
 }
 
@@ -234,7 +220,7 @@ static int fill(int fd, const struct mux_edit *edit, const struct change *change
 {
     int rc = 0;
     if (edit->data) // ends at the new size, or before the old one, up to which there are bytes
-        return write_all(fd, edit->data, (size_t)edit->len, edit->offset);
+        return af_write_whole(fd, edit->data, (size_t)edit->len, edit->offset);
     if (edit->space != MUX_SPACE_NONE)
         rc = set_space(fd, edit, change);
     return rc == 0 ? extend(fd, change->new_size) : rc;

@@ -3,6 +3,7 @@
 #include "mux/content.h"
 
 #include "mux/base/cleanup.h"
+#include "mux/base/whole.h"
 
 #include <errno.h>
 #include <openssl/evp.h>
@@ -18,21 +19,6 @@ static int digest_begin(EVP_MD_CTX *ctx, const EVP_MD *md)
 static int digest_add(EVP_MD_CTX *ctx, const void *data, size_t len)
 {
     return EVP_DigestUpdate(ctx, data, len) == 1 ? 0 : -ENOMEM;
-}
-
-static int write_all(int fd, const char *data, size_t len, uint64_t offset)
-{
-    while (len > 0) {
-        ssize_t n = pwrite(fd, data, len, (off_t)offset);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n < 0 ? -errno : -EIO;
-        data += n;
-        len -= (size_t)n;
-        offset += (size_t)n;
-    }
-    return 0;
 }
 
 int mux_content_sink_init(struct mux_content_sink *sink, struct store *store, bool want_md5)
@@ -75,7 +61,8 @@ static int spill(struct mux_content_sink *sink)
     if (rc == 0)
         rc = digest_add(sink->sha256, sink->buf, (size_t)sink->size);
     if (rc == 0)
-        rc = write_all(store_blob_fd(sink->blob), (const char *)sink->buf, (size_t)sink->size, 0);
+        rc = af_write_whole(store_blob_fd(sink->blob), (const char *)sink->buf, (size_t)sink->size,
+                            0);
     return rc;
 }
 
@@ -97,7 +84,7 @@ int mux_content_sink_write(struct mux_content_sink *sink, const void *data, size
             memcpy(sink->buf + sink->size, data, len < 4 ? len : 4);
         rc = has_digest(sink) ? digest_add(sink->sha256, data, len) : 0;
         if (rc == 0)
-            rc = write_all(store_blob_fd(sink->blob), data, len, sink->size);
+            rc = af_write_whole(store_blob_fd(sink->blob), data, len, sink->size);
         if (rc < 0)
             return rc;
     }

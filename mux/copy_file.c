@@ -2,6 +2,7 @@
 #include "mux/copy_file.h"
 
 #include "mux/base/cleanup.h"
+#include "mux/base/whole.h"
 
 #include <errno.h>
 #include <linux/fs.h>
@@ -27,14 +28,9 @@ static int copy_by_hand(int from, int to, off_t offset, size_t len)
             continue;
         if (got <= 0)
             return got < 0 ? -errno : 0; // the rest reads as zeros, there and here
-        for (ssize_t done = 0; done < got;) {
-            ssize_t put = pwrite(to, buf + done, (size_t)(got - done), offset + done);
-            if (put < 0 && errno == EINTR)
-                continue;
-            if (put < 0)
-                return -errno;
-            done += put;
-        }
+        int rc = af_write_whole(to, buf, (size_t)got, offset);
+        if (rc < 0)
+            return rc;
         offset += got;
         len -= (size_t)got;
     }

@@ -2,6 +2,7 @@
 #include "mux/copy_up.h"
 
 #include "mux/copy_file.h"
+#include "mux/base/whole.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -49,13 +50,7 @@ static int copy_cached(int from, int to, uint64_t bytes)
             return -EIO; // cut since it was opened
         have += (uint64_t)n;
     }
-    for (uint64_t done = 0; done < bytes;) {
-        ssize_t n = pwrite(to, buf + done, bytes - done, (off_t)done);
-        if (n < 0 && errno != EINTR)
-            return -errno;
-        done += n > 0 ? (uint64_t)n : 0;
-    }
-    return 0;
+    return af_write_whole(to, buf, bytes, 0);
 }
 
 int mux_copy_blob(struct mux *mux, uint64_t source, uint64_t bytes, bool may_block,

@@ -8,6 +8,7 @@
 #include "mux/file_priv.h"
 
 #include "mux/layer_list.h"
+#include "mux/base/whole.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -142,16 +143,11 @@ ssize_t mux_file_read(struct mux_file *file, void *buf, size_t size, uint64_t of
         got = file->inline_len - (size_t)offset < size ? file->inline_len - (size_t)offset : size;
         memcpy(buf, file->inline_data + offset, got);
     }
-    while (file->blob && got < size) {
-        ssize_t n =
-            pread(store_blob_fd(file->blob), (char *)buf + got, size - got, (off_t)(offset + got));
-        if (n < 0 && errno == EINTR)
-            continue;
+    if (file->blob) {
+        ssize_t n = af_read_whole(store_blob_fd(file->blob), buf, size, (off_t)offset);
         if (n < 0)
-            return -errno;
-        if (n == 0)
-            break;
-        got += (size_t)n;
+            return n;
+        got = (size_t)n;
     }
     memset((char *)buf + got, 0, size - got); // cut since it was opened, by its own sandbox
     return (ssize_t)size;

@@ -9,6 +9,7 @@
 
 #include "mux/base/clock.h"
 #include "mux/copy_file.h"
+#include "mux/base/whole.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -20,27 +21,10 @@
 // Up to here one read and one write cost less than a copy in the kernel.
 #define BUFFER_BYTES (64u << 10)
 
-// Reads up to `size` bytes from the start: what is there.
-static ssize_t read_start(int fd, char *buf, size_t size)
-{
-    size_t have = 0;
-    while (have < size) {
-        ssize_t n = pread(fd, buf + have, size - have, (off_t)have);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return -errno;
-        if (n == 0)
-            break;
-        have += (size_t)n;
-    }
-    return (ssize_t)have;
-}
-
 static int read_inline(int fd, size_t size, struct mux_content *ret)
 {
     char buf[AF_INLINE_CONTENT_MAX];
-    ssize_t n = read_start(fd, buf, size);
+    ssize_t n = af_read_whole(fd, buf, size, 0);
     if (n <= 0)
         return (int)n;
     ret->inline_data = malloc((size_t)n);
@@ -51,22 +35,11 @@ static int read_inline(int fd, size_t size, struct mux_content *ret)
     return 0;
 }
 
-static int write_start(int fd, const char *buf, size_t size)
-{
-    for (size_t done = 0; done < size;) {
-        ssize_t n = pwrite(fd, buf + done, size - done, (off_t)done);
-        if (n < 0 && errno != EINTR)
-            return -errno;
-        done += n > 0 ? (size_t)n : 0;
-    }
-    return 0;
-}
-
 static int copy_small(int from, int to, size_t size)
 {
     char buf[BUFFER_BYTES];
-    ssize_t n = read_start(from, buf, size);
-    return n < 0 ? (int)n : write_start(to, buf, (size_t)n);
+    ssize_t n = af_read_whole(from, buf, size, 0);
+    return n < 0 ? (int)n : af_write_whole(to, buf, (size_t)n, 0);
 }
 
 static int copy_large(const struct stat *st, int from, int to)

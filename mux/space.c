@@ -7,6 +7,7 @@
 // Owns nothing after return. Errors: -errno, MUX_SLOW. Read next: edit.h, body.c.
 #include "mux/edit.h"
 #include "mux/top.h"
+#include "mux/base/whole.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -151,18 +152,10 @@ int mux_lseek(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, off_t
 
 static int read_zero_filled(int fd, char *buf, size_t size, off_t offset)
 {
-    size_t have = 0;
-    while (have < size) {
-        ssize_t n = pread(fd, buf + have, size - have, offset + (off_t)have);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return -errno;
-        if (n == 0)
-            break;
-        have += (size_t)n;
-    }
-    memset(buf + have, 0, size - have);
+    ssize_t n = af_read_whole(fd, buf, size, offset);
+    if (n < 0)
+        return (int)n;
+    memset(buf + n, 0, size - (size_t)n);
     return 0;
 }
 

@@ -9,6 +9,7 @@
 #include "mux/base/io.h"
 
 #include "mux/base/cleanup.h"
+#include "mux/base/whole.h"
 
 #include <liburing.h>
 #include <pthread.h>
@@ -179,22 +180,6 @@ static int ring_init(struct af_io *io)
 
 // ---- threads -----------------------------------------------------------------------------
 
-static ssize_t read_all(struct op *op)
-{
-    while (op->done < op->size) {
-        ssize_t n =
-            pread(op->fd, op->buf + op->done, op->size - op->done, op->offset + (off_t)op->done);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return -errno;
-        if (n == 0)
-            break;
-        op->done += (size_t)n;
-    }
-    return (ssize_t)op->done;
-}
-
 static void *pool_thread(void *arg)
 {
     struct af_io *io = arg;
@@ -210,7 +195,7 @@ static void *pool_thread(void *arg)
         if (!io->head)
             io->tail = &io->head;
         pthread_mutex_unlock(&io->lock);
-        op_complete(io, op, op->buf ? read_all(op) : 0);
+        op_complete(io, op, op->buf ? af_read_whole(op->fd, op->buf, op->size, op->offset) : 0);
         pthread_mutex_lock(&io->lock);
     }
     pthread_mutex_unlock(&io->lock);

@@ -10,6 +10,7 @@
 // Read next: batch.c.
 #include "mux/store/siphash.h"
 #include "mux/store/store_priv.h"
+#include "mux/base/whole.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -158,21 +159,6 @@ static uint64_t check_of(const uint64_t nonce[2], const void *whole, size_t len)
     return store_siphash(nonce, (const uint8_t *)whole + CHECK_BYTES, len - CHECK_BYTES);
 }
 
-static int write_all(int fd, const uint8_t *bytes, size_t len, off_t at)
-{
-    while (len > 0) {
-        ssize_t n = pwrite(fd, bytes, len, at);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n < 0 ? -errno : -EIO;
-        bytes += n;
-        len -= (size_t)n;
-        at += n;
-    }
-    return 0;
-}
-
 // What the head of a former run says goes with it, and with that all of its records.
 static int write_head(struct store *store, int fd)
 {
@@ -185,7 +171,7 @@ static int write_head(struct store *store, int fd)
     if (rc < 0)
         return rc;
     head.check = check_of(batch->nonce, &head, sizeof head);
-    return write_all(fd, (const uint8_t *)&head, sizeof head, 0);
+    return af_write_whole(fd, &head, sizeof head, 0);
 }
 
 int store_journal_open(struct store *store)
@@ -219,7 +205,7 @@ int store_journal_write(struct store *store)
     memcpy(record, &head, sizeof head);
     head.check = check_of(batch->nonce, record, len);
     memcpy(record, &head, sizeof head);
-    int rc = write_all(batch->journal_fd, record, len, (off_t)(HEAD_BYTES + redo->begun));
+    int rc = af_write_whole(batch->journal_fd, record, len, (off_t)(HEAD_BYTES + redo->begun));
     if (rc == 0)
         redo->number++;
     return rc;
@@ -241,19 +227,14 @@ static int read_file(struct store *store, uint8_t **ret, size_t *ret_len)
         return -errno;
     if (st.st_size < HEAD_BYTES || st.st_size > REPLAY_MAX)
         return 0;
-    size_t len = (size_t)st.st_size, have = 0;
+    size_t len = (size_t)st.st_size;
     uint8_t *bytes = malloc(len);
     if (!bytes)
         return -ENOMEM;
-    while (have < len) {
-        ssize_t n = pread(fd, bytes + have, len - have, (off_t)have);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0) {
-            free(bytes);
-            return n < 0 ? -errno : -EIO;
-        }
-        have += (size_t)n;
+    ssize_t n = af_read_whole(fd, bytes, len, 0);
+    if (n != (ssize_t)len) {
+        free(bytes);
+        return n < 0 ? (int)n : -EIO;
     }
     *ret = bytes;
     *ret_len = len;
