@@ -236,14 +236,24 @@ def test_refusals_of_a_start(client, sandbox):
 # ---- terminals ------------------------------------------------------------------------------
 
 
+WAIT_FOR_RESIZE = b"""
+import os, signal
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGWINCH])
+print("ready", flush=True)
+signal.sigwait([signal.SIGWINCH])
+size = os.get_terminal_size()
+print(size.lines, size.columns)
+"""
+
+
 def test_a_terminal_its_size_and_its_resize(client, sandbox):
     run = Run(client, sandbox, "", terminal=(30, 100), env={"PS1": "$ ", "TERM": "vt100"})
     run.expect(b"$ ")
     run.send(stdin=b"tty; stty size; echo $TERM; test -t 0 && test -t 1 && test -t 2; echo $?\n")
     run.expect(b"/dev/pts/")
     run.expect(b"30 100\r\nvt100\r\n0\r\n")
-    # A trap runs at once in a wait; at a prompt it would wait for the next line.
-    run.send(stdin=b"trap 'stty size' WINCH; sleep 31344.5 & echo ready; wait\n")
+    # A shell may take the signal just before it begins to wait, and run its trap only afterwards.
+    run.send(stdin=b"python3 -c '" + WAIT_FOR_RESIZE + b"'\n")
     run.expect(b"ready\r\n")
     run.send(resize=procpb.Terminal(rows=50, columns=132))
     run.expect(b"50 132\r\n")
