@@ -158,10 +158,12 @@ def reads(client):
 
 def resident_mib(views, names):
     """What the page cache holds of these files, each view's pages counted."""
-    paths = [view / name for view in views for name in names]
-    argv = ["fincore", "--bytes", "--noheadings", "--output", "RES", *paths]
-    out = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True).stdout
-    return sum(map(int, out.split())) / 2**20
+    found = 0
+    for view in views:
+        argv = ["fincore", "--bytes", "--noheadings", "--output", "RES", *names]
+        out = subprocess.run(argv, cwd=view, stdout=subprocess.PIPE, text=True, check=True).stdout
+        found += sum(map(int, out.split()))
+    return found / 2**20
 
 
 def sharing(table, directory, sandboxes, mib):

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import resource
 import shutil
 import statistics
 import subprocess
@@ -153,8 +154,12 @@ def own(tree):
     subprocess.run(["chown", "-R", f"{PEER_UID}:{PEER_UID}", tree], check=True)
 
 
-def passthrough_is_built():
-    """Whether that peer is there, built if it can be."""
+def passthrough_can_serve(template):
+    """Whether that peer is there, built if it can be, and may have a descriptor for each file of
+    the tree, since it keeps one of whatever was looked at."""
+    files = sum(1 + len(names) for _, _, names in os.walk(template))
+    if files + 1000 > resource.getrlimit(resource.RLIMIT_NOFILE)[1]:
+        return False
     script = ROOT / "tools/build/passthrough-peer.sh"
     return subprocess.run([script, PASSTHROUGH_LL], check=False, **QUIET).returncode == 0
 
@@ -172,7 +177,7 @@ class Peers:
         self.kinds = [NATIVE, OVERLAY]
         if shutil.which("fuse-overlayfs"):
             self.kinds.append(FUSE_OVERLAY)
-        if passthrough_is_built():
+        if passthrough_can_serve(template):
             self.kinds.append(PASSTHROUGH)
 
     def fresh(self, kind):
@@ -202,7 +207,8 @@ class Peers:
         subprocess.run(["cp", "-a", f"{self.template}/.", place / "source"], check=True)
         ring = ",io_uring" if pathlib.Path(FUSE_RING).exists() else ""
         options = f"source={place}/source,cache=always,allow_other{ring}"
-        argv = [PASSTHROUGH_LL, "-f", "-o", options, place / "merged"]
+        most = ["prlimit", f"--nofile={resource.getrlimit(resource.RLIMIT_NOFILE)[1]}"]
+        argv = [*most, PASSTHROUGH_LL, "-f", "-o", options, place / "merged"]
         process = subprocess.Popen(argv, **QUIET)  # ends when it is unmounted
         deadline = time.monotonic() + MOUNT_SECONDS
         while not os.path.ismount(place / "merged"):

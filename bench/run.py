@@ -16,6 +16,8 @@ import os
 import pathlib
 import platform
 import shutil
+import sys
+import traceback
 
 import api
 import cold
@@ -66,13 +68,20 @@ def main():
     table.note(f"{machine()}; size {size}")
     if not shutil.which("fuse-overlayfs"):
         table.note("fuse-overlayfs is not installed: left out")
+    given.out.mkdir(parents=True, exist_ok=True)
+    failed = []
     for name in given.only.split(","):
         more = {"folder": given.out} if name == "growth" else {}
-        PIECES[name](table, size, **more)
+        try:
+            PIECES[name](table, size, **more)
+        except Exception:  # the other pieces' figures are not lost with it
+            traceback.print_exc()
+            failed.append(name)
+        (given.out / "figures.jsonl").write_text(table.lines())
     print()
     print(table.lines(), end="")
-    given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / "figures.jsonl").write_text(table.lines())
+    if failed:
+        sys.exit(f"pieces that failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":
