@@ -57,10 +57,11 @@ class Table:
     def __init__(self, out=sys.stdout):
         self.out = out
         self.rows = []
+        self.group = ""
 
     def title(self, text):
-        load = os.getloadavg()[0]
-        print(f"\n{text} (load {load:.1f})", file=self.out)
+        self.group = f"{text} (load {os.getloadavg()[0]:.1f})"
+        print(f"\n{self.group}", file=self.out)
         print(f"{'':44}{'value':>10}      {'peer':24}{'x peer':>8}  aim", file=self.out, flush=True)
 
     def row(self, name, value, unit, peer=None, peer_value=None, aim=None, p99=None):
@@ -72,7 +73,7 @@ class Table:
             row["p99"] = sensible(p99)
         if aim:
             row |= {"aim": str(aim), "met": aim.met(value, ratio)}
-        row["load"] = round(os.getloadavg()[0], 2)
+        row |= {"load": round(os.getloadavg()[0], 2), "group": self.group}
         self.rows.append(row)
         beside = f"{peer} {sensible(peer_value):g}" if peer_value is not None else peer or ""
         times = f"{ratio:8.2f}" if ratio is not None else " " * 8

@@ -6,7 +6,7 @@
 
 Prints a table as it goes and ends with one line of JSON a figure: {name, value, unit, peer,
 peer_value, ratio}, and where there is a target {aim, met}. FOLDER/figures.jsonl (build/bench) gets
-the same lines, and there are the plots of growth. The machine's
+the same lines, figures.md all as a table, and there are the plots of growth. The machine's
 load stands beside each figure: on a busy machine only ratios mean something. Needs root. Pieces
 that need what is not installed are left out with a line that says so.
 """
@@ -27,6 +27,7 @@ import fair
 import growth
 import imports
 import ops
+import report
 import work
 from common import ROOT, Table
 
@@ -65,7 +66,8 @@ def main():
     given = parser.parse_args()
     size = given.size or "full"
     table = Table()
-    table.note(f"{machine()}; size {size}")
+    about = f"{machine()}; size {size}"
+    table.note(about)
     if not shutil.which("fuse-overlayfs"):
         table.note("fuse-overlayfs is not installed: left out")
     given.out.mkdir(parents=True, exist_ok=True)
@@ -78,6 +80,7 @@ def main():
             traceback.print_exc()
             failed.append(name)
         (given.out / "figures.jsonl").write_text(table.lines())
+        (given.out / "figures.md").write_text(report.markdown(table, about))
     print()
     print(table.lines(), end="")
     if failed:
