@@ -226,6 +226,18 @@ static int fill(int fd, const struct mux_edit *edit, const struct change *change
     return rc == 0 ? extend(fd, change->new_size) : rc;
 }
 
+// A record that chmod, rename or link has brought into the delta counts there, unasked, while its
+// bytes are still those of the base: the copy is what has to have room.
+static int check_quota(struct mux_op *op, const struct mux_record *record,
+                       const struct change *change, bool own)
+{
+    uint64_t growth = mux_record_growth(record, change->new_size);
+    bool copies = record->inode.content == STORE_CONTENT_BLOB && !own && change->new_size > 0;
+    if (!copies || growth > 0)
+        return mux_op_check_quota(op, growth, 0);
+    return mux_op_check_within_quota(op, change->old_size - change->new_size);
+}
+
 int mux_body_change(struct mux_op *op, const struct mux_edit *edit, struct mux_record *record,
                     struct mux_copy *copy, struct mux_body *ret, struct mux_copy *need)
 {
@@ -238,7 +250,7 @@ int mux_body_change(struct mux_op *op, const struct mux_edit *edit, struct mux_r
         *ret = body; // nothing to copy for
         return 0;
     }
-    int rc = mux_op_check_quota(op, mux_record_growth(record, change.new_size), 0);
+    int rc = check_quota(op, record, &change, own);
     if (rc < 0)
         return rc;
     rc = needs_tail(op, edit, &change, inode);

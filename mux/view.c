@@ -196,3 +196,17 @@ int mux_op_check_quota(struct mux_op *op, uint64_t more_bytes, uint64_t more_ino
         return -EDQUOT;
     return 0;
 }
+
+int mux_op_check_within_quota(struct mux_op *op, uint64_t fewer_bytes)
+{
+    const struct mux_view *view = op->view;
+    struct store_layer delta;
+    if (view->quota_bytes == 0)
+        return 0;
+    int rc = mux_op_read(op);
+    if (rc == 0)
+        rc = store_layer_get(op->txn, mux_op_delta(op), &delta);
+    if (rc < 0)
+        return rc;
+    return delta.bytes > fewer_bytes && delta.bytes - fewer_bytes > view->quota_bytes ? -EDQUOT : 0;
+}

@@ -156,6 +156,8 @@ static inline uint64_t mux_op_fid(const struct mux_op *op, uint64_t nodeid)
 
 // -EDQUOT when the delta would exceed the view's quota. Inside any transaction.
 int mux_op_check_quota(struct mux_op *op, uint64_t more_bytes, uint64_t more_inodes);
+// -EDQUOT when it would still exceed the view's quota with so many bytes less.
+int mux_op_check_within_quota(struct mux_op *op, uint64_t fewer_bytes);
 
 // ---- the table (view_table.c)
 

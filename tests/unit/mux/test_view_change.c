@@ -314,6 +314,35 @@ static void test_B3_no_history_makes_a_quota_drift_or_lets_anything_pass_it(void
     assert_accounting(&v);
 }
 
+// What changes but its attributes or its name counts, unasked, while its bytes are still the
+// base's. So the copy has to have room, or a quota would bound no bytes on the disk.
+static void test_a_quota_bounds_the_copies_of_what_was_only_renamed_or_chmod_ed(void **state)
+{
+    struct fixture *fixture = *state;
+    struct af_id codebase = ops_codebase(fixture, tree);
+    ops_upload_big(fixture, codebase, "big", 300000, 1);
+    ops_upload_big(fixture, codebase, "large", 300000, 2);
+    struct view v = ops_view_quota(fixture, codebase, "**/*=write", 100000, 0);
+    uint64_t blobs = count_blob_files(fixture);
+    assert_int_equal(ops_chmod(&v, "big", 0600), 0);
+    assert_int_equal(ops_rename(&v, "large", "moved", 0), 0);
+    static const char *const paths[] = {"big", "moved"};
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(ops_write(&v, paths[i], "x", 1, 1000), -EDQUOT);
+        assert_int_equal(ops_write(&v, paths[i], "x", 1, 300000), -EDQUOT);
+        assert_int_equal(ops_truncate(&v, paths[i], 200000), -EDQUOT);
+    }
+    assert_int_equal(count_blob_files(fixture), blobs);
+    assert_int_equal(used_bytes(&v), 600000);
+    // What makes it less is not refused.
+    assert_int_equal(ops_truncate(&v, "moved", 0), 0);
+    assert_int_equal(ops_truncate(&v, "big", 90000), 0);
+    assert_int_equal(ops_write(&v, "big", "x", 1, 1000), 0);
+    assert_int_equal(ops_write(&v, "big", "x", 1, 99999), 0);
+    assert_int_equal(ops_write(&v, "big", "x", 1, 100000), -EDQUOT);
+    assert_accounting(&v);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -323,6 +352,7 @@ int main(void)
         fixture_test(test_a_directory_that_moves_meanwhile_is_not_missed),
         fixture_test(test_a_malformed_rule_changes_nothing),
         fixture_test(test_what_is_forgotten_while_frozen_or_cut_off_is_freed),
+        fixture_test(test_a_quota_bounds_the_copies_of_what_was_only_renamed_or_chmod_ed),
         fixture_test(test_B3_no_history_makes_a_quota_drift_or_lets_anything_pass_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
