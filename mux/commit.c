@@ -241,6 +241,7 @@ static void publish(struct mux_move *move)
         move->after = (struct mux_layer_list){0};
     }
     view->names_seq++;
+    view->foreign_seq++;
     view->changes++;
     view->stamp = mux_view_new_stamp(move->mux);
 }

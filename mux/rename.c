@@ -31,7 +31,7 @@ struct rename {
     unsigned flags;
     // The trees were walked outside of the lock, when the view's counts were these.
     bool walked;
-    uint64_t walked_names_seq, walked_rules_seq;
+    uint64_t walked_names_seq, walked_foreign_seq;
     uint64_t walked_from, walked_to; // fids
 };
 
@@ -173,13 +173,14 @@ static int apply(struct mux_op *op, const struct rename *rename)
 }
 
 // Whether the walk's answer still holds. Where the rules' states are equal on both sides it holds
-// whatever happened meanwhile: every name that came since needed write where it is, and has the
-// same level where it would be. Else only if no name changed. Never under other rules.
+// whatever the sandbox did meanwhile: every name that it made since needed write where it is, and
+// has the same level where it would be. Else only if no name changed. Never under other rules, and
+// never with what others have brought in.
 static bool is_cleared(const struct mux_op *op, const struct rename *rename)
 {
     const struct mux_name *from = &rename->from.name, *to = &rename->to.name;
     if (!rename->walked || rename->walked_from != from->fid || rename->walked_to != to->fid ||
-        rename->walked_rules_seq != op->view->rules_seq)
+        rename->walked_foreign_seq != op->view->foreign_seq)
         return false;
     return from->state == to->state || rename->walked_names_seq == op->view->names_seq;
 }
@@ -222,7 +223,7 @@ static int walk_unlocked(struct mux *mux, struct rename *rename)
         memcpy(ids, op.view->layers.ids, op.view->layers.count * sizeof *ids);
         shadow.layers = (struct mux_layer_list){ids, op.view->layers.count};
         rename->walked_names_seq = op.view->names_seq;
-        rename->walked_rules_seq = op.view->rules_seq;
+        rename->walked_foreign_seq = op.view->foreign_seq;
         rename->walked_from = rename->from.name.fid;
         rename->walked_to = rename->to.name.fid;
         rc = mux_op_read_alone(&op);

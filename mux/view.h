@@ -50,7 +50,8 @@ struct mux_view {
     struct mux_layer_list layers; // ids[0] is the delta
     // ---- changes, under the lock held exclusively
     struct rules *rules;
-    uint64_t rules_seq; // counts changes of the rules
+    uint64_t
+        foreign_seq; // counts changes that asked none of these rules: of the rules, and by others
     enum store_sandbox_access access;
     uint64_t quota_bytes, quota_inodes; // 0: none
     struct mux_gone gone;               // what others have taken the names of

@@ -58,7 +58,7 @@ static void apply_rules(void *arg, struct mux_view *view)
     struct rules *before = view->rules;
     view->rules = change->rules;
     change->rules = before; // for the revocation
-    view->rules_seq++;
+    view->foreign_seq++;
     view->names_seq++;           // walks of trees have to be repeated
     view->stamp = change->stamp; // what is cached has the old levels
 }
