@@ -26,6 +26,9 @@ void mux_attr_fill(const struct mux *mux, const struct mux_view *view, const str
 bool mux_node_is_shareable(const struct mux_node *node);
 // A complete answer for a name of the operation's view.
 void mux_entry_fill(const struct mux_op *op, const struct mux_node *node, struct mux_entry *ret);
+// What the kernel may remember of a name in the directory, after either of these: nothing in one
+// that it has under two numbers (alias.h).
+void mux_entry_limit(const struct mux_op *op, uint64_t dir_fid, struct mux_entry *ret);
 // The answer for a name that is not there: the kernel may cache it.
 void mux_entry_fill_absent(struct mux_entry *ret);
 

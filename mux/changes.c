@@ -50,6 +50,7 @@ void mux_changes_fini(struct mux_changes *changes)
     mux_arena_fini(&changes->arena);
     mux_fid_map_fini(&changes->dirs);
     mux_fid_map_fini(&changes->named);
+    mux_fid_map_fini(&changes->linked);
     free(changes->gone);
     free(changes->items);
     *changes = (struct mux_changes){0};
@@ -82,6 +83,32 @@ int mux_changes_add_directory(struct mux_changes *changes, uint64_t fid)
         return 0;
     int rc = mux_fid_map_put(&changes->dirs, fid, 1);
     return rc < 0 ? rc : add(changes, CONTENT, fid, NULL, 0);
+}
+
+int mux_changes_add_names(struct mux_changes *changes, struct store_txn *txn,
+                          struct mux_layers layers, uint64_t dir, uint64_t number)
+{
+    struct store_dir_iter *iter;
+    struct store_entry found;
+    int rc = mux_changes_add_directory(changes, number);
+    if (rc == 0)
+        rc = store_dir_open(txn, layers.ids, layers.count, dir, 0, &iter);
+    if (rc < 0)
+        return rc;
+    while (rc == 0 && (rc = store_dir_next(iter, &found, NULL)) == 0)
+        rc = add(changes, NAME, number, found.name, found.name_len);
+    store_dir_close(iter);
+    return rc == -ENOENT ? 0 : rc;
+}
+
+int mux_changes_drop_directory(struct mux_changes *changes, struct store_txn *txn,
+                               struct mux_layers layers, uint64_t dir)
+{
+    struct store_inode inode;
+    int rc = mux_resolve_inode(txn, layers, dir, &inode, NULL);
+    if (rc == 0 && inode.name_len > 0)
+        rc = add(changes, NAME_OF_FILE, inode.parent, inode.name, inode.name_len);
+    return rc == -ENOENT ? 0 : rc;
 }
 
 static int entry_of(struct store_txn *txn, struct mux_layers layers, uint64_t parent,
@@ -167,6 +194,17 @@ static int compare_layers(struct differ *differ, struct mux_layers of, struct mu
     return rc;
 }
 
+static int note_gone(struct differ *differ, uint64_t fid)
+{
+    struct mux_changes *changes = differ->changes;
+    struct store_inode before;
+    changes->gone[changes->n_gone++] = fid;
+    int rc = mux_resolve_inode(differ->txn, differ->before, fid, &before, NULL);
+    if (rc == 0 && before.nlink > 1 && !S_ISDIR(before.mode))
+        rc = mux_fid_map_put(&changes->linked, fid, RULES_NONE);
+    return rc == -ENOENT ? 0 : rc;
+}
+
 // Those of `lost` that no other name leads to.
 static int find_gone(struct differ *differ)
 {
@@ -182,10 +220,10 @@ static int find_gone(struct differ *differ)
         int rc = mux_resolve_inode(differ->txn, differ->after, fid, &inode, NULL);
         if (rc == 0)
             rc = mux_links_any(differ->txn, differ->after, &inode, &named);
-        if (rc < 0 && rc != -ENOENT)
+        if (rc == 0 || rc == -ENOENT)
+            rc = named ? 0 : note_gone(differ, fid);
+        if (rc < 0)
             return rc;
-        if (!named)
-            changes->gone[changes->n_gone++] = fid;
     }
     return 0;
 }

@@ -23,6 +23,7 @@ struct mux_changes {
     struct mux_fid_map named; // what names lead to now that led elsewhere, or nowhere
     uint64_t *gone;           // what had a name and has none
     size_t n_gone;
+    struct mux_fid_map linked; // of these, files that had several names; the caller's value
 };
 
 #define AF_CLEANUP_CHANGES AF_CLEANUP(mux_changes_fini)
@@ -32,6 +33,12 @@ int mux_changes_collect(struct mux *mux, struct store_txn *txn, struct mux_layer
                         struct mux_layers after, struct mux_changes *ret);
 // A directory whose attributes and listing are others.
 int mux_changes_add_directory(struct mux_changes *changes, uint64_t fid);
+// One whose names are others by now, all of those that it has and may have had by this number.
+int mux_changes_add_names(struct mux_changes *changes, struct store_txn *txn,
+                          struct mux_layers layers, uint64_t dir, uint64_t number);
+// The name that leads to the directory is taken back, and with it what is remembered of its names.
+int mux_changes_drop_directory(struct mux_changes *changes, struct store_txn *txn,
+                               struct mux_layers layers, uint64_t dir);
 // For a view with this route (nodeid.h).
 void mux_changes_tell(struct mux *mux, uint32_t route, const struct mux_changes *changes);
 

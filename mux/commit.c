@@ -139,6 +139,21 @@ static int put_record(struct mux_move *move, uint64_t delta, uint64_t stack)
     return rc;
 }
 
+// A directory that the kernel has under two numbers: what it remembers by either goes.
+static int note_doubled(struct mux_move *move, uint64_t from, uint64_t to)
+{
+    const struct mux_alias *alias = &move->hold.op.view->alias;
+    struct mux_layers before = mux_layer_list_all(&move->view);
+    struct mux_layers after = mux_layer_list_all(&move->after);
+    struct mux_changes *changes = &move->changes;
+    int rc = mux_changes_drop_directory(changes, move->txn, before, from);
+    if (rc == 0)
+        rc = mux_changes_drop_directory(changes, move->txn, before, to);
+    if (rc == 0)
+        rc = mux_changes_add_names(changes, move->txn, after, to, mux_alias_shown(alias, from));
+    return rc < 0 ? rc : mux_changes_add_names(changes, move->txn, after, to, to);
+}
+
 // Directories that became one are not gone: whoever stands in one is in the other.
 static int note_joined(struct mux_move *move)
 {
@@ -146,8 +161,12 @@ static int note_joined(struct mux_move *move)
     uint64_t from, to;
     size_t position = 0, kept = 0;
     int rc = 0;
-    while (rc == 0 && mux_fid_map_next(&move->joined, &position, &from, &to))
+    while (rc == 0 && mux_fid_map_next(&move->joined, &position, &from, &to)) {
+        bool known = mux_fid_map_get(&move->known, to, NULL);
         rc = mux_changes_add_directory(changes, to);
+        if (rc == 0 && mux_alias_doubles(&move->hold.op.view->alias, to, known))
+            rc = note_doubled(move, from, to);
+    }
     for (size_t i = 0; i < changes->n_gone; i++)
         if (!mux_fid_map_get(&move->joined, changes->gone[i], NULL))
             changes->gone[kept++] = changes->gone[i];
@@ -163,6 +182,26 @@ static void join(struct mux_move *move, struct mux_view *view)
         mux_alias_join(&view->alias, from, to, mux_fid_map_get(&move->known, to, NULL));
 }
 
+// A file that had several names goes on at the level that all of them gave it: what is committed
+// still knows them.
+static int note_levels(struct mux_move *move)
+{
+    struct mux_op look = {.mux = move->mux, .view = move->hold.op.view};
+    struct mux_node node;
+    uint64_t fid, level;
+    size_t position = 0;
+    int rc = 0;
+    while (rc == 0 && mux_fid_map_next(&move->changes.linked, &position, &fid, &level)) {
+        rc = mux_node_load(&look, fid, &node);
+        if (rc == 0)
+            mux_fid_map_put(&move->changes.linked, fid, node.level); // in place: cannot fail
+        else if (rc == -ESTALE)
+            rc = 0;
+    }
+    mux_op_end_read(&look);
+    return rc;
+}
+
 // What the kernel will be told, and what it may hold though no name leads there any more.
 static int note_changes(struct mux_move *move)
 {
@@ -176,6 +215,8 @@ static int note_changes(struct mux_move *move)
                                  &move->changes);
     if (rc == 0)
         rc = note_joined(move);
+    if (rc == 0)
+        rc = note_levels(move);
     if (rc == 0)
         rc = mux_gone_prepare(&view->gone, move->txn, before, move->after.ids[0] == before.ids[0],
                               &move->changes, &move->past);

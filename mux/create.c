@@ -109,8 +109,10 @@ static int make_once(struct mux *mux, uint64_t parent, const char *text, struct 
             rc = record(&op, &dir, &name, maker);
         if (rc == 0)
             rc = mux_op_commit(&op);
-        if (rc == 0)
+        if (rc == 0) {
             mux_entry_fill(&op, &maker->node, ret);
+            mux_entry_limit(&op, dir.fid, ret);
+        }
         mux_name_fini(&op, &name);
     }
     mux_node_fini(&op, &dir);

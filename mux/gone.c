@@ -23,6 +23,13 @@ bool mux_gone_has(const struct mux_gone *gone, uint64_t fid)
     return mux_fid_map_get(&gone->fids, fid, NULL);
 }
 
+enum rules_level mux_gone_ceiling(const struct mux_gone *gone, uint64_t fid)
+{
+    uint64_t ceiling = RULES_WRITE;
+    mux_fid_map_get(&gone->ceilings, fid, &ceiling);
+    return (enum rules_level)ceiling;
+}
+
 static int get_from(const struct mux_gone *gone, uint64_t number, struct store_txn *txn,
                     uint64_t fid, struct store_inode *ret)
 {
@@ -87,6 +94,15 @@ static int drop_named(struct mux_gone *gone, struct store_txn *txn,
     return rc;
 }
 
+static int put(struct mux_gone *gone, const struct mux_changes *changes, uint64_t fid)
+{
+    uint64_t ceiling;
+    int rc = mux_fid_map_put(&gone->fids, fid, gone->last + 1);
+    if (rc == 0 && mux_fid_map_get(&changes->linked, fid, &ceiling))
+        rc = mux_fid_map_put(&gone->ceilings, fid, ceiling);
+    return rc;
+}
+
 int mux_gone_prepare(struct mux_gone *gone, struct store_txn *txn, struct mux_layers before,
                      bool keeps_delta, const struct mux_changes *changes, struct mux_past **ret)
 {
@@ -98,7 +114,7 @@ int mux_gone_prepare(struct mux_gone *gone, struct store_txn *txn, struct mux_la
         before = (struct mux_layers){.ids = before.ids + 1, .count = before.count - 1};
     rc = new_past(txn, before, gone->last + 1, ret);
     for (size_t i = 0; rc == 0 && i < changes->n_gone; i++)
-        rc = mux_fid_map_put(&gone->fids, changes->gone[i], gone->last + 1);
+        rc = put(gone, changes, changes->gone[i]);
     if (rc < 0) {
         mux_gone_drop(gone, changes, *ret);
         *ret = NULL;
@@ -111,7 +127,7 @@ void mux_gone_drop(struct mux_gone *gone, const struct mux_changes *changes, str
     if (!past)
         return;
     for (size_t i = 0; i < changes->n_gone; i++)
-        mux_fid_map_del(&gone->fids, changes->gone[i]);
+        mux_gone_remove(gone, changes->gone[i]);
     free_past(past);
 }
 
@@ -122,7 +138,7 @@ void mux_gone_publish(struct mux_gone *gone, const struct mux_changes *changes,
     size_t position = 0;
     while (mux_fid_map_next(&gone->fids, &position, &fid, &number))
         if (mux_fid_map_get(&changes->named, fid, NULL))
-            mux_fid_map_del(&gone->fids, fid); // in place
+            mux_gone_remove(gone, fid); // in place
     if (!past)
         return;
     struct mux_past **last = &gone->pasts;
@@ -241,7 +257,7 @@ int mux_gone_forgotten(struct mux_op *op, uint64_t fid)
         rc = mux_op_commit(op);
     if (rc < 0)
         return rc;
-    mux_fid_map_del(&gone->fids, fid);
+    mux_gone_remove(gone, fid);
     mux_node_cache_drop(op->mux->nodes, mux_view_nodeid(op->view, fid));
     return 0;
 }
@@ -267,4 +283,5 @@ void mux_gone_fini(struct mux_gone *gone)
         gone->pasts = next;
     }
     mux_fid_map_fini(&gone->fids);
+    mux_fid_map_fini(&gone->ceilings);
 }

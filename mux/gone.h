@@ -13,6 +13,7 @@
 
 #include "mux/fid_map.h"
 #include "mux/layer_list.h"
+#include "mux/rules.h"
 
 struct mux;
 struct mux_changes;
@@ -20,10 +21,11 @@ struct mux_op;
 struct mux_past;
 
 struct mux_gone {
-    struct mux_fid_map fids; // -> number of its past; 0: its record is in `layer`
-    uint64_t layer;          // 0: none
-    struct mux_past *pasts;  // oldest first
-    uint64_t last;           // number of the newest past
+    struct mux_fid_map fids;     // -> number of its past; 0: its record is in `layer`
+    struct mux_fid_map ceilings; // of those that had several names: mux_gone_ceiling
+    uint64_t layer;              // 0: none
+    struct mux_past *pasts;      // oldest first
+    uint64_t last;               // number of the newest past
 };
 
 // Whether the fid has lost its names: then its record is not looked for in the view's layers.
@@ -31,6 +33,10 @@ bool mux_gone_has(const struct mux_gone *gone, uint64_t fid);
 // The record of such a one, with the name and the links it had. -ENOENT.
 int mux_gone_get(const struct mux_gone *gone, struct store_txn *txn, uint64_t fid,
                  struct store_inode *ret);
+
+// The level that such a one does not exceed, whatever the one name that its record remembers has:
+// of a file with several names that of the most restricted one when they went.
+enum rules_level mux_gone_ceiling(const struct mux_gone *gone, uint64_t fid);
 
 // In the transaction that takes the names away: `before` are the layers of the view, its delta
 // first; keeps_delta: that goes on as it is. What has a name again is gone no more.
@@ -50,6 +56,7 @@ int mux_gone_adopt(const struct mux_gone *gone, struct store_txn *txn, uint64_t 
 static inline void mux_gone_remove(struct mux_gone *gone, uint64_t fid)
 {
     mux_fid_map_del(&gone->fids, fid);
+    mux_fid_map_del(&gone->ceilings, fid);
 }
 
 // Nobody can reach anything of it any more: in a write transaction, then the memory.

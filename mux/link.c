@@ -103,8 +103,10 @@ static int link_in(struct mux_op *op, uint64_t nodeid, uint64_t new_parent, cons
             rc = record(op, &node, &dir, &name, &after);
         if (rc == 0)
             rc = mux_op_commit(op);
-        if (rc == 0)
+        if (rc == 0) {
             mux_entry_fill(op, &after, ret);
+            mux_entry_limit(op, dir.fid, ret);
+        }
         mux_name_fini(op, &name);
     }
     mux_node_fini(op, &dir);

@@ -14,7 +14,7 @@ static int lookup_in(struct mux_op *op, uint64_t parent, const char *text, struc
     if (rc < 0)
         return rc;
     rc = mux_name_resolve(op, &dir, text, &name);
-    mux_node_fini(op, &dir);
+    mux_node_fini(op, &dir); // its fid stays
     if (rc < 0)
         return rc;
     if (!name.visible) {
@@ -28,6 +28,8 @@ static int lookup_in(struct mux_op *op, uint64_t parent, const char *text, struc
             mux_node_fini(op, &node);
         }
     }
+    if (rc == 0)
+        mux_entry_limit(op, dir.fid, ret);
     mux_name_fini(op, &name);
     return rc == -ESTALE ? -EUCLEAN : rc; // an entry that leads nowhere: the store is damaged
 }

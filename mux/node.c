@@ -64,15 +64,22 @@ static int from_store(struct mux_op *op, uint64_t fid, struct mux_node *ret, con
 }
 
 // Gives the node its level, and a directory its state (taking over the caller's reference), and
-// has it cached.
+// has it cached. What others have taken the names of has the level of the one that its record
+// remembers, but never more than it had: of several names the most restricted one's.
 static void settle(struct mux_op *op, rules_state state, struct mux_node *node)
 {
     struct rules *rules = op->view->rules;
+    const struct mux_gone *gone = &op->view->gone;
     node->level = (uint8_t)rules_level(rules, state);
     if (S_ISDIR(node->mode))
         node->state = state;
     else
         rules_state_release(rules, state);
+    if (mux_gone_has(gone, node->fid)) {
+        if (node->level > mux_gone_ceiling(gone, node->fid))
+            node->level = (uint8_t)mux_gone_ceiling(gone, node->fid);
+        node->nlink = 0;
+    }
     mux_node_cache_put(op->mux->nodes, rules, node);
 }
 
@@ -222,6 +229,18 @@ static int load_by_climbing(struct mux_op *op, uint64_t fid, struct chain *chain
     return 0;
 }
 
+static int load_by_name(struct mux_op *op, uint64_t fid, struct mux_node *ret)
+{
+    struct chain chain;
+    chain.links = chain.local;
+    chain.count = 0;
+    chain.capacity = CHAIN_LOCAL;
+    int rc = load_by_climbing(op, fid, &chain, ret);
+    if (chain.links != chain.local)
+        free(chain.links);
+    return rc;
+}
+
 static int load_uncached(struct mux_op *op, uint64_t fid, struct mux_node *ret)
 {
     struct mux_node node;
@@ -240,25 +259,13 @@ static int load_uncached(struct mux_op *op, uint64_t fid, struct mux_node *ret)
         *ret = node;
         return 0;
     }
-    bool gone = mux_gone_has(&op->view->gone, fid);
-    if (has_names(&node) && !gone) {
+    if (has_names(&node) && !mux_gone_has(&op->view->gone, fid)) {
         rc = settle_linked(op, name, name_len, &node);
         if (rc == 0)
             *ret = node;
         return rc;
     }
-    struct chain chain;
-    chain.links = chain.local;
-    chain.count = 0;
-    chain.capacity = CHAIN_LOCAL;
-    rc = load_by_climbing(op, fid, &chain, ret);
-    if (chain.links != chain.local)
-        free(chain.links);
-    if (rc == 0 && gone) { // its level is that of the name it had
-        ret->nlink = 0;
-        mux_node_cache_put(op->mux->nodes, op->view->rules, ret);
-    }
-    return rc;
+    return load_by_name(op, fid, ret);
 }
 
 int mux_node_load(struct mux_op *op, uint64_t fid, struct mux_node *ret)
@@ -305,43 +312,64 @@ bool mux_node_is_visible(const struct mux_op *op, const struct mux_node *node)
 
 // ---- nodes of versions
 
-static int version_from_store(struct store_txn *txn, uint64_t nodeid, struct mux_node *ret)
+// *ret_inode is the record, with the directory and the name that the version has or last had;
+// valid as long as the transaction.
+static int version_from_store(struct store_txn *txn, uint64_t nodeid, struct mux_node *ret,
+                              struct store_inode *ret_inode)
 {
-    struct store_inode inode;
-    int rc = store_version_get(txn, mux_nodeid_fid(nodeid), &inode);
+    int rc = store_version_get(txn, mux_nodeid_fid(nodeid), ret_inode);
     if (rc < 0)
         return rc == -ENOENT ? -ESTALE : rc;
-    mux_node_of_inode(nodeid, &inode, 1, ret);
-    if (inode.fid == inode.version) { // kept: see mux/store/kept.c
-        ret->fid = inode.parent;
+    mux_node_of_inode(nodeid, ret_inode, 1, ret);
+    if (ret_inode->fid == ret_inode->version) { // kept: see mux/store/kept.c
+        ret->fid = ret_inode->parent;
         ret->parent = 0;
+        ret_inode->parent = ret_inode->origin;
     }
     return 0;
 }
 
+// Of a name that may be there no more. Where its directory is gone as well nothing is known.
+static int level_of_name(struct mux_op *op, const struct store_inode *inode, uint8_t *ret)
+{
+    struct levels levels = {.op = op, .min = RULES_WRITE, .max = RULES_NONE};
+    struct mux_link link = {
+        .parent = inode->parent, .name = inode->name, .name_len = inode->name_len};
+    int rc = inode->name_len > 0 ? add_level(&levels, &link) : -ESTALE;
+    if (rc == -ESTALE)
+        levels.min = RULES_NONE;
+    *ret = (uint8_t)levels.min;
+    return rc == -ESTALE ? 0 : rc;
+}
+
 // The level is that of the file as the view has it now, but never write. A version that the view
-// has no more is open somewhere, or nobody could ask for it, and stays readable.
+// has no more is open somewhere, or nobody could ask for it: it goes on by the name that it had.
 static int load_pinned(struct mux_op *op, uint64_t nodeid, struct mux_node *ret)
 {
     struct mux_node node, now;
+    struct store_inode inode;
     if (mux_node_cache_get(op->mux->nodes, NULL, nodeid, op->view->stamp, ret))
         return 0;
     int rc = mux_op_read(op);
     if (rc == 0)
-        rc = version_from_store(op->txn, nodeid, &node);
+        rc = version_from_store(op->txn, nodeid, &node, &inode);
     if (rc < 0)
         return rc;
     rc = mux_node_load(op, node.fid, &now);
-    if (rc < 0 && rc != -ESTALE)
-        return rc;
-    node.level = RULES_READ;
-    if (rc == 0) {
-        if (now.level < node.level)
-            node.level = now.level;
+    bool there = rc == 0;
+    if (there) {
+        node.level = now.level;
         mux_node_fini(op, &now);
-        node.stamp = op->view->stamp;
-        mux_node_cache_put(op->mux->nodes, NULL, &node);
+    } else if (rc == -ESTALE) {
+        rc = level_of_name(op, &inode, &node.level);
     }
+    if (rc < 0)
+        return rc;
+    if (node.level > RULES_READ)
+        node.level = RULES_READ;
+    node.stamp = op->view->stamp;
+    if (there)
+        mux_node_cache_put(op->mux->nodes, NULL, &node);
     *ret = node;
     return 0;
 }
@@ -362,7 +390,8 @@ int mux_node_load_shared(struct mux *mux, uint64_t nodeid, struct mux_node *ret)
     int rc = store_look_begin(mux->store, 0, &txn);
     if (rc < 0)
         return rc;
-    rc = version_from_store(txn, nodeid, ret);
+    struct store_inode inode;
+    rc = version_from_store(txn, nodeid, ret, &inode);
     if (rc == 0) {
         ret->level = cls == MUX_CLASS_READ ? RULES_READ : RULES_VIEW;
         mux_node_cache_put(mux->nodes, NULL, ret);

@@ -46,6 +46,7 @@ static int show(struct listing *list, const struct store_entry *found, bool *sho
             rc = mux_node_load_as(op, found->fid, state, &node);
         if (rc == 0 && list->plus) {
             mux_entry_fill(op, &node, &entry);
+            mux_entry_limit(op, list->dir->fid, &entry);
             mux_node_fini(op, &node);
         }
         if (rc == 0)

@@ -119,11 +119,28 @@ static void forget_version(struct mux_revoke *revoke, uint64_t version)
     revoke->mux->notifier->drop_inode_now(revoke->mux->notifier_arg, nodeid, 0, 0);
 }
 
+// Of the names in it the kernel remembers none, but listings (alias.h).
+static void forget_others(struct mux_revoke *revoke, uint64_t fid)
+{
+    struct mux_op op;
+    uint64_t numbers[MUX_ALIAS_NUMBERS];
+    if (mux_op_enter_inside(revoke->mux, revoke->root_nodeid, &op) < 0)
+        return;
+    uint32_t route = op.view->route;
+    size_t count = mux_alias_others(&op.view->alias, fid, numbers);
+    mux_op_leave(&op, 0);
+    for (size_t i = 0; i < count; i++)
+        revoke->mux->notifier->drop_inode_now(revoke->mux->notifier_arg,
+                                              mux_nodeid_private(route, numbers[i]), 0, 0);
+}
+
 // Attributes with offset -1; with offset 0 what is cached of its content as well. Whether the
 // kernel has it.
 static bool forget_inode(struct mux_revoke *revoke, uint64_t fid, int64_t offset)
 {
     const struct mux_notifier *notifier = revoke->mux->notifier;
+    if (offset >= 0)
+        forget_others(revoke, fid);
     return notifier->drop_inode_now(revoke->mux->notifier_arg, nodeid_of(revoke, fid), offset, 0) !=
            -ENOENT;
 }
@@ -323,19 +340,30 @@ static int read_moves(struct mux_revoke *revoke, uint64_t *ret)
     return mux_op_leave(&op, 0);
 }
 
-// Files without a name are nowhere in the tree. Rules say nothing about them, a cut-off does.
-static int forget_orphans(struct mux_revoke *revoke)
+static size_t list(const struct mux_fid_map *map, uint64_t *fids, size_t room)
+{
+    size_t count = 0, position = 0;
+    uint64_t fid, value;
+    while (count < room && mux_fid_map_next(map, &position, &fid, &value))
+        fids[count++] = fid;
+    return count;
+}
+
+// Files without a name are nowhere in the tree. Of those that the sandbox has unlinked itself rules
+// say nothing, a cut-off does; those that others took from it go by the names they had.
+static int forget_nameless(struct mux_revoke *revoke)
 {
     struct mux_op op;
     int rc = mux_op_enter_inside(revoke->mux, revoke->root_nodeid, &op);
     if (rc < 0)
         return rc;
-    size_t count = 0, position = 0;
-    uint64_t fid, value;
-    AF_CLEANUP_FREE uint64_t *fids = calloc(op.view->n_orphans + 1, sizeof *fids);
-    while (fids && count < op.view->n_orphans &&
-           mux_fid_map_next(&op.view->orphans, &position, &fid, &value))
-        fids[count++] = fid;
+    const struct mux_view *view = op.view;
+    size_t room = view->n_orphans + view->gone.fids.used, count = 0;
+    AF_CLEANUP_FREE uint64_t *fids = calloc(room + 1, sizeof *fids);
+    if (fids)
+        count = list(&view->gone.fids, fids, room);
+    if (fids && !revoke->before)
+        count += list(&view->orphans, fids + count, room - count);
     mux_op_leave(&op, 0);
     for (size_t i = 0; i < count; i++)
         forget_inode(revoke, fids[i], 0);
@@ -375,11 +403,10 @@ int mux_revoke_run(struct mux_revoke *revoke, const atomic_bool *stop)
         if (rc < 0)
             forget_rules(revoke);
     }
-    if (revoke->mux->notifier && !revoke->before) {
+    if (revoke->mux->notifier && !revoke->before)
         rc = walk_until_still(revoke);
-        if (rc == 0)
-            rc = forget_orphans(revoke);
-    }
+    if (revoke->mux->notifier && rc == 0)
+        rc = forget_nameless(revoke);
     mux_revoke_free(revoke);
     return rc == -ESTALE ? 0 : rc; // detached: nobody is left to see anything
 }

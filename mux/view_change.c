@@ -161,6 +161,16 @@ int mux_view_set_quota(struct mux *mux, const char *id, uint64_t quota_bytes, ui
 
 // ---- holders
 
+// Of what the view has not got any more, others have replaced it, nobody can tell which name it
+// had: only rules that close nothing permit it.
+static bool permits_unknown(const struct mux_view *view)
+{
+    rules_state root = rules_root(view->rules);
+    bool permits = rules_below_min(view->rules, root) >= RULES_READ;
+    rules_state_release(view->rules, root);
+    return permits;
+}
+
 int mux_view_permits(struct mux *mux, const char *id, uint64_t ino, bool *ret, struct af_error *err)
 {
     struct mux_op op;
@@ -177,6 +187,8 @@ int mux_view_permits(struct mux *mux, const char *id, uint64_t ino, bool *ret, s
         permits =
             mux_node_is_visible(&op, &node) && (!S_ISREG(node.mode) || node.level >= RULES_READ);
         mux_node_fini(&op, &node);
+    } else if (rc == -ESTALE && ino > MUX_NODEID_SENTINEL) {
+        permits = permits_unknown(op.view);
     }
     mux_op_leave(&op, 0);
     if (rc < 0 && rc != -ESTALE)

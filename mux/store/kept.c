@@ -4,7 +4,8 @@
 // told another one, may still have it open or mapped. So, while somebody listens, a version that
 // was ever in a frozen layer does not end with its last record: the record moves into a layer of
 // kept versions, under the version's own number (fids and versions are of one counter), with the
-// fid where other records have their directory, and without a name. The layer is pending: a crash
+// fid where other records have their directory, the directory in the place of the origin, and the
+// name, by which the rules go on to tell its level. The layer is pending: a crash
 // ends the kernel's references too, and the next store_open hands it to the collector.
 // Owns store->kept. Locks: kept.lock (a leaf) guards the listener; kept.layer changes under the
 // writer lock. Fails: -errno; nothing new is refused for want of space, since a version is kept
@@ -126,10 +127,10 @@ int store_kept_save(struct store_txn *txn, uint64_t layer, uint64_t fid, uint64_
         rc = store_inode_get(txn, layer, fid, &inode);
     if (rc < 0)
         return store_keep_error(txn, rc);
+    inode.origin = inode.parent;
     inode.parent = fid;
     inode.fid = version;
     inode.nlink = 0;
-    inode.name_len = 0;
     inode.blob_owned = false;
     inode.xattr_layer = kept;
     rc = store_inode_put(txn, kept, &inode);

@@ -274,7 +274,7 @@ int store_xattr_put(struct store_txn *txn, uint64_t layer, uint64_t fid, const v
 // A regular file's version -> where its record is (for shared nodeids).
 int store_version_find(struct store_txn *txn, uint64_t version, uint64_t *ret_layer,
                        uint64_t *ret_fid);
-// The record of a version: of one that is kept (below) without its name.
+// The record of a version: of one that is kept (below) as kept.c has it.
 int store_version_get(struct store_txn *txn, uint64_t version, struct store_inode *ret);
 int store_layer_inodes(struct store_txn *txn, uint64_t layer,
                        int (*fn)(void *arg, const struct store_inode *inode), void *arg);

@@ -9,7 +9,7 @@ import os
 
 import pytest
 
-from harness import READ_ONLY, FULL, eventually, monpb, pb, sbpb
+from harness import READ_ONLY, FULL, eventually, monpb, pb, rule, sbpb
 from processes import attach, start, wait, write
 
 COMMITS = 6
@@ -222,3 +222,72 @@ def test_a_directory_that_two_writers_made_stays_the_working_directory_of_both(c
     assert client.out(other, "ls made/sub") == "late\nmine\nmore\ntheirs\n"
     for made in (sandbox, other):
         client.destroy(made)
+
+
+@pytest.fixture
+def twice(client):
+    """A session stands in a directory of its own that became one with one that others moved there.
+
+    The session's kernel has both: its own, as working directory, and the other one by its path.
+    """
+    made = []
+
+    def make(rules):
+        codebase = client.codebase({"b/f": b"old\n", "b/s": b"secret\n", "keep": b"\n"})
+        other = client.sandbox(codebase, FULL)
+        sandbox = client.sandbox(codebase, rules, manual=True)
+        made.extend((other, sandbox))
+        shell = client.sandboxes.CreateSession(pb.CreateSessionRequest(sandbox_id=sandbox)).id
+
+        def turn(command):
+            request = pb.SessionExecRequest(session_id=shell, command=command)
+            result = client.sandboxes.SessionExec(request)
+            return result.stdout + result.stderr
+
+        before = turn("cat b/f; cat b/none 2>/dev/null; mkdir x; cd x; cat late 2>/dev/null; ls")
+        assert before == "old\n"
+        turn("echo own > own")
+        client.out(other, "mv b x")
+        assert client.views.Commit(sbpb.CommitRequest(sandbox_id=sandbox)).conflicts == 0
+        assert turn("ls; cat f s own") == "f\nown\ns\nold\nsecret\nown\n"
+        assert client.out(sandbox, "cd x; ls; cat f s own") == "f\nown\ns\nold\nsecret\nown\n"
+        return other, sandbox, turn
+
+    yield make
+    for sandbox in made:
+        client.destroy(sandbox)
+
+
+def test_a_directory_that_a_kernel_has_twice_shows_the_same_by_both(client, twice):
+    _, sandbox, turn = twice(FULL)
+    assert "No such file" in turn("cat late")
+    client.out(sandbox, "echo by path > x/late; echo more >> x/f; rm x/own; mkdir x/sub")
+    assert turn("cat late f; ls") == "by path\nold\nmore\nf\nlate\ns\nsub\n"
+    assert turn("echo by cwd > late; rm f; mv s t; echo below > sub/g") == ""
+    assert client.out(sandbox, "cd x; cat late sub/g; ls") == "by cwd\nbelow\nlate\nsub\nt\n"
+    assert turn("rm -r sub; echo none > none; ls") == "late\nnone\nt\n"
+    assert client.out(sandbox, "cd x; cat none; ls; rm *; rmdir ../x") == "none\nlate\nnone\nt\n"
+    assert turn("ls; cat none") == "cat: none: No such file or directory\n"
+
+
+def test_a_directory_that_a_kernel_has_twice_follows_a_rebase(client, twice):
+    other, sandbox, turn = twice(FULL)
+    assert turn("cat f own; ls") == "old\nown\nf\nown\ns\n"
+    assert "No such file" in turn("cat late")
+    client.out(other, "cd x; echo new > t; mv t f; echo late > late; rm own")
+    client.views.Rebase(sbpb.RebaseRequest(sandbox_id=sandbox))
+    assert turn("ls; cat f late") == "f\nlate\ns\nnew\nlate\n"
+    assert client.out(sandbox, "cd x; ls; cat f late") == "f\nlate\ns\nnew\nlate\n"
+
+
+def test_P7_rules_that_change_hold_in_a_directory_that_a_kernel_has_twice(client, twice):
+    rules = READ_ONLY + [("/x/**", "write", 5), ("/x/s", "read", 6)]
+    _, sandbox, turn = twice(rules)
+    closed = rules + [("/x/s", "none", 7)]
+    request = sbpb.UpdatePermissionsRequest(
+        sandbox_id=sandbox, permissions=[rule(*r) for r in closed]
+    )
+    client.views.UpdatePermissions(request)
+    assert turn("ls") == "f\nown\n"
+    assert "No such file" in turn("cat s")
+    assert client.out(sandbox, "ls x") == "f\nown\n"

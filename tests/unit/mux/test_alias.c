@@ -152,6 +152,27 @@ static void test_it_is_removed_and_made_again_by_its_number(void **state)
     kernel_stop(&pair.kernel);
 }
 
+// Nothing that is cached by one number would follow a change by the other one.
+static void assert_nothing_is_cached(struct view *view, uint64_t dir)
+{
+    struct mux *mux = view->fixture->mux;
+    struct mux_entry entry;
+    struct stat st;
+    int64_t ttl_ns;
+    assert_int_equal(mux_lookup(mux, &view->ctx, dir, "file", &entry), 0);
+    assert_true(entry.nodeid != 0 && entry.entry_ttl_ns == 0 && entry.attr_ttl_ns > 0);
+    assert_int_equal(mux_lookup(mux, &view->ctx, dir, "absent", &entry), 0);
+    assert_true(entry.nodeid == 0 && entry.entry_ttl_ns == 0);
+    assert_int_equal(mux_getattr(mux, &view->ctx, dir, &st, &ttl_ns), 0);
+    assert_int_equal(ttl_ns, 0);
+    assert_int_equal(mux_create(mux, &view->ctx, dir, "made", 0644, &entry), 0);
+    assert_int_equal(entry.entry_ttl_ns, 0);
+    assert_int_equal(mux_link(mux, &view->ctx, entry.nodeid, dir, "linked", &entry), 0);
+    assert_int_equal(entry.entry_ttl_ns, 0);
+    assert_int_equal(mux_unlink(mux, &view->ctx, dir, "made"), 0);
+    assert_int_equal(mux_unlink(mux, &view->ctx, dir, "linked"), 0);
+}
+
 // What the view had before keeps its own number: the kernel may stand in it.
 static void test_one_that_others_moved_there_keeps_its_number(void **state)
 {
@@ -168,6 +189,11 @@ static void test_one_that_others_moved_there_keeps_its_number(void **state)
     assert_names(&pair.second, "d", "file two");
     look_below(&pair.second, mine, "file"); // who stands in it has the same names
     look_below(&pair.second, old, "two");
+    assert_nothing_is_cached(&pair.second, mine);
+    assert_nothing_is_cached(&pair.second, old);
+    struct mux_entry entry;
+    assert_int_equal(ops_lookup(&pair.second, "keep", &entry), 0);
+    assert_true(entry.entry_ttl_ns > 0 && entry.attr_ttl_ns > 0);
     kernel_stop(&pair.kernel);
 }
 
@@ -176,6 +202,7 @@ static void test_numbers_lead_on_when_the_common_one_becomes_one_with_a_third(vo
     (void)state;
     struct mux_alias alias = {0};
     mux_alias_join(&alias, 10, 20, false);
+    assert_false(mux_alias_is_doubled(&alias, 20));
     assert_int_equal(mux_alias_inside(&alias, 10), 20);
     assert_int_equal(mux_alias_shown(&alias, 20), 10);
     assert_int_equal(mux_alias_inside(&alias, 20), 20);
@@ -186,10 +213,19 @@ static void test_numbers_lead_on_when_the_common_one_becomes_one_with_a_third(vo
     mux_alias_join(&alias, 11, 30, false); // a second one: reached, and shown as the first
     assert_int_equal(mux_alias_inside(&alias, 11), 30);
     assert_int_equal(mux_alias_shown(&alias, 30), 10);
+    assert_true(mux_alias_is_doubled(&alias, 30));
     mux_alias_join(&alias, 30, 40, true);
     assert_int_equal(mux_alias_inside(&alias, 10), 40);
     assert_int_equal(mux_alias_inside(&alias, 11), 40);
     assert_int_equal(mux_alias_shown(&alias, 40), 40);
+    uint64_t others[MUX_ALIAS_NUMBERS];
+    assert_int_equal(mux_alias_others(&alias, 40, others), 2);
+    assert_int_equal(others[0] + others[1], 10 + 11);
+    for (uint64_t fid = 100; fid < 200; fid++) // bounded: what is beyond is as if removed
+        mux_alias_join(&alias, fid, 40, true);
+    assert_int_equal(mux_alias_others(&alias, 40, others), MUX_ALIAS_NUMBERS - 2);
+    assert_int_equal(mux_alias_inside(&alias, 100), 40);
+    assert_int_equal(mux_alias_inside(&alias, 199), 199);
     mux_alias_fini(&alias);
 }
 

@@ -1,0 +1,182 @@
+"""What is open stays as closed as it was when others replace or remove it, seen from inside.
+
+A process of a sandbox holds descriptors (O_PATH ones, too) and maps of files that its rules close
+or will close; another sandbox takes their names, the layers are merged, and the process tries to
+get at the content: by fresh attributes, by reopening through /proc/self/fd, by its map.
+"""
+
+import pytest
+
+from harness import FULL, OPEN_POLICY, READ_ONLY, eventually, monpb, pb, rule, sbpb
+from processes import attach, start, wait, write
+
+WORDS = b"secret words\n"
+BASE = {"secret": WORDS, "open": WORDS, "hid/keep": "", "d/below": WORDS, "keep": "0\n"}
+HIDE = [("/hid/**", "none", 10)]
+AGENT = r"""
+import ctypes, errno, mmap, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+fds, maps = {}, {}
+def mode(name): # AT_EMPTY_PATH | AT_STATX_FORCE_SYNC
+    buf = ctypes.create_string_buffer(256)
+    if libc.statx(fds[name], b"", 0x3000, 0x7ff, buf) != 0:
+        raise OSError(ctypes.get_errno(), "statx")
+    return oct(int.from_bytes(buf.raw[28:30], sys.byteorder) & 0o7777)
+def peek(name): # pages that cannot be had are SIGBUS: a child touches them
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if maps[name][0] else 1)
+    return os.waitpid(child, 0)[1]
+def reopen(name):
+    fd = os.open(f"/proc/self/fd/{fds[name]}", os.O_RDONLY)
+    try: return os.read(fd, 20)
+    finally: os.close(fd)
+def path(name): fds[name] = os.open(name, os.O_PATH)
+def hold(name):
+    fds[name] = os.open(name, os.O_RDONLY)
+    maps[name] = mmap.mmap(fds[name], 0, prot=mmap.PROT_READ)
+    return maps[name][:20]
+steps = {"mode": mode, "peek": peek, "reopen": reopen, "path": path, "hold": hold,
+         "pread": lambda name: os.pread(fds[name], 20, 0)}
+for line in sys.stdin:
+    step, name = line.split()
+    try: print(repr(steps[step](name)), flush=True)
+    except OSError as error: print(repr(errno.errorcode[error.errno]), flush=True)
+"""
+
+
+class Agent:
+    """A background process of a sandbox that does one step when told to."""
+
+    def __init__(self, client, sandbox):
+        self.client, self.steps = client, 0
+        self.process = start(client, sandbox, ["python3", "-c", AGENT], stdin=True)
+
+    def __call__(self, step, name):
+        write(self.client, self.process, f"{step} {name}\n".encode())
+        self.steps += 1
+        out = b""
+
+        def done():
+            nonlocal out
+            out, err, _, exit_ = attach(self.client, self.process, follow=False)
+            assert exit_ is None, (out, err, exit_)
+            return out.count(b"\n") == self.steps
+
+        eventually(done)
+        return eval(out.decode().splitlines()[-1], {})
+
+    def close(self):
+        write(self.client, self.process, eof=True)
+        wait(self.client, self.process)
+
+
+@pytest.fixture
+def pair(client):
+    """Makes a codebase, a sandbox that writes and one with rules; all go at the end."""
+    made, codebases = [], []
+
+    def make(rules, first="true"):
+        codebase = client.codebase(BASE)
+        codebases.append(codebase)
+        writer = client.sandbox(codebase, FULL)
+        made.append(writer)
+        client.out(writer, first)
+        made.append(client.sandbox(codebase, rules))
+        return codebase, writer, made[-1]
+
+    yield make
+    for sandbox in made:
+        client.destroy(sandbox)
+    for codebase in codebases:
+        client.codebases.DeleteCodebase(pb.DeleteCodebaseRequest(codebase_id=codebase))
+
+
+def layers(client, codebase):
+    request = monpb.ListLayersRequest(codebase_id=codebase)
+    return {layer.id for layer in client.monitor.ListLayers(request) if layer.frozen}
+
+
+def replace(client, codebase, writer, reader, how):
+    """Others change names; no layer that had the old ones is left; the reader is on the head."""
+    old, between = layers(client, codebase), []
+    client.out(writer, how)
+    for number in range(6):
+        client.out(writer, f"echo {number} > keep")
+        between.append(client.sandbox(codebase, FULL, start=False))
+    client.out(reader, "true")
+    for sandbox in between:
+        client.destroy(sandbox)
+    eventually(lambda: not old & layers(client, codebase))
+    client.monitor.CollectGarbage(monpb.CollectGarbageRequest())
+
+
+def set_rules(client, sandbox, rules, **fields):
+    request = sbpb.UpdatePermissionsRequest(
+        sandbox_id=sandbox, permissions=[rule(*r) for r in rules], **fields
+    )
+    return client.views.UpdatePermissions(request)
+
+
+@pytest.mark.parametrize(
+    "how", ["rm secret", "echo new > t; mv t secret", "rm secret; mkdir secret"]
+)
+def test_P8_a_file_at_level_view_gives_no_content_when_others_have_replaced_it(client, pair, how):
+    codebase, writer, reader = pair(READ_ONLY + [("secret", "view", 10)])
+    agent = Agent(client, reader)
+    agent("path", "secret")
+    assert (agent("mode", "secret"), agent("reopen", "secret")) == ("0o0", "EACCES")
+    replace(client, codebase, writer, reader, how)
+    assert (agent("mode", "secret"), agent("reopen", "secret")) == ("0o0", "EACCES")
+    agent.close()
+
+
+@pytest.mark.parametrize("how", ["rm open hid/x", "rm hid/x open", "rm hid/x; echo > t; mv t open"])
+def test_P5_P8_a_file_that_lost_a_hidden_name_gives_no_content(client, pair, how):
+    codebase, writer, reader = pair(READ_ONLY + HIDE, first="ln open hid/x")
+    agent = Agent(client, reader)
+    agent("path", "open")
+    assert (agent("mode", "open"), agent("reopen", "open")) == ("0o0", "EACCES")
+    replace(client, codebase, writer, reader, how)
+    assert (agent("mode", "open"), agent("reopen", "open")) == ("0o0", "EACCES")
+    agent.close()
+
+
+@pytest.mark.skipif(OPEN_POLICY != "server", reason="shared pages: docs/SECURITY.md")
+def test_P7_what_was_withdrawn_does_not_come_back_when_others_replace_it(client, pair):
+    codebase, writer, reader = pair(READ_ONLY)
+    agent = Agent(client, reader)
+    agent("path", "secret")
+    assert agent("reopen", "secret") == WORDS
+    set_rules(client, reader, READ_ONLY + [("secret", "view", 10)])
+    assert agent("reopen", "secret") == "EACCES"
+    replace(client, codebase, writer, reader, "rm secret")
+    assert (agent("mode", "secret"), agent("reopen", "secret")) == ("0o0", "EACCES")
+    agent.close()
+
+
+def test_a_cut_off_closes_what_others_have_taken_from_the_view(client, pair):
+    codebase, writer, reader = pair(FULL)
+    agent = Agent(client, reader)
+    assert agent("hold", "d/below") == WORDS
+    replace(client, codebase, writer, reader, "rm -r d")
+    assert (agent("pread", "d/below"), agent("peek", "d/below")) == (WORDS, 0)
+    access = sbpb.SetAccessRequest(sandbox_id=reader, access=sbpb.ACCESS_CUT_OFF)
+    client.views.SetAccess(access)
+    assert agent("pread", "d/below") == "EACCES" and agent("peek", "d/below") != 0
+    access.access = sbpb.ACCESS_NORMAL
+    client.views.SetAccess(access)
+    assert agent("pread", "d/below") == WORDS
+    agent.close()
+
+
+def test_P7_who_holds_what_others_have_replaced_is_ended_when_rules_close_anything(client, pair):
+    codebase, writer, reader = pair(READ_ONLY)
+    agent = Agent(client, reader)
+    assert agent("hold", "secret") == WORDS
+    replace(client, codebase, writer, reader, "echo new > t; mv t secret")
+    assert set_rules(client, reader, READ_ONLY, end_holders=True).processes_ended == 0
+    assert agent("pread", "secret") == WORDS
+    closed = READ_ONLY + [("secret", "none", 10)]
+    assert set_rules(client, reader, closed, end_holders=True).processes_ended >= 1
+    assert wait(client, agent.process).exit.signal == 9
