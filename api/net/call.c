@@ -141,7 +141,9 @@ static void handle_message(struct grpc_call *call, const struct grpc_frame *fram
 }
 
 // Tells the network thread how much has been handled, so that it can open the client's window:
-// not for every message, but always when the inbox has run empty.
+// not for every message, but always when the inbox of a stream has run empty, and when the one
+// message of a call was large. Its reply, which would tell as well, may be hours away, and until
+// it is told the message counts as one that waits for a worker (call_in.c).
 static void count_processed(struct grpc_call *call, size_t bytes, size_t frames)
 {
     if (call->held) {
@@ -152,7 +154,9 @@ static void count_processed(struct grpc_call *call, size_t bytes, size_t frames)
     call->processed_bytes += bytes;
     call->processed_frames += frames;
     bool one_message = call->method->kind == GRPC_UNARY || call->method->kind == GRPC_SERVER_STREAM;
-    if (!one_message && !call->over && (!call->inbox || call->processed_bytes >= NET_HIGH_BYTES))
+    bool tell = one_message ? call->processed_bytes >= NET_TELL_BYTES
+                            : !call->inbox || call->processed_bytes >= NET_HIGH_BYTES;
+    if (tell && !call->over)
         grpc_call_make_ready(call);
 }
 

@@ -35,6 +35,7 @@
 #define NET_HIGH_BYTES    (256u << 10) // of replies queued on a call: GRPC_SENT_FULL from here
 #define NET_LOW_BYTES     (128u << 10) // on_writable below this
 #define NET_WINDOW_BYTES  (256u << 10) // of requests on their way to a call, to begin with
+#define NET_TELL_BYTES    (8u << 10)   // of a handled request that are given back before its reply
 #define NET_OUT_BYTES     (64u << 10)  // of frames made ahead of the socket, per connection
 #define NET_DENIED_TEXT   256
 

@@ -10,8 +10,8 @@ import time
 import grpc
 import pytest
 
-from harness import FULL, eventually, expect, procpb
-from processes import Run, alive_with, in_foreground, kill, spec, write
+from harness import FULL, eventually, expect, pb, procpb
+from processes import Run, alive_with, in_foreground, kill, spec, start, write
 
 Code = grpc.StatusCode
 MIB = 1 << 20
@@ -174,6 +174,23 @@ def test_X5_a_command_that_does_not_read_holds_its_client_in_bounded_memory(daem
     out = b"".join(m.stdout for m in call)
     assert int(out) == sent[0]
     other.close()
+
+
+def test_X5_stdin_that_waits_leaves_its_connection_to_others(client, sandbox):
+    """Commands with much stdin, and writes that wait for a reader, hold nobody else's call."""
+    large = "x" * (3 << 20)
+    request = pb.ExecRequest(sandbox_id=sandbox, command="sleep 60; cat > /dev/null", stdin=large)
+    calls = [client.sandboxes.Exec.future(request) for _ in range(4)]
+    process = start(client, sandbox, "sleep 60", stdin=True)
+    data = procpb.WriteStdinRequest(process_id=process, data=b"x" * (1 << 20))
+    calls += [client.processes.WriteStdin.future(data) for _ in range(4)]
+    assert client.processes.Get(procpb.ProcessRequest(process_id=process), timeout=20).running
+    request = pb.ExecRequest(sandbox_id=sandbox, command="wc -c", stdin=large)
+    assert client.sandboxes.Exec(request, timeout=20).stdout == f"{3 << 20}\n"
+    assert not any(call.done() for call in calls)
+    kill(client, process, 9)
+    for call in calls:
+        call.cancel()
 
 
 def test_stdin_that_nobody_reads_does_not_hold_the_end(client, sandbox):

@@ -14,6 +14,7 @@
 #define EXEC    "/sandbox.v1.SandboxService/Exec"
 #define CHAT    "/sandbox.v1.SandboxService/ExecStream"
 #define UPLOAD  "/sandbox.v1.CodebaseService/UploadFiles"
+#define WAIT    "/sandbox.v1.SandboxService/GetSandbox" // never answers
 #define PATIENT (60 * AF_NS_PER_SEC)
 
 struct fixture {
@@ -170,6 +171,33 @@ static void many_held_clients_leave_the_connection_to_others(void **state)
     unary(f);
 }
 
+// A request that its handler has is no longer one that waits for a worker, though its reply is far.
+static void large_requests_without_a_reply_leave_the_connection_to_others(void **state)
+{
+    struct fixture *f = *state;
+    struct af_client_call *calls[6];
+    struct af_error err;
+    Sandbox__V1__GetSandboxRequest request = SANDBOX__V1__GET_SANDBOX_REQUEST__INIT;
+    request.sandbox_id.len = 3 << 20;
+    request.sandbox_id.data = malloc(request.sandbox_id.len);
+    assert_non_null(request.sandbox_id.data);
+    memset(request.sandbox_id.data, 'x', request.sandbox_id.len);
+    for (unsigned i = 0; i < 6; i++) {
+        assert_int_equal(af_client_call_start(f->client, WAIT, &sandbox__v1__sandbox__descriptor,
+                                              PATIENT, &calls[i], &err),
+                         0);
+        if (af_client_call_send(calls[i], &request.base, &err) ||
+            af_client_call_end(calls[i], &err))
+            fail_msg("call %u: %s", i, err.text);
+        unary(f);
+        echo_server_wait(f->echo, &f->echo->waiting, i + 1);
+    }
+    for (size_t i = 0; i < 6; i++)
+        af_client_call_free(calls[i]);
+    echo_server_wait(f->echo, &f->echo->cancels, 6);
+    free(request.sandbox_id.data);
+}
+
 static void a_cancel_is_not_held(void **state)
 {
     struct fixture *f = *state;
@@ -233,6 +261,7 @@ int main(void)
         TEST(messages_wait_for_the_release_and_keep_their_order),
         TEST(a_held_client_is_stopped_by_its_window),
         TEST(many_held_clients_leave_the_connection_to_others),
+        TEST(large_requests_without_a_reply_leave_the_connection_to_others),
         TEST(a_cancel_is_not_held),
         TEST(a_wake_runs_on_writable),
         TEST(a_large_message_passes_after_one_of_half_its_size),
