@@ -137,7 +137,7 @@ int fsck_del_inode(struct fsck *f, uint64_t layer, uint64_t fid)
 
 static int (*const passes[])(struct fsck *f) = {
     fsck_pass_records, fsck_pass_owners, fsck_pass_blob_records, fsck_pass_indexes,
-    fsck_pass_counts,  fsck_pass_refs,   fsck_pass_trees,        fsck_pass_codebases,
+    fsck_pass_counts,  fsck_pass_refs,   fsck_pass_trees,        fsck_pass_tree_counters,
     fsck_pass_counts,  fsck_pass_refs,   fsck_pass_queues,       fsck_pass_blob_files,
 };
 // The second look at counts and references is for what the trees' repairs changed.

@@ -39,6 +39,18 @@ int fsck_owners(struct fsck *f, fsck_owner_fn fn, void *arg)
     return rc == 0 ? fsck_walk(f, STORE_DBI_SANDBOX, fsck_everything(), pass_sandbox, &owners) : rc;
 }
 
+int fsck_load_layers(struct fsck *f, uint64_t live, uint64_t stack,
+                     uint64_t layers[STORE_STACK_MAX + 1], size_t *ret_count)
+{
+    size_t count = 0;
+    layers[0] = live;
+    *ret_count = 0;
+    if (store_stack_get(f->txn, stack, layers + 1, STORE_STACK_MAX, &count) < 0)
+        return 0; // said already
+    *ret_count = count + 1;
+    return 0;
+}
+
 // ---- what they hold is there
 
 static int put_layer(struct fsck *f, uint64_t id, struct value_layer layer)
@@ -70,12 +82,8 @@ static int check_layer(struct fsck *f, uint64_t id, bool frozen, const char *who
                     frozen ? "not frozen, though views are based on it"
                            : "frozen, though it is the one that changes go to"))
         return 0;
-    return put_layer(f, id,
-                     (struct value_layer){.format = STORE_FORMAT,
-                                          .refs = layer.refs,
-                                          .frozen = frozen,
-                                          .bytes = layer.bytes,
-                                          .inodes = layer.inodes});
+    layer.frozen = frozen;
+    return fsck_put_layer(f, &layer);
 }
 
 static int check_owner(struct fsck *f, const char *what, const char *id, uint64_t live,

@@ -4,6 +4,7 @@
 //   fsck_records.c  keys and values, ids, the indexes beside the records
 //   fsck_refs.c     reference counts and layer counters, recounted
 //   fsck_tree.c     entries, inodes and names: each layer over the layers below it
+//   fsck_counters.c files and bytes of codebases, and what deltas add to them
 //   fsck_names.c    the names of one file, and whether a directory is reachable
 //   fsck_fix.c      repairs of names
 //   fsck_blobs.c    blob files
@@ -81,12 +82,22 @@ int fsck_del_inode(struct fsck *f, uint64_t layer, uint64_t fid);
 int fsck_pass_records(struct fsck *f);
 int fsck_pass_indexes(struct fsck *f);
 // fsck_refs.c
+int fsck_put_layer(struct fsck *f, const struct store_layer *layer);
 int fsck_pass_counts(struct fsck *f); // bytes and inodes of layers
 int fsck_pass_refs(struct fsck *f);
 int fsck_pass_queues(struct fsck *f);
 // fsck_tree.c
+// One entry, taken apart; the name is the key's.
+struct fsck_entry {
+    uint64_t parent, fid;
+    uint8_t type;
+    const char *name;
+    size_t name_len;
+};
+bool fsck_parse_entry(MDB_val key, MDB_val value, struct fsck_entry *ret);
 int fsck_pass_trees(struct fsck *f);
-int fsck_pass_codebases(struct fsck *f);
+// fsck_counters.c
+int fsck_pass_tree_counters(struct fsck *f);
 // fsck_names.c
 int fsck_inode(struct fsck *f, const struct fsck_view *view, uint64_t fid, struct store_inode *ret,
                size_t *ret_index);
@@ -118,6 +129,9 @@ typedef int (*fsck_owner_fn)(struct fsck *f, const char *what, const char *id, u
                              uint64_t stack, uint64_t root, bool sandbox, void *arg);
 // Every codebase (its head and stack) and every sandbox (its delta and stack).
 int fsck_owners(struct fsck *f, fsck_owner_fn fn, void *arg);
+// The layers of an owner's tree, live one first; *ret_count 0 when the stack is lost.
+int fsck_load_layers(struct fsck *f, uint64_t live, uint64_t stack,
+                     uint64_t layers[STORE_STACK_MAX + 1], size_t *ret_count);
 int fsck_pass_owners(struct fsck *f);
 
 #endif

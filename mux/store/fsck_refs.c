@@ -16,7 +16,7 @@ static uint64_t id_of(MDB_val key)
     return be64toh(id.be);
 }
 
-static int put_layer(struct fsck *f, const struct store_layer *layer)
+int fsck_put_layer(struct fsck *f, const struct store_layer *layer)
 {
     struct key_id key = key_of_id(layer->id);
     struct value_layer value = {.format = STORE_FORMAT,
@@ -69,7 +69,7 @@ static int count_layer(struct fsck *f, MDB_val key, MDB_val value, void *arg)
         return 0;
     layer.bytes = sums.bytes;
     layer.inodes = sums.inodes;
-    return put_layer(f, &layer);
+    return fsck_put_layer(f, &layer);
 }
 
 int fsck_pass_counts(struct fsck *f)
@@ -272,7 +272,7 @@ static int judge_layer(struct fsck *f, const struct window *window, size_t i)
                     layer.refs, refs))
         return 0;
     layer.refs = refs; // the pass over the queues gives it to the collector, or takes it back
-    return put_layer(f, &layer);
+    return fsck_put_layer(f, &layer);
 }
 
 // Not so of a delta that a view has left behind, or of work under way.

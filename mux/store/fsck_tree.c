@@ -9,7 +9,7 @@
 //   - a file of a lower layer whose name this layer takes away has a record here when it has
 //     other names
 //   - the parents of a directory lead to the root
-// Read next: fsck_names.c, fsck_fix.c.
+// Read next: fsck_names.c, fsck_fix.c, fsck_counters.c.
 #include "mux/store/fsck_priv.h"
 #include "mux/store/siphash.h"
 
@@ -24,15 +24,7 @@ struct layer_check {
     bool parent_reachable;
 };
 
-// One entry, taken apart; the name is the walk's copy.
-struct found_entry {
-    uint64_t parent, fid;
-    uint8_t type;
-    const char *name;
-    size_t name_len;
-};
-
-static bool parse_entry(MDB_val key, MDB_val value, struct found_entry *ret)
+bool fsck_parse_entry(MDB_val key, MDB_val value, struct fsck_entry *ret)
 {
     uint64_t prefix[3];
     struct value_entry v;
@@ -40,7 +32,7 @@ static bool parse_entry(MDB_val key, MDB_val value, struct found_entry *ret)
         return false;
     memcpy(prefix, key.mv_data, sizeof prefix);
     memcpy(&v, value.mv_data, sizeof v);
-    *ret = (struct found_entry){
+    *ret = (struct fsck_entry){
         .parent = be64toh(prefix[1]),
         .fid = v.fid,
         .type = v.type,
@@ -52,7 +44,7 @@ static bool parse_entry(MDB_val key, MDB_val value, struct found_entry *ret)
 
 // What a lower layer has under the name, and this layer takes away.
 static int check_covered(struct fsck *f, const struct fsck_view *view,
-                         const struct found_entry *entry)
+                         const struct fsck_entry *entry)
 {
     struct fsck_view lower = {.layers = view->layers + 1, .count = view->count - 1};
     struct store_entry covered;
@@ -76,7 +68,7 @@ static int check_covered(struct fsck *f, const struct fsck_view *view,
     return fsck_set_links(f, view, covered.fid, names);
 }
 
-static int check_name(struct fsck *f, const struct fsck_view *view, const struct found_entry *entry,
+static int check_name(struct fsck *f, const struct fsck_view *view, const struct fsck_entry *entry,
                       const struct store_inode *inode)
 {
     char quoted[FSCK_QUOTED_MAX];
@@ -102,7 +94,7 @@ static int check_name(struct fsck *f, const struct fsck_view *view, const struct
 }
 
 static int check_target(struct fsck *f, const struct fsck_view *view,
-                        const struct found_entry *entry)
+                        const struct fsck_entry *entry)
 {
     char quoted[FSCK_QUOTED_MAX];
     struct store_inode inode;
@@ -136,8 +128,8 @@ static int check_entry(struct fsck *f, MDB_val key, MDB_val value, void *arg)
     struct layer_check *check = arg;
     const struct fsck_view *view = check->view;
     char quoted[FSCK_QUOTED_MAX];
-    struct found_entry entry;
-    if (!parse_entry(key, value, &entry))
+    struct fsck_entry entry;
+    if (!fsck_parse_entry(key, value, &entry))
         return 0;
     int rc = check_covered(f, view, &entry);
     if (rc < 0 || entry.fid == 0)
@@ -235,19 +227,6 @@ static int check_layer(struct fsck *f, const struct fsck_view *view)
     return rc;
 }
 
-// The layers of an owner's tree into `layers`, live one first; *ret_count 0 when the stack is lost.
-static int load_layers(struct fsck *f, uint64_t live, uint64_t stack,
-                       uint64_t layers[STORE_STACK_MAX + 1], size_t *ret_count)
-{
-    size_t count = 0;
-    layers[0] = live;
-    *ret_count = 0;
-    if (store_stack_get(f->txn, stack, layers + 1, STORE_STACK_MAX, &count) < 0)
-        return 0; // said already
-    *ret_count = count + 1;
-    return 0;
-}
-
 static int check_tree(struct fsck *f, const char *what, const char *id, uint64_t live,
                       uint64_t stack, uint64_t root, bool sandbox, void *arg)
 {
@@ -257,7 +236,7 @@ static int check_tree(struct fsck *f, const char *what, const char *id, uint64_t
     (void)arg;
     if (!layers)
         return -ENOMEM;
-    int rc = load_layers(f, live, stack, layers, &count);
+    int rc = fsck_load_layers(f, live, stack, layers, &count);
     for (size_t i = count; rc == 0 && i-- > 0;) {
         struct fsck_view view = {.layers = layers + i, .count = count - i, .root = root};
         view.live = sandbox && i == 0;
@@ -276,114 +255,4 @@ static int check_tree(struct fsck *f, const char *what, const char *id, uint64_t
 int fsck_pass_trees(struct fsck *f)
 {
     return fsck_owners(f, check_tree, NULL);
-}
-
-// ---- the counters of codebases
-
-struct tally {
-    struct idset dirs; // met
-    uint64_t *todo;    // of those, not yet read
-    size_t n_todo, capacity;
-    uint64_t files, bytes;
-};
-
-static int add_dir(struct tally *tally, uint64_t dir)
-{
-    if (idset_has(&tally->dirs, dir))
-        return 0;
-    if (tally->n_todo == tally->capacity) {
-        size_t capacity = tally->capacity ? 2 * tally->capacity : 256;
-        uint64_t *todo = realloc(tally->todo, capacity * sizeof *todo);
-        if (!todo)
-            return -ENOMEM;
-        tally->todo = todo;
-        tally->capacity = capacity;
-    }
-    tally->todo[tally->n_todo++] = dir;
-    return idset_add(&tally->dirs, dir);
-}
-
-// A file with several names is counted under the one that its record remembers.
-static int tally_entry(struct fsck *f, const struct fsck_view *view, uint64_t dir,
-                       const struct store_entry *entry, struct tally *tally)
-{
-    struct store_inode inode;
-    int rc = fsck_inode(f, view, entry->fid, &inode, NULL);
-    if (rc < 0)
-        return rc == -ENOENT ? 0 : rc;
-    if (S_ISDIR(inode.mode))
-        return add_dir(tally, entry->fid);
-    bool here = inode.nlink <= 1 || (inode.parent == dir && inode.name_len == entry->name_len &&
-                                     memcmp(inode.name, entry->name, entry->name_len) == 0);
-    if (S_ISREG(inode.mode) && here) {
-        tally->files++;
-        tally->bytes += inode.size;
-    }
-    return 0;
-}
-
-static int tally_tree(struct fsck *f, const struct fsck_view *view, struct tally *tally)
-{
-    int rc = add_dir(tally, view->root);
-    while (rc == 0 && tally->n_todo > 0) {
-        uint64_t dir = tally->todo[--tally->n_todo];
-        struct store_dir_iter *iter;
-        struct store_entry entry;
-        rc = store_dir_open(f->txn, view->layers, view->count, dir, 0, &iter);
-        if (rc < 0)
-            break;
-        while (rc == 0 && (rc = store_dir_next(iter, &entry, NULL)) == 0)
-            rc = tally_entry(f, view, dir, &entry, tally);
-        store_dir_close(iter);
-        rc = rc == -ENOENT || rc == -EUCLEAN ? 0 : rc;
-    }
-    return rc;
-}
-
-static bool has_records(struct fsck *f, uint64_t layer)
-{
-    struct store_layer found;
-    return store_layer_get(f->txn, layer, &found) == 0 && found.inodes > 0;
-}
-
-static int check_counters(struct fsck *f, const char *what, const char *id, uint64_t live,
-                          uint64_t stack, uint64_t root, bool sandbox, void *arg)
-{
-    AF_CLEANUP_FREE uint64_t *layers = malloc((STORE_STACK_MAX + 1) * sizeof *layers);
-    struct tally tally = {0};
-    struct store_codebase codebase;
-    size_t count;
-    (void)what, (void)arg;
-    if (sandbox)
-        return 0;
-    int rc = layers ? load_layers(f, live, stack, layers, &count) : -ENOMEM;
-    if (rc < 0 || count == 0 || store_codebase_get(f->txn, id, &codebase) < 0)
-        return rc;
-    struct fsck_view view = {.layers = layers, .count = count, .root = root};
-    rc = tally_tree(f, &view, &tally);
-    idset_clear(&tally.dirs);
-    free(tally.todo);
-    if (rc < 0)
-        return rc;
-    bool dirty = codebase.head_dirty || has_records(f, live);
-    if (codebase.files == tally.files && codebase.size_bytes == tally.bytes &&
-        codebase.head_dirty == dirty)
-        return 0;
-    if (!fsck_found(f, "codebase-counters", true,
-                    "the codebase %s says that it has %" PRIu64 " files of %" PRIu64
-                    " bytes%s; it has %" PRIu64 " of %" PRIu64,
-                    id, codebase.files, codebase.size_bytes,
-                    codebase.head_dirty == dirty ? "" : " and an empty head", tally.files,
-                    tally.bytes))
-        return 0;
-    codebase.files = tally.files;
-    codebase.size_bytes = tally.bytes;
-    codebase.head_dirty = dirty;
-    f->writes++;
-    return store_codebase_put(f->txn, &codebase);
-}
-
-int fsck_pass_codebases(struct fsck *f)
-{
-    return fsck_owners(f, check_counters, NULL);
 }

@@ -124,6 +124,10 @@ static void drop_link(struct edit *edit, struct place *place)
     }
     int rc = store_inode_del(edit->txn, edit->layers.ids[0], place->inode.fid);
     assert_true(rc == 0 || rc == -ENOENT);
+    if (S_ISREG(place->inode.mode))
+        assert_int_equal(
+            store_layer_count_tree(edit->txn, edit->layers.ids[0], -1, -(int64_t)place->inode.size),
+            0);
 }
 
 static void make(struct edit *edit, struct place *place, mode_t mode, const char *text)
@@ -139,6 +143,8 @@ static void make(struct edit *edit, struct place *place, mode_t mode, const char
         .inline_data = text,
         .inline_len = strlen(text),
         .content = *text ? STORE_CONTENT_INLINE : STORE_CONTENT_NONE,
+        .tree_files = S_ISREG(mode) ? 1 : 0,
+        .tree_bytes = S_ISREG(mode) ? (int64_t)strlen(text) : 0,
     };
     assert_int_equal(store_new_id(edit->store, &inode.fid), 0);
     put_inode(edit, &inode);
@@ -179,6 +185,7 @@ int delta_write(struct delta_writer *writer, const char *path, const char *text)
     if (rc == 0 && !place.exists) {
         make(&edit, &place, S_IFREG | 0644, text);
     } else if (rc == 0) {
+        place.inode.tree_bytes = (int64_t)strlen(text) - (int64_t)place.inode.size;
         place.inode.size = place.inode.inline_len = strlen(text);
         place.inode.inline_data = text;
         place.inode.content = *text ? STORE_CONTENT_INLINE : STORE_CONTENT_NONE;

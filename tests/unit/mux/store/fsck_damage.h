@@ -228,6 +228,22 @@ PLANT(layer_inodes_wrong)
     struct key_id key = key_of_id(t->base);
     CHANGE(STORE_DBI_LAYER, key, struct value_layer, v->inodes--);
 }
+PLANT(delta_files_wrong)
+{
+    struct key_id key = key_of_id(t->delta);
+    CHANGE(STORE_DBI_LAYER, key, struct value_layer, v->tree_files--);
+}
+PLANT(delta_tree_bytes_wrong)
+{
+    struct key_id key = key_of_id(t->delta);
+    CHANGE(STORE_DBI_LAYER, key, struct value_layer, v->tree_bytes++);
+}
+// The base file loses both its names, and with nobody who has it open its record goes, too.
+PLANT(delta_that_does_not_count_a_removed_file)
+{
+    assert_int_equal(store_entry_put_whiteout(txn, t->delta, t->root, "one", 3), 0);
+    assert_int_equal(store_entry_put_whiteout(txn, t->delta, t->dir, "two", 3), 0);
+}
 PLANT(layer_refs_high)
 {
     struct key_id key = key_of_id(t->base);
@@ -514,6 +530,9 @@ static const struct damage damages[] = {
     RECORD(inline_size_wrong, "size"),
     RECORD(layer_bytes_wrong, "layer-counters"),
     RECORD(layer_inodes_wrong, "layer-counters"),
+    RECORD(delta_files_wrong, "tree-counters"),
+    RECORD(delta_tree_bytes_wrong, "tree-counters"),
+    RECORD(delta_that_does_not_count_a_removed_file, "tree-counters"),
     RECORD(layer_refs_high, "layer-refs"),
     RECORD(layer_refs_zero, "layer-refs"),
     RECORD(layer_leaked, "layer-refs"),

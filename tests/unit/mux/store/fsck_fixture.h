@@ -156,6 +156,8 @@ static inline void build_sandbox(struct fixture *f, struct store_txn *txn, struc
     inode.nlink = 0;
     t->orphan = add(txn, t->delta, &inode);
     assert_int_equal(store_orphan_put(txn, t->delta, t->orphan), 0);
+    // "own" and "inner" came, "plain" went.
+    assert_int_equal(store_layer_count_tree(txn, t->delta, 2 - 1, BLOB_BYTES + 10 - 5), 0);
     assert_int_equal(store_sandbox_put(txn, &sandbox), 0);
 }
 
