@@ -9,13 +9,16 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define BATCH 128 // records copied in one transaction
+#define BATCH    128  // records copied in one transaction, under the view's lock
+#define LOOK_MAX 1024 // of what lost its names, looked at under it at once
 
 struct mux_past {
     struct mux_past *next;
     uint64_t number;
     uint64_t pin;
     struct mux_layer_list layers; // top first
+    uint64_t *fids;               // that lost their names with it
+    size_t n_fids, settled;       // of these, from the first on: copied, or nobody has them
 };
 
 bool mux_gone_has(const struct mux_gone *gone, uint64_t fid)
@@ -57,22 +60,28 @@ static void free_past(struct mux_past *past)
     if (!past)
         return;
     mux_layer_list_fini(&past->layers);
+    free(past->fids);
     free(past);
 }
 
-static int new_past(struct store_txn *txn, struct mux_layers layers, uint64_t number,
-                    struct mux_past **ret)
+static int new_past(struct store_txn *txn, struct mux_layers layers,
+                    const struct mux_changes *changes, uint64_t number, struct mux_past **ret)
 {
     struct mux_past *past = calloc(1, sizeof *past);
     uint64_t *ids = calloc(layers.count + 1, sizeof *ids);
-    if (!past || !ids) {
+    uint64_t *fids = calloc(changes->n_gone, sizeof *fids);
+    if (!past || !ids || !fids) {
         free(past);
         free(ids);
+        free(fids);
         return -ENOMEM;
     }
     memcpy(ids, layers.ids, layers.count * sizeof *ids);
-    past->layers = (struct mux_layer_list){.ids = ids, .count = layers.count};
-    past->number = number;
+    memcpy(fids, changes->gone, changes->n_gone * sizeof *fids);
+    *past = (struct mux_past){.number = number,
+                              .layers = {.ids = ids, .count = layers.count},
+                              .fids = fids,
+                              .n_fids = changes->n_gone};
     int rc = store_layers_pin(txn, ids, layers.count, &past->pin);
     if (rc < 0)
         free_past(past);
@@ -85,11 +94,11 @@ static int new_past(struct store_txn *txn, struct mux_layers layers, uint64_t nu
 static int drop_named(struct mux_gone *gone, struct store_txn *txn,
                       const struct mux_changes *changes)
 {
-    uint64_t fid, number;
+    uint64_t fid, value, number;
     size_t position = 0;
     int rc = 0;
-    while (rc == 0 && mux_fid_map_next(&gone->fids, &position, &fid, &number))
-        if (number == 0 && mux_fid_map_get(&changes->named, fid, NULL))
+    while (rc == 0 && mux_fid_map_next(&changes->named, &position, &fid, &value))
+        if (mux_fid_map_get(&gone->fids, fid, &number) && number == 0)
             rc = store_inode_del(txn, gone->layer, fid);
     return rc;
 }
@@ -112,7 +121,7 @@ int mux_gone_prepare(struct mux_gone *gone, struct store_txn *txn, struct mux_la
         return rc;
     if (keeps_delta)
         before = (struct mux_layers){.ids = before.ids + 1, .count = before.count - 1};
-    rc = new_past(txn, before, gone->last + 1, ret);
+    rc = new_past(txn, before, changes, gone->last + 1, ret);
     for (size_t i = 0; rc == 0 && i < changes->n_gone; i++)
         rc = put(gone, changes, changes->gone[i]);
     if (rc < 0) {
@@ -134,11 +143,10 @@ void mux_gone_drop(struct mux_gone *gone, const struct mux_changes *changes, str
 void mux_gone_publish(struct mux_gone *gone, const struct mux_changes *changes,
                       struct mux_past *past)
 {
-    uint64_t fid, number;
+    uint64_t fid, value;
     size_t position = 0;
-    while (mux_fid_map_next(&gone->fids, &position, &fid, &number))
-        if (mux_fid_map_get(&changes->named, fid, NULL))
-            mux_gone_remove(gone, fid); // in place
+    while (mux_fid_map_next(&changes->named, &position, &fid, &value))
+        mux_gone_remove(gone, fid);
     if (!past)
         return;
     struct mux_past **last = &gone->pasts;
@@ -168,14 +176,18 @@ void mux_gone_ask(struct mux *mux, uint32_t route, const struct mux_changes *cha
         mux_settle(mux, nodeid); // nobody to ask: all may be open
 }
 
-// Up to a batch of those that the past has; 0: none.
-static size_t of_past(const struct mux_gone *gone, uint64_t past, uint64_t fids[BATCH])
+// Up to a batch of those that only the past has, from *at on, which moves behind what was looked
+// at.
+static size_t of_past(const struct mux_gone *gone, const struct mux_past *past, size_t *at,
+                      uint64_t fids[BATCH])
 {
-    uint64_t fid, number;
-    size_t position = 0, count = 0;
-    while (count < BATCH && mux_fid_map_next(&gone->fids, &position, &fid, &number))
-        if (number == past)
-            fids[count++] = fid;
+    uint64_t number;
+    size_t count = 0, end = past->n_fids;
+    if (end - *at > LOOK_MAX)
+        end = *at + LOOK_MAX;
+    for (; *at < end && count < BATCH; ++*at)
+        if (mux_fid_map_get(&gone->fids, past->fids[*at], &number) && number == past->number)
+            fids[count++] = past->fids[*at];
     return count;
 }
 
@@ -191,11 +203,17 @@ static int keep(struct store_txn *txn, const struct mux_past *past, uint64_t fid
     return rc == -ENOENT ? -EUCLEAN : rc;
 }
 
-// Copies a batch, or lets go of the past.
+// Copies a batch, or lets go of the past when there is no more.
 static int settle_some(struct mux_op *op, struct mux_gone *gone, struct mux_past *past)
 {
     uint64_t fids[BATCH], layer = gone->layer;
-    size_t count = of_past(gone, past->number, fids);
+    size_t at = past->settled, count = of_past(gone, past, &at, fids);
+    atomic_fetch_add_explicit(&op->mux->counters.settled, at - past->settled, memory_order_relaxed);
+    mux_count(&op->mux->counters.settle_steps);
+    if (count == 0 && at < past->n_fids) {
+        past->settled = at;
+        return 0;
+    }
     int rc = mux_op_write(op);
     if (rc == 0 && count == 0)
         rc = store_layers_unpin(op->txn, past->pin);
@@ -210,6 +228,7 @@ static int settle_some(struct mux_op *op, struct mux_gone *gone, struct mux_past
     for (size_t i = 0; i < count; i++)
         mux_fid_map_put(&gone->fids, fids[i], 0); // in place: cannot fail
     gone->layer = layer;
+    past->settled = at;
     if (count == 0) {
         gone->pasts = past->next;
         free_past(past);

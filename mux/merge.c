@@ -51,7 +51,7 @@ int mux_merge_conflict(struct mux_merge *merge)
 
 int mux_merge_step(struct mux_merge *merge)
 {
-    if (!merge->batched || ++merge->changes < MUX_MERGE_BATCH)
+    if (merge->batch == 0 || ++merge->changes < merge->batch)
         return 0;
     merge->changes = 0;
     int rc = store_commit(merge->txn);

@@ -6,7 +6,7 @@
 // spares what has changed since, a directory with names that its remover did not know stays, and a
 // file in the way of a directory is kept beside it. Each of these is a conflict, counted or
 // refused. The result is written into the top layer of the head, which the caller owns: a
-// codebase's open head, or a fresh layer (then in bounded transactions, `batched`). Internal to
+// codebase's open head, or a fresh layer (then in bounded transactions, `batch`). Internal to
 // mux. Owns what one merge remembers, freed by mux_merge_fini. Errors: -errno; -ECANCELED for a
 // conflict that is to be refused; the caller drops what was written. Read next: merge.c,
 // docs/COMMIT.md.
@@ -22,8 +22,8 @@ struct mux_merge_put;
 
 struct mux_merge {
     struct store *store;
-    struct store_txn *txn;  // a write transaction; another one after a step when batched
-    bool batched;           // commit and begin anew every MUX_MERGE_BATCH changes
+    struct store_txn *txn;  // a write transaction; another one after a batch
+    unsigned batch;         // after so many changes: commit and begin anew; 0: never
     bool refuse;            // conflicts are refused
     struct mux_layers view; // ids[0]: the delta, then its base
     struct mux_layers head; // ids[0]: takes the result
@@ -53,8 +53,8 @@ struct mux_merge {
 
 #define AF_CLEANUP_MERGE AF_CLEANUP(mux_merge_fini)
 
-// store, view, head, root_fid, now_ns, batched and refuse are set by the caller, and txn: a write
-// transaction that the caller ends. When batched and this fails, txn may be NULL.
+// store, view, head, root_fid, now_ns, batch and refuse are set by the caller, and txn: a write
+// transaction that the caller ends. When it goes in batches and fails, txn may be NULL.
 int mux_merge_run(struct mux_merge *merge);
 void mux_merge_fini(struct mux_merge *merge);
 

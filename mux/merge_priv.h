@@ -9,7 +9,6 @@
 
 #include "mux/base/limits.h"
 
-#define MUX_MERGE_BATCH     512        // changes in one transaction
 #define MUX_MERGE_NAMES_MAX (8u << 20) // entries of one delta
 
 // An entry of the delta that is not as in the base.

@@ -299,7 +299,7 @@ static int merge_in_batches(struct mux_large *large)
     large->merge = (struct mux_merge){
         .store = move->mux->store,
         .txn = large->merge.txn,
-        .batched = true,
+        .batch = move->mux->merge_batch,
         .refuse = move->conflicts == MUX_CONFLICTS_REFUSED,
         .view = mux_layer_list_all(&large->view),
         .head = mux_layer_list_all(&large->head),

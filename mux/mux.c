@@ -68,7 +68,9 @@ int mux_open_sized(const struct mux_options *options, size_t nodes_max, struct m
     mux->reserved_uid = options->reserved_uid;
     mux->no_sharing = options->no_sharing;
     mux->opened_ns = af_wall_ns();
+    mux->absorb_max = MUX_ABSORB_MAX;
     mux->merge_step_max = MUX_MERGE_STEP_MAX;
+    mux->merge_batch = MUX_MERGE_BATCH;
     if (open_parts(mux, options, nodes_max, err) < 0) {
         mux_close(mux);
         return -1;

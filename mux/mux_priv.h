@@ -18,9 +18,13 @@
 
 #define MUX_MAGIC 0x6d757831u
 
-// Records of the delta and of what is new in the head that are merged holding view and writer: some
-// 10 ms. More are merged in batches, holding neither.
+// How much a commit does at once; docs/COMMIT.md has the figures.
+// Records of a delta that go into the layer below it; more are a layer of their own.
+#define MUX_ABSORB_MAX 128u
+// Records of the delta and of what is new in the head that are merged holding view and writer; more
+// are merged in batches, holding neither.
 #define MUX_MERGE_STEP_MAX 1024u
+#define MUX_MERGE_BATCH    512u // changes in one transaction of such a merge
 
 struct mux_view_table;
 struct mux_kept;
@@ -38,16 +42,18 @@ struct mux {
     int64_t opened_ns;                   // wall clock: the times of the top directory
     const struct mux_notifier *notifier; // or NULL: nobody listens (tests, tools)
     void *notifier_arg;
-    atomic_bool content_fixed;    // mux_fix_content
-    unsigned merge_step_max;      // records that one step of a merge takes; tests set less (move.c)
-    struct mux_view_table *views; // view_table.c
-    struct mux_node_cache *nodes; // node.c
-    struct mux_compact *compact;  // compact.c
-    struct mux_kept *kept;        // kept.c
-    struct mux_parts *parts;      // parts.c
+    atomic_bool content_fixed;                        // mux_fix_content
+    unsigned absorb_max, merge_step_max, merge_batch; // as above; tests set others
+    struct mux_view_table *views;                     // view_table.c
+    struct mux_node_cache *nodes;                     // node.c
+    struct mux_compact *compact;                      // compact.c
+    struct mux_kept *kept;                            // kept.c
+    struct mux_parts *parts;                          // parts.c
     struct {
         _Atomic uint64_t copy_ups, shared_write_alarms, lookups_hidden, merges,
-            compared; // records, for what changed between two heads
+            compared,     // records, for what changed between two heads
+            settled,      // looked at, of what had lost its names, ...
+            settle_steps; // ... in so many turns of the view's lock
     } counters;
 };
 

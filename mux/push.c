@@ -14,8 +14,7 @@
 #include <errno.h>
 #include <string.h>
 
-// More records than this are a layer of their own: some 2 ms of the store's one writer.
-#define ABSORB_MAX 128u
+#define LINKS_AT_ONCE 64
 
 bool mux_move_is_current(const struct mux_move *move)
 {
@@ -134,16 +133,16 @@ struct absorb {
     struct mux_move *move;
     struct mux_layers below; // ids[0]: the top layer
     struct mux_arena arena;
-    struct moved_entry entries[ABSORB_MAX];
-    uint64_t inodes[ABSORB_MAX];
-    size_t n_entries, n_inodes;
+    struct moved_entry *entries;
+    uint64_t *inodes;
+    size_t n_entries, n_inodes, max; // of each
 };
 
 static int collect_entry(void *arg, uint64_t parent, const struct store_entry *entry)
 {
     struct absorb *absorb = arg;
     struct store_entry old;
-    if (absorb->n_entries == ABSORB_MAX)
+    if (absorb->n_entries == absorb->max)
         return 1;
     const char *name = mux_arena_copy(&absorb->arena, entry->name, entry->name_len);
     if (!name)
@@ -168,7 +167,7 @@ static int collect_inode(void *arg, const struct store_inode *inode)
     struct absorb *absorb = arg;
     if (inode->nlink == 0)
         return 0;
-    if (absorb->n_inodes == ABSORB_MAX)
+    if (absorb->n_inodes == absorb->max)
         return 1;
     absorb->inodes[absorb->n_inodes++] = inode->fid;
     return 0;
@@ -181,7 +180,7 @@ static int may_absorb(struct absorb *absorb, bool *ret)
     struct store_layer top;
     uint32_t refs;
     *ret = false;
-    if (move->view.count < 2 || move->delta.inodes > ABSORB_MAX)
+    if (move->view.count < 2 || move->delta.inodes > absorb->max)
         return 0;
     int rc = store_stack_refs(move->txn, move->sandbox.stack, &refs);
     if (rc == 0)
@@ -218,16 +217,15 @@ static int move_entry(struct absorb *absorb, const struct moved_entry *entry)
 
 struct link_mover {
     struct absorb *absorb;
-    uint64_t fid;
-    struct moved_entry links[ABSORB_MAX];
+    struct moved_entry links[LINKS_AT_ONCE];
     size_t count;
 };
 
 static int collect_link(void *arg, uint64_t parent, const char *name, size_t name_len)
 {
     struct link_mover *mover = arg;
-    if (mover->count == ABSORB_MAX)
-        return -E2BIG;
+    if (mover->count == LINKS_AT_ONCE)
+        return 1;
     const char *copy = mux_arena_copy(&mover->absorb->arena, name, name_len);
     if (!copy)
         return -ENOMEM;
@@ -236,17 +234,30 @@ static int collect_link(void *arg, uint64_t parent, const char *name, size_t nam
     return 0;
 }
 
-static int move_links(struct absorb *absorb, uint64_t fid)
+// Some links of a file; 1: there are more.
+static int move_some_links(struct absorb *absorb, uint64_t fid)
 {
     struct store_txn *txn = absorb->move->txn;
     uint64_t delta = absorb->move->sandbox.delta;
-    struct link_mover mover = {.absorb = absorb, .fid = fid};
-    int rc = store_link_walk(txn, delta, fid, collect_link, &mover);
-    for (size_t i = 0; rc == 0 && i < mover.count; i++)
-        rc = store_link_put(txn, absorb->below.ids[0], fid, mover.links[i].parent,
-                            mover.links[i].name, mover.links[i].name_len);
-    if (rc == 0 && mover.count > 0)
-        rc = store_link_clear(txn, delta, fid);
+    struct link_mover mover = {.absorb = absorb};
+    int more = store_link_walk(txn, delta, fid, collect_link, &mover);
+    int rc = more < 0 ? more : 0;
+    for (size_t i = 0; rc == 0 && i < mover.count; i++) {
+        const struct moved_entry *link = &mover.links[i];
+        rc = store_link_put(txn, absorb->below.ids[0], fid, link->parent, link->name,
+                            link->name_len);
+        if (rc == 0)
+            rc = store_link_del(txn, delta, fid, link->parent, link->name, link->name_len);
+    }
+    return rc < 0 ? rc : more;
+}
+
+static int move_links(struct absorb *absorb, uint64_t fid)
+{
+    int rc;
+    do
+        rc = move_some_links(absorb, fid);
+    while (rc == 1);
     return rc;
 }
 
@@ -304,19 +315,23 @@ static int absorb_all(struct absorb *absorb)
 // 1: done.
 static int try_absorb(struct mux_move *move)
 {
-    struct absorb *absorb = calloc(1, sizeof *absorb);
+    size_t max = move->mux->absorb_max;
+    AF_CLEANUP_FREE struct moved_entry *entries = calloc(max + 1, sizeof *entries);
+    AF_CLEANUP_FREE uint64_t *inodes = calloc(max + 1, sizeof *inodes);
     bool may = false;
-    if (!absorb)
+    if (!entries || !inodes)
         return -ENOMEM;
-    absorb->move = move;
-    absorb->below = mux_layer_list_base(&move->view);
-    int rc = may_absorb(absorb, &may);
+    struct absorb absorb = {.move = move,
+                            .below = mux_layer_list_base(&move->view),
+                            .entries = entries,
+                            .inodes = inodes,
+                            .max = max};
+    int rc = may_absorb(&absorb, &may);
     if (rc == 0 && may)
-        rc = absorb_all(absorb);
+        rc = absorb_all(&absorb);
     if (rc == 0 && may)
         rc = 1;
-    mux_arena_fini(&absorb->arena);
-    free(absorb);
+    mux_arena_fini(&absorb.arena);
     return rc;
 }
 

@@ -77,6 +77,36 @@ static void test_a_large_delta_is_pushed_as_a_layer_and_a_small_one_into_the_top
     assert_accounting(&v);
 }
 
+// A small delta by the number of its records, and yet with many names of one file.
+static void test_a_file_with_many_names_is_pushed(void **state)
+{
+    enum { NAMES = 127 };
+    struct view v = ops_view(*state, ops_codebase(*state, small_base), "**/*=write");
+    char path[32];
+    ops_put(&v, "first", "a layer that the codebase and this view alone see");
+    ops_commit(&v);
+    for (int i = 0; i <= NAMES; i++) {
+        snprintf(path, sizeof path, "d/l%03d", i);
+        assert_int_equal(ops_link(&v, "a", path), 0);
+    }
+    ops_commit(&v);
+    assert_int_equal(ops_stat(&v, "a").st_nlink, NAMES + 2);
+    assert_download(&v, path, "a0");
+    assert_int_equal(ops_unlink(&v, "a"), 0);
+    for (int i = 0; i < NAMES; i++) {
+        snprintf(path, sizeof path, "d/l%03d", i);
+        assert_int_equal(ops_unlink(&v, path), 0);
+        if (i % 50 == 0)
+            ops_commit(&v);
+    }
+    ops_commit(&v);
+    snprintf(path, sizeof path, "d/l%03d", NAMES);
+    assert_int_equal(ops_stat(&v, path).st_nlink, 1);
+    assert_download(&v, path, "a0");
+    assert_counters(*state, v.codebase);
+    assert_fsck_clean(*state);
+}
+
 static void test_what_is_removed_after_being_pushed_leaves_no_record(void **state)
 {
     struct view v = ops_view(*state, ops_codebase(*state, NULL), "**/*=write");
@@ -434,6 +464,7 @@ int main(void)
         fixture_test(test_a_command_s_output_is_seen_by_the_next_download),
         fixture_test(test_D1_a_commit_applies_changes_once),
         fixture_test(test_a_large_delta_is_pushed_as_a_layer_and_a_small_one_into_the_top),
+        fixture_test(test_a_file_with_many_names_is_pushed),
         fixture_test(test_what_is_removed_after_being_pushed_leaves_no_record),
         fixture_test(test_st_ino_and_nodeids_stay_over_commit_and_rebase),
         fixture_test(test_an_open_unlinked_file_outlives_a_commit_and_is_not_pushed),

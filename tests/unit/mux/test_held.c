@@ -2,6 +2,7 @@
 // merges of layers and the collector; and it goes once the kernel has let go of it.
 #include "tests/unit/mux/held_kernel.h"
 
+#include "mux/mux_priv.h"
 #include "mux/nodeid.h"
 
 #include <errno.h>
@@ -418,6 +419,48 @@ static void test_layers_of_the_past_are_held_until_the_kernel_has_answered(void 
     assert_fsck_clean(fixture);
 }
 
+// Each is looked at once, however many there are, and no more than some at one turn of the lock.
+static void test_settling_looks_at_each_lost_file_once(void **state)
+{
+    enum { FILES = 3000, HELD = 700, STEP = 1024, COPIED = 128 };
+    struct fixture *fixture = *state;
+    struct mux *mux = fixture->mux;
+    struct af_id codebase = ops_codebase(fixture, base);
+    struct view reader = ops_view(fixture, codebase, "**/*=write");
+    struct view writer = ops_view(fixture, codebase, "**/*=write");
+    struct kernel kernel;
+    char name[32];
+    kernel_start(&kernel, fixture);
+    for (int i = 0; i < FILES; i++) {
+        snprintf(name, sizeof name, "f%d", i);
+        ops_put(&writer, name, name);
+    }
+    ops_commit(&writer);
+    ops_rebase(&reader);
+    uint64_t held[HELD];
+    for (int i = 0; i < HELD; i++) {
+        snprintf(name, sizeof name, "f%d", i);
+        held[i] = kernel_hold(&kernel, &reader, name);
+    }
+    for (int i = 0; i < FILES; i++) {
+        snprintf(name, sizeof name, "f%d", i);
+        unlink_closed(&writer, name);
+    }
+    ops_commit(&writer);
+    uint64_t looked = mux->counters.settled, steps = mux->counters.settle_steps;
+    ops_rebase(&reader);
+    looked = mux->counters.settled - looked;
+    steps = mux->counters.settle_steps - steps;
+    assert_int_equal(looked, FILES);
+    assert_true(steps >= FILES / STEP && steps <= HELD / COPIED + FILES / STEP + 3);
+    for (int i = 0; i < HELD; i++) {
+        snprintf(name, sizeof name, "f%d", i);
+        assert_reads(&reader, held[i], name);
+        kernel_let_go(&kernel, held[i]);
+    }
+    kernel_stop(&kernel);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -432,6 +475,7 @@ int main(void)
         fixture_test(test_a_file_that_may_only_be_seen_stays_closed),
         fixture_test(test_a_rollback_leaves_open_what_is_open),
         fixture_test(test_layers_of_the_past_are_held_until_the_kernel_has_answered),
+        fixture_test(test_settling_looks_at_each_lost_file_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
