@@ -1,6 +1,7 @@
 """Disks that are full, slow, or huge: the right answer, the store whole, and nobody else waits."""
 
 import concurrent.futures
+import hashlib
 import os
 import pathlib
 import shutil
@@ -114,11 +115,12 @@ def slow_disk(tmp_path_factory):
 
 
 @pytest.fixture
-def slow_daemon(new_daemon, slow_disk, tmp_path):
+def slow_daemon(request, new_daemon, slow_disk, tmp_path):
     """A daemon, and the path of the file whose existence makes its disk slow."""
     switch = tmp_path / "slow"
+    slow_ms = getattr(request, "param", SLOW_MS)
     env = dict(os.environ, LD_PRELOAD=str(slow_disk), SLOW_DISK_DIR=str(tmp_path / "state"),
-               SLOW_DISK_MS=str(SLOW_MS), SLOW_DISK_SWITCH=str(switch))
+               SLOW_DISK_MS=str(slow_ms), SLOW_DISK_SWITCH=str(switch))
     bin_dir = pathlib.Path(new_daemon().command()[0]).parent
     if "asan" in str(bin_dir) or "tsan" in str(bin_dir):
         env["ASAN_OPTIONS"] = env.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"
@@ -164,18 +166,66 @@ def test_O3_a_slow_disk_under_one_sandbox_slows_no_other(slow_daemon, operation)
     client.close()
 
 
+def import_huge(client, codebase, names, middle):
+    """Files of 10 GB that are holes but for `middle` at 5 GB."""
+    messages = [afpb.ImportRequest(codebase_id=codebase)]
+    for name in names:
+        entry = afpb.ImportEntry(path=name.encode(), kind=afpb.FILE_KIND_REGULAR, mode=0o644)
+        messages.append(afpb.ImportRequest(entry=entry))
+        messages.append(afpb.ImportRequest(hole=5 << 30))
+        messages += [afpb.ImportRequest(data=middle[at:at + 65536])
+                     for at in range(0, len(middle), 65536)]
+        messages.append(afpb.ImportRequest(hole=(5 << 30) - len(middle)))
+    client.trees.Import(iter(messages))
+
+
+WORKERS = 4  # on /dev/fuse there are at most so many, on io_uring one for each processor
+
+
+@pytest.mark.parametrize("slow_daemon", [100_000], indirect=True)
+def test_O3_the_workers_of_appends_to_10_gb_files_serve_others_while_the_copies_hang(slow_daemon):
+    """One sandbox appends to more 10 GB files than there are workers, on every processor; no copy
+    ends before another sandbox has worked on every processor, too."""
+    daemon, switch = slow_daemon
+    client = daemon.client()
+    codebase = client.codebase({"f": "hi\n"})
+    processors = sorted(os.sched_getaffinity(0))[:WORKERS]
+    names = [f"huge{i}" for i in range(WORKERS + 1)]
+    middle = os.urandom(3 << 20)
+    import_huge(client, codebase, names, middle)
+    first, sandbox, other = (client.sandbox(codebase, manual=True) for _ in range(3))
+    # Who appends first needs no copy (docs/COMMIT.md); whoever comes after him does.
+    client.out(first, "for f in huge*; do echo less >> $f; done")
+    client.out(other, "cat f > /dev/null")
+    appends = [f"taskset -c {processors[i % len(processors)]} sh -c 'echo more >> {name}' &"
+               for i, name in enumerate(names)]
+    switch.touch()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        running = pool.submit(client.exec, sandbox, "\n".join([*appends, "wait"]), 150)
+        try:
+            eventually(lambda: switch.read_bytes().count(b"c") == len(names), 60)
+            for at in processors * 3:
+                client.out(other, f"taskset -c {at} sh -c 'cat f > /dev/null; ls > /dev/null; "
+                                  f"echo x > n{at}; mv n{at} m{at}; rm m{at}'")
+            assert switch.read_bytes().count(b"c") == len(names) and not running.done()
+            assert b"e" not in switch.read_bytes(), "a copy has ended meanwhile"
+        finally:
+            switch.unlink()
+        assert running.result().exit_code == 0, running.result()
+    for name in names:
+        assert client.out(sandbox, f"stat -c %s {name}; tail -c 5 {name}") == \
+            f"{(10 << 30) + 5}\nmore\n"
+    digest = hashlib.sha256(middle).hexdigest()
+    shown = client.out(sandbox, f"dd if={names[0]} bs=1M skip=5120 count=3 2>/dev/null | sha256sum")
+    assert shown.split()[0] == digest
+    client.close()
+
+
 def test_a_10_gb_sparse_base_file_opened_for_append_blocks_nobody(new_daemon):
     daemon = new_daemon().start()
     client = daemon.client()
     codebase = client.codebase({"f": "hi\n"})
-    entry = afpb.ImportEntry(path=b"huge", kind=afpb.FILE_KIND_REGULAR, mode=0o644)
-    client.trees.Import(iter([
-        afpb.ImportRequest(codebase_id=codebase),
-        afpb.ImportRequest(entry=entry),
-        afpb.ImportRequest(hole=5 << 30),
-        afpb.ImportRequest(data=b"middle"),
-        afpb.ImportRequest(hole=(5 << 30) - 6),
-    ]))
+    import_huge(client, codebase, ["huge"], b"middle")
     sandbox, other = client.sandbox(codebase), client.sandbox(codebase)
     client.out(other, "cat f")
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
