@@ -117,7 +117,7 @@ static int open_own(struct mux_op *op, const struct mux_edit *edit, const struct
                     const struct mux_record *record, struct mux_body *body)
 {
     int rc =
-        store_blob_open_sized(op->mux->store, record->inode.blob, change->old_size, &body->blob);
+        store_blob_open_owned(op->mux->store, record->inode.blob, change->old_size, &body->blob);
     if (rc < 0)
         return rc == -ENOENT ? -EIO : rc;
     bool gap = edit->data ? edit->offset > change->old_size : change->new_size > change->old_size;
@@ -136,6 +136,8 @@ static int make_own(struct mux_op *op, const struct change *change, const struct
     if (inode->content == STORE_CONTENT_BLOB && change->keep > 0) {
         body->blob = copy->blob;
         copy->blob = NULL;
+        if (copy->bytes == change->keep)
+            return 0;
         return ftruncate(store_blob_fd(body->blob), (off_t)change->keep) < 0 ? -errno : 0;
     }
     int rc = store_blob_new(op->mux->store, &body->blob);
@@ -269,6 +271,8 @@ int mux_body_change(struct mux_op *op, const struct mux_edit *edit, struct mux_r
                  : make_own(op, &change, record, copy, &body);
         if (rc == 0)
             rc = fill(store_blob_fd(body.blob), edit, &change);
+        if (rc == 0)
+            store_blob_extended(body.blob, change.new_size);
         if (rc < 0) {
             mux_body_finish(&body, false);
             return rc;

@@ -31,19 +31,24 @@ static bool is_in_memory(int fd)
     return fstatfs(fd, &st) == 0 && (st.f_type == TMPFS_MAGIC || st.f_type == RAMFS_MAGIC);
 }
 
-// What is in the page cache, without waiting for a disk; MUX_SLOW when something is not.
-static int copy_cached(int from, int to, uint64_t bytes)
+// What is in the page cache, without waiting for a disk; MUX_SLOW when something is not. A file
+// system that cannot tell whether it would wait is asked once whether it is memory.
+static int copy_cached(struct mux *mux, int from, int to, uint64_t bytes)
 {
     AF_CLEANUP_FREE char *buf = malloc(bytes);
     if (!buf)
         return -ENOMEM;
+    int flags = atomic_load(&mux->blobs_in_memory) ? 0 : RWF_NOWAIT;
     for (uint64_t have = 0; have < bytes;) {
         struct iovec iov = {.iov_base = buf + have, .iov_len = bytes - have};
-        ssize_t n = preadv2(from, &iov, 1, (off_t)have, RWF_NOWAIT);
+        ssize_t n = preadv2(from, &iov, 1, (off_t)have, flags);
         if (n < 0 && errno == EINTR)
             continue;
-        if (n < 0 && errno == EOPNOTSUPP && is_in_memory(from))
-            return copy_content(from, to, bytes);
+        if (n < 0 && errno == EOPNOTSUPP && flags != 0 && is_in_memory(from)) {
+            atomic_store(&mux->blobs_in_memory, true);
+            flags = 0;
+            continue;
+        }
         if (n < 0)
             return errno == EAGAIN || errno == EOPNOTSUPP ? MUX_SLOW : -errno;
         if (n == 0)
@@ -63,7 +68,7 @@ int mux_copy_blob(struct mux *mux, uint64_t source, uint64_t bytes, bool may_blo
     rc = store_blob_new(mux->store, &to);
     if (rc == 0) {
         int in = store_blob_fd(from), out = store_blob_fd(to);
-        rc = may_block ? copy_content(in, out, bytes) : copy_cached(in, out, bytes);
+        rc = may_block ? copy_content(in, out, bytes) : copy_cached(mux, in, out, bytes);
         if (rc != 0)
             store_blob_discard(to);
     }

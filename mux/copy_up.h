@@ -21,7 +21,7 @@ struct mux_copy {
 
 // Copies the first `bytes` of a blob into a new one: by sharing extents where the file system can,
 // else by copy_file_range, else by hand; holes stay holes. Unless it may block, only what is in the
-// page cache is copied: else MUX_SLOW. -ENOENT when the blob is gone meanwhile.
+// page cache is copied, as bytes: else MUX_SLOW. -ENOENT when the blob is gone meanwhile.
 int mux_copy_blob(struct mux *mux, uint64_t source, uint64_t bytes, bool may_block,
                   struct mux_copy *ret);
 // Unlinks a copy that no record took.

@@ -43,6 +43,7 @@ struct mux {
     const struct mux_notifier *notifier; // or NULL: nobody listens (tests, tools)
     void *notifier_arg;
     atomic_bool content_fixed;                        // mux_fix_content
+    atomic_bool blobs_in_memory;                      // copy_up.c: reading them waits for no disk
     unsigned absorb_max, merge_step_max, merge_batch; // as above; tests set others
     struct mux_view_table *views;                     // view_table.c
     struct mux_node_cache *nodes;                     // node.c

@@ -41,6 +41,14 @@ static int step(struct mux_op *op, const struct mux_node *dir, const char *text,
     return 0;
 }
 
+static void found(struct mux_name *name, const struct store_entry *entry)
+{
+    name->exists = true;
+    name->fid = entry->fid;
+    name->type = entry->type;
+    name->visible = name->level >= RULES_VIEW || (entry->type == DT_DIR && !name->hidden);
+}
+
 static int look(struct mux_op *op, const struct mux_node *dir, struct mux_name *name)
 {
     struct store_entry entry;
@@ -48,15 +56,28 @@ static int look(struct mux_op *op, const struct mux_node *dir, struct mux_name *
     if (rc == 0)
         rc = mux_resolve_entry(op->txn, mux_op_layers(op), dir->fid, name->text, name->len, &entry,
                                NULL);
-    if (rc == -ENOENT)
-        return 0;
-    if (rc < 0)
+    if (rc == 0)
+        found(name, &entry);
+    return rc == -ENOENT ? 0 : rc;
+}
+
+// The delta last: what the change does next is at the place that was just looked at.
+static int look_for_change(struct mux_op *op, const struct mux_node *dir, struct mux_name *name)
+{
+    struct mux_layers lower = mux_layer_list_base(&op->view->layers);
+    struct store_entry below, own;
+    int rc = mux_op_read(op);
+    if (rc == 0)
+        rc = mux_resolve_entry(op->txn, lower, dir->fid, name->text, name->len, &below, NULL);
+    if (rc < 0 && rc != -ENOENT)
         return rc;
-    name->exists = true;
-    name->fid = entry.fid;
-    name->type = entry.type;
-    name->visible = name->level >= RULES_VIEW || (entry.type == DT_DIR && !name->hidden);
-    return 0;
+    name->in_lower = rc == 0;
+    rc = store_entry_get(op->txn, mux_op_delta(op), dir->fid, name->text, name->len, &own);
+    if (rc == 0 && own.fid != 0)
+        found(name, &own);
+    else if (rc == -ENOENT && name->in_lower)
+        found(name, &below);
+    return rc == -ENOENT ? 0 : rc;
 }
 
 int mux_name_resolve(struct mux_op *op, const struct mux_node *dir, const char *text,
@@ -79,10 +100,7 @@ int mux_name_resolve_change(struct mux_op *op, const struct mux_node *dir, const
     struct mux_name name;
     int rc = step(op, dir, text, &name);
     if (rc == 0)
-        rc = look(op, dir, &name);
-    if (rc == 0)
-        rc = mux_resolve_in_lower(op->txn, mux_op_layers(op), dir->fid, name.text, name.len,
-                                  &name.in_lower);
+        rc = look_for_change(op, dir, &name);
     if (rc < 0)
         mux_name_fini(op, &name);
     else

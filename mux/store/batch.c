@@ -20,6 +20,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #define LOOK_NS         (10 * 1000000LL) // the owner looks this often at an open batch
@@ -70,6 +71,28 @@ static void unlock_it(struct store *store)
 
 // ---- the owner, under the lock
 
+static int begin_mdb(struct store *store)
+{
+    return store_errno(mdb_txn_begin(store->env, NULL, 0, &store->batch.mdb));
+}
+
+// LMDB frees a transaction's cursors with it.
+static int commit_mdb(struct store_batch *batch)
+{
+    MDB_txn *mdb = batch->mdb;
+    batch->mdb = NULL;
+    memset(batch->cursors, 0, sizeof batch->cursors);
+    return store_errno(mdb_txn_commit(mdb));
+}
+
+static void abort_mdb(struct store_batch *batch)
+{
+    if (batch->mdb)
+        mdb_txn_abort(batch->mdb);
+    batch->mdb = NULL;
+    memset(batch->cursors, 0, sizeof batch->cursors);
+}
+
 static void forget_changes(struct store_batch *batch)
 {
     batch->redo.used = batch->redo.begun = 0;
@@ -82,17 +105,13 @@ static void forget_changes(struct store_batch *batch)
 static int do_again(struct store *store)
 {
     struct store_batch *batch = &store->batch;
-    if (batch->mdb)
-        mdb_txn_abort(batch->mdb);
-    batch->mdb = NULL;
-    int rc = store_errno(mdb_txn_begin(store->env, NULL, 0, &batch->mdb));
+    abort_mdb(batch);
+    int rc = begin_mdb(store);
     if (rc == 0)
         rc = store_redo_apply(store, batch->mdb, &batch->redo);
     if (rc == 0)
         return 0;
-    if (batch->mdb)
-        mdb_txn_abort(batch->mdb);
-    batch->mdb = NULL;
+    abort_mdb(batch);
     af_log(AF_LOG_ERROR, "store", "changes wait in the journal", "errno=%d", -rc);
     return rc;
 }
@@ -103,7 +122,7 @@ static void open_batch(struct store *store)
     uint64_t pages = store_room_ahead(store) / store->page_bytes;
     batch->wanted = false;
     if (atomic_load(&store->full) || pages < BATCH_PAGES_MIN || store_journal_open(store) < 0 ||
-        mdb_txn_begin(store->env, NULL, 0, &batch->mdb) != 0)
+        begin_mdb(store) < 0)
         return; // changes go on one by one
     uint64_t puts = pages / PAGES_PER_PUT;
     batch->puts_max = puts < STORE_BATCH_PUTS_MAX ? (unsigned)puts : STORE_BATCH_PUTS_MAX;
@@ -120,8 +139,7 @@ static int commit_batch(struct store *store)
     if (rc < 0)
         return rc;
     uint64_t id = mdb_txn_id(batch->mdb);
-    rc = store_errno(mdb_txn_commit(batch->mdb));
-    batch->mdb = NULL;
+    rc = commit_mdb(batch);
     if (rc == 0) {
         // First: store_sync looks at what pends, then at the last commit.
         store_note_commit(store, id);
@@ -143,8 +161,7 @@ static void close_batch(struct store *store)
     if (batch->redo.used > 0) {
         batch->error = commit_batch(store);
     } else {
-        mdb_txn_abort(batch->mdb);
-        batch->mdb = NULL;
+        abort_mdb(batch);
         batch->error = 0;
     }
     batch->wanted = batch->error == 0 && changes >= BUSY_CHANGES;
@@ -207,9 +224,7 @@ static void *own_batches(void *arg)
         else
             pthread_cond_wait(&batch->wake, &batch->lock);
     }
-    if (batch->mdb) // its changes are in the journal
-        mdb_txn_abort(batch->mdb);
-    batch->mdb = NULL;
+    abort_mdb(batch); // its changes are in the journal
     batch->running = false;
     pthread_cond_broadcast(&batch->turned);
     unlock_it(store);
@@ -397,8 +412,7 @@ void store_batch_stop(struct store *store)
 void store_batch_fini(struct store *store)
 {
     struct store_batch *batch = &store->batch;
-    if (batch->mdb) // of a replay that nobody commits
-        mdb_txn_abort(batch->mdb);
+    abort_mdb(batch); // of a replay that nobody commits
     free(batch->redo.bytes);
     if (batch->journal_fd >= 0)
         close(batch->journal_fd);

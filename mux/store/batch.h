@@ -5,6 +5,8 @@
 #ifndef AF_MUX_STORE_BATCH_H
 #define AF_MUX_STORE_BATCH_H
 
+#include "mux/store/schema.h"
+
 #include <lmdb.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -35,14 +37,15 @@ struct store_batch {
     pthread_t owner;             // begins and commits: LMDB's own lock belongs to a thread
     bool running, stop;
     // ---- under the lock
-    MDB_txn *mdb;                 // open, or NULL
-    bool wanted, closing, broken; // what the owner is asked for: open, commit, do again
-    unsigned alone;               // threads that wait for a transaction of their own
-    uint64_t turns;               // counts what the owner did
-    bool used_room;               // a batch was committed: room is to be made for the next
-    int error;                    // of its last attempt to commit
-    int64_t due_ns;               // when it looks again
-    unsigned idle;                // how often it found nothing
+    MDB_txn *mdb;                         // open, or NULL
+    MDB_cursor *cursors[STORE_DBI_COUNT]; // in it (txn.c)
+    bool wanted, closing, broken;         // what the owner is asked for: open, commit, do again
+    unsigned alone;                       // threads that wait for a transaction of their own
+    uint64_t turns;                       // counts what the owner did
+    bool used_room;                       // a batch was committed: room is to be made for the next
+    int error;                            // of its last attempt to commit
+    int64_t due_ns;                       // when it looks again
+    unsigned idle;                        // how often it found nothing
     unsigned changes, puts, puts_max;
     unsigned after, streak; // changes in a row, each in a transaction of its own, open a batch
     int64_t last_change_ns;

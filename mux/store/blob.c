@@ -259,6 +259,31 @@ int store_blob_open_sized(struct store *store, uint64_t id, uint64_t size, struc
     return rc;
 }
 
+void store_blob_extended(struct store_blob *blob, uint64_t size)
+{
+    uint64_t seen = atomic_load(&blob->seen_bytes);
+    while (seen < size && !atomic_compare_exchange_weak(&blob->seen_bytes, &seen, size))
+        ;
+}
+
+int store_blob_open_owned(struct store *store, uint64_t id, uint64_t size, struct store_blob **ret)
+{
+    struct store_blob *blob;
+    int rc = store_blob_open(store, id, &blob);
+    if (rc < 0)
+        return rc;
+    if (atomic_load(&blob->seen_bytes) < size) {
+        rc = store_blob_check(blob, size);
+        if (rc < 0) {
+            store_blob_release(blob);
+            return rc;
+        }
+        store_blob_extended(blob, size);
+    }
+    *ret = blob;
+    return 0;
+}
+
 void store_blob_release(struct store_blob *blob)
 {
     struct store *store = blob->store;

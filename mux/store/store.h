@@ -329,6 +329,10 @@ int store_blob_open(struct store *store, uint64_t id, struct store_blob **ret);
 // zeros.
 int store_blob_open_sized(struct store *store, uint64_t id, uint64_t size, struct store_blob **ret);
 int store_blob_check(struct store_blob *blob, uint64_t size);
+// The same for the record that owns the blob and is about to write it: the file is asked for its
+// length only beyond what it was seen to have. Then, once it has so many bytes:
+int store_blob_open_owned(struct store *store, uint64_t id, uint64_t size, struct store_blob **ret);
+void store_blob_extended(struct store_blob *blob, uint64_t size);
 void store_blob_release(struct store_blob *blob);
 // 1: a record may become the owner of the blob (blob_owned): the last one that was cannot write it
 // any more, and nobody finds it by its content. Whether another record has more bytes is not looked

@@ -45,6 +45,7 @@ struct store_txn {
     uint32_t magic;
     struct store *store;
     MDB_txn *mdb;
+    MDB_cursor **cursors; // one a database, or NULL: opened when needed. NULL: of what is committed
     bool write;
     bool batched;     // mdb is the batch's: of a change, or, without `write`, of a look at it
     bool changed;     // has written something: worth a commit
@@ -54,18 +55,20 @@ struct store_txn {
     size_t n_deep;
     uint64_t *kept; // versions that it keeps (kept.c)
     size_t n_kept, kept_capacity;
-    struct store_blob *adopted; // new blobs that this transaction refers to first
-    struct store_txn *next;     // pooled readers
+    struct store_blob *adopted;               // new blobs that this transaction refers to first
+    struct store_txn *next;                   // pooled readers
+    MDB_cursor *own_cursors[STORE_DBI_COUNT]; // of a transaction of its own
 };
 
 struct store_blob {
     uint64_t id;
     int fd;
     unsigned refs;
-    bool fresh;     // no committed record refers to it
-    bool adopted;   // a record of the running write transaction refers to it
-    bool discarded; // its file is gone
-    bool gone;      // out of the table: freed at the last release
+    bool fresh;                  // no committed record refers to it
+    bool adopted;                // a record of the running write transaction refers to it
+    bool discarded;              // its file is gone
+    bool gone;                   // out of the table: freed at the last release
+    _Atomic uint64_t seen_bytes; // that its file is known to have; it never gets shorter
     struct store *store;
     struct store_blob *next_adopted;
     struct store_blob *lru_prev, *lru_next; // unused ones, oldest first

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 int store_errno(int mdb_rc)
 {
@@ -37,8 +38,40 @@ int store_errno(int mdb_rc)
     }
 }
 
+// ---- records
+
+// A transaction that writes, or looks at one that does, has a cursor in each database: what is
+// looked for, changed and counted under one key, or close to the last one, is searched for once.
+// LMDB keeps them right while pages move, and frees them with the transaction.
+static int cursor_of(struct store_txn *txn, enum store_dbi dbi, MDB_cursor **ret)
+{
+    MDB_cursor **place = &txn->cursors[dbi];
+    int rc = *place ? 0 : mdb_cursor_open(txn->mdb, txn->store->dbi[dbi], place);
+    *ret = *place;
+    return store_errno(rc);
+}
+
+static bool is_at(MDB_cursor *cursor, MDB_val key, MDB_val *ret)
+{
+    MDB_val here;
+    return mdb_cursor_get(cursor, &here, ret, MDB_GET_CURRENT) == 0 &&
+           here.mv_size == key.mv_size && memcmp(here.mv_data, key.mv_data, key.mv_size) == 0;
+}
+
+static int find(struct store_txn *txn, enum store_dbi dbi, MDB_val key, MDB_cursor **ret_cursor,
+                MDB_val *ret)
+{
+    int rc = cursor_of(txn, dbi, ret_cursor);
+    if (rc < 0 || is_at(*ret_cursor, key, ret))
+        return rc;
+    return store_errno(mdb_cursor_get(*ret_cursor, &key, ret, MDB_SET));
+}
+
 int store_get(struct store_txn *txn, enum store_dbi dbi, MDB_val key, MDB_val *ret)
 {
+    MDB_cursor *cursor;
+    if (txn->cursors)
+        return find(txn, dbi, key, &cursor, ret);
     return store_errno(mdb_get(txn->mdb, txn->store->dbi[dbi], &key, ret));
 }
 
@@ -56,8 +89,13 @@ int store_put(struct store_txn *txn, enum store_dbi dbi, MDB_val key, MDB_val va
     txn->changed = true;
     // First, for the put may move what the value lies in.
     int rc = txn->batched ? store_batch_note_put(txn->store, dbi, key, value) : 0;
+    MDB_cursor *cursor;
+    MDB_val old;
     if (rc == 0)
-        rc = store_errno(mdb_put(txn->mdb, txn->store->dbi[dbi], &key, &value, 0));
+        rc = cursor_of(txn, dbi, &cursor);
+    if (rc == 0)
+        rc = store_errno(
+            mdb_cursor_put(cursor, &key, &value, is_at(cursor, key, &old) ? MDB_CURRENT : 0));
     return store_keep_error(txn, rc);
 }
 
@@ -65,17 +103,16 @@ int store_del(struct store_txn *txn, enum store_dbi dbi, MDB_val key)
 {
     if (!txn->write)
         return -EROFS;
-    struct store_redo *redo = txn->batched ? &txn->store->batch.redo : NULL;
-    size_t used = redo ? redo->used : 0;
-    int rc = redo ? store_batch_note_del(txn->store, dbi, key) : 0;
-    if (rc == 0)
-        rc = store_errno(mdb_del(txn->mdb, txn->store->dbi[dbi], &key, NULL));
-    if (rc == -ENOENT) {
-        if (redo)
-            store_redo_cut(redo, used);
+    MDB_cursor *cursor;
+    MDB_val old;
+    int rc = find(txn, dbi, key, &cursor, &old);
+    if (rc == -ENOENT)
         return rc;
-    }
     txn->changed = true;
+    if (rc == 0 && txn->batched)
+        rc = store_batch_note_del(txn->store, dbi, key);
+    if (rc == 0)
+        rc = store_errno(mdb_cursor_del(cursor, 0));
     return store_keep_error(txn, rc);
 }
 
@@ -127,8 +164,11 @@ int store_look_begin(struct store *store, uint64_t changed_in, struct store_txn 
         return -ENOMEM;
     }
     atomic_fetch_add_explicit(&store->reads, 1, memory_order_relaxed);
-    *txn =
-        (struct store_txn){.magic = STORE_TXN_MAGIC, .store = store, .mdb = mdb, .batched = true};
+    *txn = (struct store_txn){.magic = STORE_TXN_MAGIC,
+                              .store = store,
+                              .mdb = mdb,
+                              .cursors = store->batch.cursors,
+                              .batched = true};
     *ret = txn;
     return 0;
 }
@@ -205,8 +245,12 @@ static int begin_locked(struct store *store, MDB_txn *mdb, struct store_txn **re
             store_writer_unlock(store);
         return rc;
     }
-    *txn = (struct store_txn){
-        .magic = STORE_TXN_MAGIC, .store = store, .mdb = mdb, .write = true, .batched = batched};
+    *txn = (struct store_txn){.magic = STORE_TXN_MAGIC,
+                              .store = store,
+                              .mdb = mdb,
+                              .cursors = batched ? store->batch.cursors : txn->own_cursors,
+                              .write = true,
+                              .batched = batched};
     *ret = txn;
     return 0;
 }
