@@ -28,6 +28,7 @@
 #define DEFAULT_SLOW_WORKERS   8
 #define TOUCH_LIMIT_NS         (10 * AF_NS_PER_SEC) // for what touches our own mount
 #define DRAIN_LIMIT_NS         (10 * AF_NS_PER_SEC) // for slow requests at the end
+#define FORGET_PAUSE_NS        (2 * 1000000LL)
 
 // ---- small facts -------------------------------------------------------------------------
 
@@ -198,14 +199,14 @@ void fs_session_negotiate(struct fs_session *session, struct fuse_conn_info *con
         fs_compat_want(conn, wishes[i].cap, wishes[i].on);
     if (session->policy == FS_OPEN_SERVER)
         negotiate_passthrough(session, conn);
-    conn->max_write = FS_IO_MAX;
+    bool has_ring = FS_FUSE_HAS_RING && fs_compat_capable(conn, FS_FUSE_CAP_RING);
+    conn->max_write = has_ring && session->transport.ring_asked ? FS_RING_IO_MAX : FS_IO_MAX;
     if (conn->max_readahead > FS_IO_MAX)
         conn->max_readahead = FS_IO_MAX;
     conn->max_background = FS_BACKGROUND;
     conn->congestion_threshold = FS_BACKGROUND * 3 / 4;
     fs_compat_no_interrupt(conn); // nothing here can be interrupted half way
-    atomic_store(&session->transport.ring_offered,
-                 FS_FUSE_HAS_RING && fs_compat_capable(conn, FS_FUSE_CAP_RING));
+    atomic_store(&session->transport.ring_offered, has_ring);
 }
 
 // ---- workers -----------------------------------------------------------------------------
@@ -216,6 +217,16 @@ static void connection_ended(struct fs_session *session)
     uint64_t one = 1;
     ssize_t ignored = write(session->end_fd, &one, sizeof one); // full: readable already
     (void)ignored;
+}
+
+// With rings nothing but FORGETs comes over the device, and nobody waits for those. Were this
+// thread always waiting for one, whoever closes or removes the last of a file would have to wake
+// it; after a pause those that came meanwhile are read together.
+static void let_forgets_gather(const struct fs_session *session)
+{
+    struct timespec pause = {.tv_nsec = FORGET_PAUSE_NS};
+    if (fs_transport_is_ring(&session->transport))
+        nanosleep(&pause, NULL);
 }
 
 // Reads requests from /dev/fuse; with io_uring only INIT and FORGET come this way.
@@ -230,6 +241,7 @@ static void *worker_thread(void *arg)
         if (n > 0) {
             struct fuse_buf buf = {.size = (size_t)n, .mem = mem};
             fuse_session_process_buf(session->fuse, &buf);
+            let_forgets_gather(session);
         } else if (n == 0 || (errno != EINTR && errno != ENOENT && errno != EAGAIN)) {
             error = n == 0 ? ENODEV : errno; // ENODEV: unmounted or aborted
         }

@@ -20,6 +20,7 @@
 #define FS_SENTINEL      ".agentfense" // opened to prime the open policy
 
 #define FS_IO_MAX      (1u << 20)                // bytes of one READ or WRITE
+#define FS_RING_IO_MAX (256u << 10)              // over io_uring: see docs/FUSE.md
 #define FS_DEV_BUF     (FS_IO_MAX + (64u << 10)) // of a worker that reads /dev/fuse
 #define FS_WORKERS_MAX 64
 #define FS_RING_DEPTH  32 // requests in flight per CPU on io_uring; see docs/FUSE.md
