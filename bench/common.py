@@ -64,13 +64,17 @@ class Table:
         print(f"\n{self.group}", file=self.out)
         print(f"{'':44}{'value':>10}      {'peer':24}{'x peer':>8}  aim", file=self.out, flush=True)
 
-    def row(self, name, value, unit, peer=None, peer_value=None, aim=None, p99=None):
-        """One figure beside one peer; the peer may be missing."""
+    def row(self, name, value, unit, peer=None, peer_value=None, aim=None, p99=None,
+            spread=(None, None)):
+        """One figure beside one peer; the peer may be missing. The spread: quartiles of both."""
         ratio = value / peer_value if peer_value else None
         row = {"name": name, "value": sensible(value), "unit": unit, "peer": peer,
                "peer_value": sensible(peer_value), "ratio": sensible(ratio)}
         if p99 is not None:
             row["p99"] = sensible(p99)
+        for key, quartiles in zip(("quartiles", "peer_quartiles"), spread):
+            if quartiles:
+                row[key] = [sensible(q) for q in quartiles]
         if aim:
             row |= {"aim": str(aim), "met": aim.met(value, ratio)}
         row |= {"load": round(os.getloadavg()[0], 2), "group": self.group}
@@ -79,6 +83,7 @@ class Table:
         times = f"{ratio:8.2f}" if ratio is not None else " " * 8
         verdict = f"{aim} {'met' if row['met'] else 'MISSED'}" if aim else ""
         tail = f" (p99 {sensible(p99):g})" if p99 is not None else ""
+        tail += "".join(f" [{sensible(q[0]):g}..{sensible(q[1]):g}]" for q in spread if q)
         line = f"{name:44}{sensible(value):10g} {unit:4} {beside:24}{times}  {verdict}{tail}"
         print(line.rstrip(), file=self.out, flush=True)
 

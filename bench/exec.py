@@ -2,11 +2,12 @@
 and the Docker runtime beside docker run and docker exec.
 
 The client is bench/exec_load.c over the unix socket. Ours and the peer run in the same loop, one
-after the other, so that a busy machine slows both; the ratio counts. The reference is the system
-whose contract sandbox.v1 is: its figures were taken once, on a machine with 2 cores. Read next:
-common.py, exec_load.c.
+after the other, so that a busy machine slows both; the ratio of the medians counts, and the
+quartiles say how far to trust it. The reference is the system whose contract sandbox.v1 is: its
+figures were taken once, on a machine with 2 cores. Read next: common.py, exec_load.c.
 """
 
+import dataclasses
 import os
 import pathlib
 import subprocess
@@ -19,21 +20,31 @@ from harness import eventually
 BARE = "bare bwrap"
 REFERENCE_EXEC_RATE = 56  # commands a second, 8 clients
 REFERENCE_DESTROY_S = 40  # of 400 sandboxes
-SIZES = {  # rounds, sandboxes at once, rounds with Docker
-    "full": (200, (400, 1000), 13),
-    "quick": (30, (40,), 0),
-    "tiny": (3, (4,), 0),
+SIZES = {  # rounds, of them side by side, sandboxes at once, rounds with Docker
+    "full": (300, 9, (400, 1000), 13),
+    "quick": (30, 3, (40,), 0),
+    "tiny": (3, 1, (4,), 0),
 }
 
 
+@dataclasses.dataclass
+class Figure:
+    """A line of the load program."""
+
+    value: float
+    quartiles: tuple = None
+    p99: float = None
+
+
 def load(daemon, mode, number, *peer, env=None):
-    """Runs the load program: {figure: (value, 99th percentile or None)}."""
+    """Runs the load program: {name: Figure}."""
     argv = [PROGRAMS / "exec_load", f"unix:{daemon.socket}", mode, str(number), *peer]
     out = subprocess.run(argv, check=True, stdout=subprocess.PIPE, env=env).stdout.decode()
     found = {}
     for line in out.splitlines():
-        name, value, _unit, *worst = line.split()
-        found[name] = (float(value), float(worst[0]) if worst else None)
+        name, value, _unit, *spread = line.split()
+        low, high, p99 = map(float, spread or (0, 0, 0))
+        found[name] = Figure(float(value), (low, high), p99) if spread else Figure(float(value))
     return found
 
 
@@ -49,8 +60,16 @@ def with_daemon(args, work):
 
 def row(table, name, found, key, unit, peer, peer_key="peer", aim=None):
     """A figure of the load program beside the peer that ran between."""
-    value, worst = found[key]
-    table.row(name, value, unit, peer, found[peer_key][0], aim, p99=worst)
+    mine, other = found[key], found[peer_key]
+    table.row(name, mine.value, unit, peer, other.value, aim, mine.p99 if unit == "ms" else None,
+              (mine.quartiles, other.quartiles))
+
+
+def note_failures(table, *runs):
+    """The peer's runs that are in no figure."""
+    failed = sum(found["peer_failures"].value for found in runs)
+    if failed:
+        table.note(f"{failed:g} runs of the peer failed and are not counted")
 
 
 def left_behind(daemon):
@@ -63,12 +82,12 @@ def left_behind(daemon):
     return {"children": count, "mounts": mounts, "fds": fds}
 
 
-def bwrap_figures(table, rounds):
+def bwrap_figures(table, rounds, side_by_side):
     """One at a time, and 4 clients at once."""
 
     def pooled(daemon):
         serial, starts = load(daemon, "serial", rounds), load(daemon, "starts", rounds)
-        return serial, starts, load(daemon, "parallel", max(rounds // 50, 2))
+        return serial, starts, load(daemon, "parallel", side_by_side)
 
     serial, starts, parallel = with_daemon([], pooled)
     plain = with_daemon(["--exec-pool", "0"], lambda daemon: load(daemon, "starts", rounds))
@@ -82,6 +101,7 @@ def bwrap_figures(table, rounds):
     row(table, "4 clients, argv", parallel, "rate_exec_argv", "/s", BARE, rate, Aim(4, least=True))
     row(table, "4 clients, shell", parallel, "rate_exec_shell", "/s", BARE, rate,
         Aim(2.5, least=True))
+    note_failures(table, serial, starts, plain, parallel)
 
 
 def mass_figures(table, sandboxes):
@@ -100,12 +120,16 @@ def mass_figures(table, sandboxes):
 
     found, before, after = with_daemon(["--exec-pool", str(pool)], work)
     name, peer = f"{sandboxes} sandboxes, 8 clients", "reference"
-    table.row(f"{name}: start", found["mass_start"][0], "/s")
-    table.row(f"{name}: exec", found["mass_exec"][0], "/s", peer, REFERENCE_EXEC_RATE,
-              Aim(10, least=True))
-    table.row(f"{name}: exec, argv", found["mass_exec_argv"][0], "/s", peer, REFERENCE_EXEC_RATE)
-    table.row(f"{name}: destroy", found["mass_destroy"][0], "s", peer,
-              REFERENCE_DESTROY_S * sandboxes / 400, Aim(0.1))
+
+    def reference(what, key, unit, value=None, aim=None):
+        figure = found[key]
+        table.row(f"{name}: {what}", figure.value, unit, value and peer, value, aim,
+                  spread=(figure.quartiles, None))
+
+    reference("start", "mass_start", "/s")
+    reference("exec", "mass_exec", "/s", REFERENCE_EXEC_RATE, Aim(10, least=True))
+    reference("exec, argv", "mass_exec_argv", "/s", REFERENCE_EXEC_RATE)
+    reference("destroy", "mass_destroy", "s", REFERENCE_DESTROY_S * sandboxes / 400, Aim(0.1))
     left = sum(max(after[k] - before[k], 0) for k in ("children", "mounts"))
     table.row(f"{name}: left behind", left, "", aim=Aim(0, of_value=True))
 
@@ -134,15 +158,16 @@ def docker_figures(table, rounds):
         row(table, "Docker: exec of true", serial, "exec_argv", "ms", "docker exec", aim=Aim(0.05))
         row(table, "Docker: start, pool", starts, "start", "ms", "docker run", aim=Aim(0.2))
         row(table, "Docker: destroy", starts, "destroy", "ms", "docker run")
+        note_failures(table, starts, serial)
     finally:
         dockerd.cleanup()
 
 
 def run(table, size):
     """Measures and prints."""
-    rounds, masses, docker_rounds = SIZES[size]
-    table.title(f"Commands, {rounds} rounds")
-    bwrap_figures(table, rounds)
+    rounds, side_by_side, masses, docker_rounds = SIZES[size]
+    table.title(f"Commands, {rounds} rounds; medians, with quartiles")
+    bwrap_figures(table, rounds, side_by_side)
     for sandboxes in masses:
         mass_figures(table, sandboxes)
     if docker_rounds:
