@@ -80,8 +80,8 @@ void grpc_call_unref(struct grpc_call *call)
     if (atomic_fetch_sub_explicit(&call->refs, 1, memory_order_acq_rel) != 1)
         return;
     bool on_free = call->data && call->method && call->method->on_free;
-    if (on_free && net_on_network_thread) {
-        // on_free may do anything a handler does, so a worker has to drop the last reference.
+    if (on_free && net_on_network_thread && !call->method->free_is_quick) {
+        // It may do anything a handler does, so a worker has to drop the last reference.
         atomic_store(&call->refs, 2);
         call->ev_release = call->scheduled = true;
         net_pool_submit(&call->server->pool, &call->run);

@@ -74,6 +74,7 @@ struct grpc_method {
     // The last reference is gone and no handler runs any more. Only when grpc_call_set_data set
     // something. May be NULL.
     void (*on_free)(struct grpc_call *call);
+    bool free_is_quick; // on_free only gives memory back: the network thread may run it
 };
 
 // Who is at the other end, as the kernel said when the connection was made.

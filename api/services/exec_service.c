@@ -296,6 +296,7 @@ const struct grpc_method exec_methods[] = {
         .on_message = run_message,
         .on_cancel = exec_cancel,
         .on_free = exec_free,
+        .free_is_quick = true,
     },
 };
 const size_t exec_methods_count = AF_ARRAY_LEN(exec_methods);

@@ -187,6 +187,7 @@ const struct grpc_method sandbox_methods[] = {
         .on_message = exec_message,
         .on_cancel = exec_cancel,
         .on_free = exec_free,
+        .free_is_quick = true,
     },
     {
         .path = "/sandbox.v1.SandboxService/ExecStream",
@@ -196,6 +197,7 @@ const struct grpc_method sandbox_methods[] = {
         .on_writable = exec_writable,
         .on_cancel = exec_cancel,
         .on_free = exec_free,
+        .free_is_quick = true,
     },
 };
 const size_t sandbox_methods_count = AF_ARRAY_LEN(sandbox_methods);

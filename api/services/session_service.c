@@ -287,6 +287,7 @@ const struct grpc_method session_methods[] = {
         .on_message = session_exec,
         .on_cancel = exec_cancel,
         .on_free = exec_free,
+        .free_is_quick = true,
     },
     {
         .path = "/sandbox.v1.SandboxService/SessionExecStream",
@@ -296,6 +297,7 @@ const struct grpc_method session_methods[] = {
         .on_writable = exec_writable,
         .on_cancel = exec_cancel,
         .on_free = exec_free,
+        .free_is_quick = true,
     },
 };
 const size_t session_methods_count = AF_ARRAY_LEN(session_methods);
