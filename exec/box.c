@@ -23,6 +23,7 @@
 
 #include "exec/backend.h"
 #include "exec/launcher.h"
+#include "exec/send.h"
 #include "mux/base/cleanup.h"
 #include "mux/base/clock.h"
 #include "mux/base/limits.h"
@@ -142,6 +143,7 @@ void exec_box_kill(struct exec_box *box, const struct af_error *why)
     atomic_store(&box->open, false);
     atomic_store(&box->init_up, 0);
     box->why = *why;
+    exec_send_close(box);
     exec_watch_close(box->engine, &box->socket);
     box_push_end(box, false);
     exec_timer_set(&box->engine->timers, &box->timer, af_monotonic_ns() + END_CHECK_NS,
@@ -257,6 +259,8 @@ static void on_attached(struct exec_post *post)
                        on_idle_timer);
     done(box->arg, NULL);
     exec_command_box_up(box);
+    if (box->state == BOX_UP && (!box->pool || box->adopted))
+        exec_send_open(box);
 }
 
 static void on_hello(struct exec_box *box, const struct exec_msg_hello *hello, pid_t sender)
@@ -316,7 +320,7 @@ static void on_message(struct exec_box *box, const struct exec_msg_hello *messag
         head->kind == EXEC_MSG_HELLO)
         on_hello(box, message, sender);
     else if (box->state == BOX_UP && size == (ssize_t)sizeof(*head) &&
-             head->kind == EXEC_MSG_ENDED && head->id > 0 && head->id <= box->last_id)
+             head->kind == EXEC_MSG_ENDED && exec_send_knows(box, head->id))
         exec_command_on_ended(box, head->id);
     else
         box_breach(box, "unexpected message");
@@ -337,6 +341,7 @@ static void on_socket(struct exec_watch *watch, uint32_t events)
         if (n > 0) {
             on_message(box, &message, n, sender);
         } else if (n == 0 || n == -ECONNRESET) {
+            exec_send_close(box);
             exec_watch_close(box->engine, watch);
             // While greeting bwrap's own words say more: its end follows.
             if (box->state != BOX_GREETING)
@@ -462,6 +467,7 @@ static void on_adopt(struct exec_post *post)
     box->idle = adoption->idle;
     box->idle_ns = adoption->idle_ns;
     box->arg = adoption->arg;
+    box->adopted = true;
     if (box->state == BOX_GONE) { // meanwhile; the pool has looked away
         exec_box_done done = box->done;
         box->done = NULL;

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "exec/backend.h"
+#include "exec/send.h"
 #include "mux/base/cleanup.h"
 #include "mux/base/text.h"
 
@@ -57,6 +58,7 @@ int exec_box_check_spec(const struct exec_box_spec *spec, struct af_error *err)
 void exec_box_free(struct exec_box *box)
 {
     box->magic = 0;
+    exec_sender_fini(&box->sender);
     free(box->view_path);
     free(box->adoption.view_path);
     for (char **env = box->launch.env; env && *env; env++)
@@ -135,6 +137,7 @@ struct exec_box *exec_box_new(struct exec_engine *e, const struct exec_box_spec 
     box->launch.pts_fd = -1;
     LIST_INIT(&box->commands);
     STAILQ_INIT(&box->unsent);
+    exec_sender_init(&box->sender);
     snprintf(box->id, sizeof(box->id), "%s", spec->id);
     af_text_make_printable(box->id);
     box->uid = spec->uid;

@@ -20,9 +20,11 @@
 
 #include "exec/command_spec.h"
 #include "exec/count.h"
-#include "exec/stream.h"
+#include "exec/failure.h"
 #include "exec/input.h"
 #include "exec/pty.h"
+#include "exec/send.h"
+#include "exec/stream.h"
 #include "mux/base/cleanup.h"
 #include "mux/base/clock.h"
 
@@ -217,44 +219,21 @@ void exec_command_unpause(struct exec_command *command)
     drain_quiet_again(command);
 }
 
-static void drain(struct exec_command *command)
+// When nothing is left of a command, all that it wrote is in its pipes: whether somebody else has
+// them open, its supervisor for one, does not matter. A terminal hands on what was written a moment
+// later, and says so by closing.
+static void drain_what_there_is(struct exec_command *command)
 {
-    command->state = COMMAND_DRAINING;
-    command->drain_until_ns = command->ended_ns + command->engine->options.drain_max_ns;
     exec_stream_read(&command->out);
     exec_stream_read(&command->err);
-    exec_command_on_output(command);
+    bool all = !command->left && !command->paused && !command->terminal;
+    if (all && command->state == COMMAND_DRAINING)
+        finish(command);
+    else
+        exec_command_on_output(command);
 }
 
 // ---- status pipe ------------------------------------------------------------------------
-
-static void set_failure(struct exec_command *command, const struct exec_status_record *record)
-{
-    struct af_error *err = &command->error;
-    int e = record->value > 0 && record->value < 4096 ? record->value : EPROTO;
-    switch (record->extra) {
-    case EXEC_STAGE_CHDIR:
-        af_error_set(err, AF_INVALID_ARGUMENT, "workdir %s cannot be used in the sandbox: %s",
-                     command->workdir, strerror(e));
-        break;
-    case EXEC_STAGE_EXEC:
-        af_error_set(err, AF_INVALID_ARGUMENT, "cannot run %s in the sandbox: %s", command->program,
-                     strerror(e));
-        break;
-    case EXEC_STAGE_FORK:
-    case EXEC_STAGE_SLOTS:
-        if (e == EAGAIN)
-            af_error_set(err, AF_RESOURCE_EXHAUSTED,
-                         "the sandbox is at its process limit: end some of its processes, or give "
-                         "it a higher limit");
-        else
-            af_error_set(err, AF_RESOURCE_EXHAUSTED, "the sandbox cannot start another process: %s",
-                         strerror(e));
-        break;
-    default:
-        af_error_set(err, AF_INTERNAL, "the sandbox could not set up the command: %s", strerror(e));
-    }
-}
 
 void exec_command_tell_started(struct exec_command *command)
 {
@@ -264,12 +243,23 @@ void exec_command_tell_started(struct exec_command *command)
         on_started(command->arg);
 }
 
+// Of all that the command has started.
+static void nothing_left(struct exec_command *command)
+{
+    exec_send_done(command);
+    if (command->state == COMMAND_DRAINING)
+        drain_what_there_is(command);
+    else if (command->state == COMMAND_ENDING)
+        finish(command); // before it could be killed
+}
+
 static void on_record(struct exec_command *command, const struct exec_status_record *record)
 {
     switch (record->kind) {
     case EXEC_STATUS_FAILED:
         if (!command->exited && command->error.status == AF_OK && !command->timed_out)
-            set_failure(command, record);
+            exec_failure_set(command, record);
+        exec_send_done(command);
         finish(command);
         break;
     case EXEC_STATUS_EXITED:
@@ -279,16 +269,19 @@ static void on_record(struct exec_command *command, const struct exec_status_rec
         command->wait_status = record->value;
         command->left = record->extra != 0;
         exec_command_tell_started(command);
-        if (command->state != COMMAND_RUNNING)
-            break; // being killed: ENDED follows
-        command->ended_ns = af_monotonic_ns();
-        drain(command);
+        if (command->state == COMMAND_RUNNING) {
+            command->state = COMMAND_DRAINING;
+            command->ended_ns = af_monotonic_ns();
+            command->drain_until_ns = command->ended_ns + command->engine->options.drain_max_ns;
+        }
+        if (!command->left)
+            nothing_left(command);
+        else if (command->state == COMMAND_DRAINING)
+            drain_what_there_is(command);
         break;
     case EXEC_STATUS_GONE:
-        if (command->state == COMMAND_DRAINING) {
-            command->left = false;
-            exec_command_on_output(command);
-        }
+        command->left = false;
+        nothing_left(command);
         break;
     case EXEC_STATUS_STARTED:
         exec_command_tell_started(command);
@@ -325,22 +318,31 @@ static void on_status(struct exec_watch *watch, uint32_t events)
     read_status(EXEC_CONTAINER_OF(watch, struct exec_command, status));
 }
 
-void exec_command_on_ended(struct exec_box *box, uint64_t id)
+static struct exec_command *command_of(struct exec_box *box, uint64_t id)
 {
-    if (box->slots_used > 0)
-        box->slots_used--;
     struct exec_command *command;
     LIST_FOREACH(command, &box->commands, link)
     if (command->id == id)
         break;
+    return command;
+}
+
+void exec_command_on_ended(struct exec_box *box, uint64_t id)
+{
+    struct exec_command *command = command_of(box, id);
+    if (!command) { // its start may be in the inbox
+        exec_posts_run(box->engine);
+        command = command_of(box, id);
+    }
     if (!command)
         return;           // over already, which is the usual case
     read_status(command); // what the supervisor said before
     if (command->state == COMMAND_OVER)
         return;
     command->left = false;
+    exec_send_done(command);
     if (command->state == COMMAND_DRAINING)
-        exec_command_on_output(command);
+        drain_what_there_is(command);
     else
         finish(command);
 }
@@ -356,45 +358,6 @@ void exec_command_box_gone(struct exec_command *command, const struct af_error *
 }
 
 // ---- sending ----------------------------------------------------------------------------
-
-static int send_end(struct exec_command *command, int socket_fd)
-{
-    const struct exec_msg_head head = {.kind = EXEC_MSG_END, .id = command->id};
-    ssize_t n = send(socket_fd, &head, sizeof(head), MSG_DONTWAIT | MSG_NOSIGNAL);
-    return n < 0 ? -errno : 0;
-}
-
-static int send_start(struct exec_command *command, int socket_fd)
-{
-    struct exec_box *box = command->box;
-    command->head.head.id = box->last_id + 1;
-    command->oom_kills = exec_cgroup_oom_kills(box->launch.cgroup); // it may be over soon
-    bool apart = command->head.flags & EXEC_START_TEXT_FD;
-    struct iovec iov[] = {{&command->head, sizeof(command->head)},
-                          {command->text, apart ? 0 : command->head.text_bytes}};
-    union {
-        struct cmsghdr align;
-        char bytes[CMSG_SPACE(sizeof(command->fds))];
-    } control = {0};
-    size_t fds_bytes = (size_t)command->fd_count * sizeof(int);
-    struct msghdr msg = {.msg_iov = iov,
-                         .msg_iovlen = 2,
-                         .msg_control = control.bytes,
-                         .msg_controllen = CMSG_SPACE(fds_bytes)};
-    struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-    c->cmsg_level = SOL_SOCKET;
-    c->cmsg_type = SCM_RIGHTS;
-    c->cmsg_len = CMSG_LEN(fds_bytes);
-    memcpy(CMSG_DATA(c), command->fds, fds_bytes);
-    if (sendmsg(socket_fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
-        return -errno;
-    command->id = ++box->last_id;
-    box->slots_used++;
-    command->state = COMMAND_RUNNING;
-    exec_command_close_fds(command);
-    free(AF_TAKE_PTR(command->text));
-    return 0;
-}
 
 // 0, or -1 when the command has ended for want of one.
 static int open_terminal(struct exec_command *command)
@@ -414,33 +377,48 @@ int exec_command_send(struct exec_command *command, int socket_fd)
     if (command->state == COMMAND_QUEUED && command->terminal && command->out.watch.fd < 0 &&
         open_terminal(command) < 0)
         return 1;
-    if (command->state == COMMAND_QUEUED)
-        return send_start(command, socket_fd);
-    return command->end_wanted ? send_end(command, socket_fd) : 0;
+    if (command->state != COMMAND_QUEUED)
+        return command->end_wanted ? exec_send_end(command, socket_fd) : 0;
+    int e = exec_send_start(command, socket_fd);
+    if (e == 0)
+        command->state = COMMAND_RUNNING;
+    return e;
 }
 
 // ---- start and cancel -------------------------------------------------------------------
 
-static int command_register(struct exec_command *command)
+int exec_command_watch(struct exec_command *command)
 {
-    struct exec_engine *e = command->engine;
-    if (exec_timers_reserve(&e->timers) < 0)
-        return -ENOMEM;
-    command->timer_reserved = true;
-    int failed = exec_watch_add(e, &command->status, command->status.fd, EPOLLIN, on_status);
+    int failed =
+        exec_watch_add(command->engine, &command->status, command->status.fd, EPOLLIN, on_status);
     // A terminal can only be opened in a box that is up: when the command is sent.
     return failed || command->terminal ? failed : exec_streams_open(command);
+}
+
+static int reserve_timer(struct exec_command *command)
+{
+    if (exec_timers_reserve(&command->engine->timers) < 0)
+        return -ENOMEM;
+    command->timer_reserved = true;
+    return 0;
+}
+
+static void set_timeout(struct exec_command *command)
+{
+    if (!command->endless)
+        exec_timer_set(&command->engine->timers, &command->timer,
+                       command->started_ns + command->timeout_ns, on_timeout);
 }
 
 static void begin(struct exec_command *command)
 {
     struct exec_box *box = command->box;
-    struct exec_engine *e = command->engine;
+    unsigned slots = exec_send_slots(box);
     int failed = 0;
-    if (box->slots_used >= e->options.commands_per_box_max)
+    if (slots >= command->engine->options.commands_per_box_max)
         af_error_set(&command->error, AF_RESOURCE_EXHAUSTED,
-                     "the sandbox runs %u commands already: wait for one to end", box->slots_used);
-    else if ((failed = command_register(command)) < 0)
+                     "the sandbox runs %u commands already: wait for one to end", slots);
+    else if ((failed = reserve_timer(command)) < 0 || (failed = exec_command_watch(command)) < 0)
         af_error_errno(&command->error, failed, "cannot watch the command");
     else if (command->late)
         exec_command_complete(command); // its failure is the command's error
@@ -450,10 +428,21 @@ static void begin(struct exec_command *command)
         finish(command);
         return;
     }
-    if (!command->endless)
-        exec_timer_set(&e->timers, &command->timer, command->started_ns + command->timeout_ns,
-                       on_timeout);
+    set_timeout(command);
     send_later(command);
+}
+
+// Its START is out (send.c).
+static void follow(struct exec_command *command)
+{
+    command->state = COMMAND_RUNNING;
+    int failed = reserve_timer(command);
+    if (failed < 0)
+        af_error_errno(&command->error, failed, "cannot watch the command");
+    if (command->error.status != AF_OK)
+        end_tree(command);
+    else
+        set_timeout(command);
 }
 
 void exec_command_box_up(struct exec_box *box)
@@ -484,9 +473,12 @@ static void on_start(struct exec_post *post)
 {
     struct exec_command *command = EXEC_CONTAINER_OF(post, struct exec_command, start_post);
     struct exec_box *box = command->box;
+    bool sent = exec_send_was_direct(command);
     LIST_INSERT_HEAD(&box->commands, command, link);
     if (box->state == BOX_GONE)
         exec_command_box_gone(command, &box->why);
+    else if (sent)
+        follow(command);
     else if (!command->held)
         join(command);
 }
@@ -524,7 +516,9 @@ int exec_command_start(struct exec_box *box, const struct exec_command_spec *spe
     if (ret_command)
         *ret_command = command;
     exec_count_begin();
-    exec_command_post(command);
+    atomic_fetch_add(&box->users, 1);
+    if (!exec_send_directly(command, on_start))
+        exec_post(command->engine, &command->start_post, on_start);
     return 0;
 }
 

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "exec/docker.h"
@@ -27,23 +28,57 @@
 
 // ---- posts ---------------------------------------------------------------------
 
+void exec_wake(struct exec_engine *e)
+{
+    const uint64_t one = 1;
+    if (write(e->event_fd, &one, sizeof(one)) < 0 && errno != EAGAIN)
+        abort(); // an eventfd of our own cannot refuse
+}
+
 void exec_post(struct exec_engine *e, struct exec_post *post, void (*fn)(struct exec_post *))
 {
     post->fn = fn;
     pthread_mutex_lock(&e->inbox_lock);
-    bool first = STAILQ_EMPTY(&e->inbox);
+    bool first = !e->inbox_woken;
+    e->inbox_woken = true;
     STAILQ_INSERT_TAIL(&e->inbox, post, link);
     pthread_mutex_unlock(&e->inbox_lock);
-    const uint64_t one = 1;
-    if (first && write(e->event_fd, &one, sizeof(one)) < 0 && errno != EAGAIN)
-        abort(); // an eventfd of our own cannot refuse
+    if (first)
+        exec_wake(e);
 }
 
-static void posts_run(struct exec_engine *e)
+void exec_post_by(struct exec_engine *e, struct exec_post *post, void (*fn)(struct exec_post *),
+                  int64_t at_ns)
+{
+    post->fn = fn;
+    pthread_mutex_lock(&e->inbox_lock);
+    STAILQ_INSERT_TAIL(&e->inbox, post, link);
+    if (at_ns < e->alarm_ns) {
+        const struct itimerspec at = {.it_value = af_timespec_of_ns(at_ns)};
+        e->alarm_ns = at_ns;
+        timerfd_settime(e->alarm.fd, TFD_TIMER_ABSTIME, &at, NULL); // of our own: cannot fail
+    }
+    pthread_mutex_unlock(&e->inbox_lock);
+}
+
+// Some post has to be seen now.
+static void on_alarm(struct exec_watch *watch, uint32_t events)
+{
+    (void)events;
+    struct exec_engine *e = EXEC_CONTAINER_OF(watch, struct exec_engine, alarm);
+    uint64_t count;
+    pthread_mutex_lock(&e->inbox_lock);
+    if (read(watch->fd, &count, sizeof(count)) > 0)
+        e->alarm_ns = INT64_MAX;
+    pthread_mutex_unlock(&e->inbox_lock);
+}
+
+void exec_posts_run(struct exec_engine *e)
 {
     struct exec_post_list list = STAILQ_HEAD_INITIALIZER(list);
     pthread_mutex_lock(&e->inbox_lock);
     STAILQ_CONCAT(&list, &e->inbox);
+    e->inbox_woken = false;
     pthread_mutex_unlock(&e->inbox_lock);
     struct exec_post *post;
     while ((post = STAILQ_FIRST(&list))) {
@@ -109,6 +144,7 @@ static void *event_main(void *arg)
             af_log(AF_LOG_ERROR, EXEC_AREA, "epoll_wait failed", "errno=%d", errno);
             abort();
         }
+        exec_posts_run(e); // a command that epoll speaks of may be in one of them
         for (int i = 0; i < n; i++) {
             struct exec_watch *watch = events[i].data.ptr;
             uint64_t count;
@@ -119,7 +155,7 @@ static void *event_main(void *arg)
                 watch->fn(watch, events[i].events);
             }
         }
-        posts_run(e);
+        exec_posts_run(e);
         exec_timers_run(&e->timers, af_monotonic_ns());
         graves_free(e);
     }
@@ -143,16 +179,18 @@ static int loop_open(struct exec_engine *e, struct af_error *err)
 {
     e->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     e->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    e->alarm.fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
-    if (e->epoll_fd < 0 || e->event_fd < 0 ||
-        epoll_ctl(e->epoll_fd, EPOLL_CTL_ADD, e->event_fd, &event) < 0)
+    if (e->epoll_fd < 0 || e->event_fd < 0 || e->alarm.fd < 0 ||
+        epoll_ctl(e->epoll_fd, EPOLL_CTL_ADD, e->event_fd, &event) < 0 ||
+        exec_watch_add(e, &e->alarm, e->alarm.fd, EPOLLIN, on_alarm) < 0)
         return af_error_errno(err, errno, "cannot set up the event loop for commands");
     return 0;
 }
 
 static void engine_destroy(struct exec_engine *e)
 {
-    const int fds[] = {e->epoll_fd, e->event_fd,      e->owner_fd,      e->lock_fd,
+    const int fds[] = {e->epoll_fd, e->event_fd,      e->alarm.fd,      e->owner_fd, e->lock_fd,
                        e->init_fd,  e->filter_fds[0], e->filter_fds[1], e->null_fd};
     for (size_t i = 0; i < AF_ARRAY_LEN(fds); i++)
         if (fds[i] >= 0)
@@ -178,7 +216,8 @@ static struct exec_engine *engine_alloc(void)
         return NULL;
     e->magic = EXEC_ENGINE_MAGIC;
     e->epoll_fd = e->event_fd = e->owner_fd = e->lock_fd = e->init_fd = e->null_fd = -1;
-    e->filter_fds[0] = e->filter_fds[1] = -1;
+    e->filter_fds[0] = e->filter_fds[1] = e->alarm.fd = -1;
+    e->alarm_ns = INT64_MAX;
     STAILQ_INIT(&e->inbox);
     SLIST_INIT(&e->graves);
     LIST_INIT(&e->boxes);

@@ -4,6 +4,7 @@
 //   Fields are the event thread's, unless a comment says otherwise. Callers reach the event
 //   thread by exec_post; lanes get jobs and answer them by exec_post.
 // Locks, none held across a system call that can block, nor across a callback:
+//   rank 0  sender->lock           what is sent to a box (send.c); posts are made under it
 //   rank 1  engine->inbox_lock     the list of posts
 //   rank 1  lane->lock             a lane's list
 //   rank 1  pool->lock             a pool's members (pool.c); posts may be made under it
@@ -106,6 +107,14 @@ struct exec_launch {
     int words_fd;                   // memfd with what bwrap wrote on stderr
 };
 
+// What is said to a box's init (send.c).
+struct exec_sender {
+    pthread_mutex_t lock;
+    int fd;              // lock: the box's socket while callers may send, else -1
+    unsigned slots_used; // lock: commands that the init has
+    uint64_t last_id;    // lock: of the commands told to the init
+};
+
 struct exec_box {
     unsigned magic;
     enum exec_box_state state;
@@ -154,6 +163,7 @@ struct exec_box {
         int64_t idle_ns;
         void *arg;
     } adoption;
+    bool adopted; // no longer one of the pool that waits for a sandbox
     bool removed; // what the backend had to take away is gone
     bool checked; // its init is what it has to be
 
@@ -173,8 +183,7 @@ struct exec_box {
 
     LIST_HEAD(, exec_command) commands; // not over yet
     STAILQ_HEAD(, exec_command) unsent; // have something to say to the init
-    unsigned slots_used;                // started in the init and not ENDED yet
-    uint64_t last_id;                   // of the commands told to the init
+    struct exec_sender sender;
 };
 
 // event: kills every process of the box. `why` is what its start, its commands and its owner hear.
@@ -271,6 +280,7 @@ struct exec_command {
     bool timer_reserved;
     bool exited; // wait_status is the leader's
     bool left;   // the leader left others running
+    bool slot;   // one of its sender's slots is its; sender->lock
     bool timed_out;
     int wait_status;
     int64_t ended_ns;
@@ -289,6 +299,9 @@ void exec_command_box_up(struct exec_box *box);
 void exec_command_box_gone(struct exec_command *command, const struct af_error *why);
 // any: posts a prepared command (exec_command_new), whose reference of its own is the engine's.
 void exec_command_post(struct exec_command *command);
+// any: watches what a command says that is not a terminal's. 0 or -errno; what is watched then is
+// closed with the command.
+int exec_command_watch(struct exec_command *command);
 // event: kills everything that the command started, as exec_command_cancel does.
 void exec_command_end(struct exec_command *command);
 // event: reads the command's pipes again. Allowed when it is not paused.
@@ -321,6 +334,9 @@ struct exec_engine {
 
     pthread_mutex_t inbox_lock;
     struct exec_post_list inbox; // inbox_lock
+    bool inbox_woken;            // inbox_lock: the event thread will look
+    int64_t alarm_ns;            // inbox_lock: when the alarm goes off, INT64_MAX: it is not set
+    struct exec_watch alarm;     // a timerfd
 
     struct exec_lane lanes[EXEC_LANES];
 
@@ -340,6 +356,14 @@ struct exec_engine {
 int exec_thread_start(pthread_t *ret, void *(*fn)(void *), void *arg);
 // any: runs post->fn on the event thread, in the order of the calls.
 void exec_post(struct exec_engine *engine, struct exec_post *post, void (*fn)(struct exec_post *));
+// any: the same, but nobody is woken for it before at_ns: it runs before anything that epoll
+// reports from now on is handled, and by then at the latest.
+void exec_post_by(struct exec_engine *engine, struct exec_post *post,
+                  void (*fn)(struct exec_post *), int64_t at_ns);
+// any: makes the event thread look at its inbox.
+void exec_wake(struct exec_engine *engine);
+// event: runs what has been posted.
+void exec_posts_run(struct exec_engine *engine);
 // event
 void exec_engine_bury(struct exec_engine *engine, struct exec_grave *grave,
                       void (*free_fn)(struct exec_grave *grave));

@@ -10,8 +10,8 @@
 #define AF_EXEC_SLICE_H
 
 #include <stdint.h>
-#include <sys/syscall.h>
-#include <unistd.h>
+
+#include "exec/raw.h"
 
 #define EXEC_SLICE_SHORT_NS  200000 // enough for most of the steps
 #define EXEC_SLICE_NORMAL_NS 0
@@ -27,10 +27,10 @@ static inline void exec_slice_set(uint64_t slice_ns)
         uint32_t priority;
         uint64_t runtime_ns, deadline_ns, period_ns;
     } attr;
-    if (syscall(SYS_sched_getattr, 0, &attr, sizeof(attr), 0) < 0)
+    if (raw(SYS_sched_getattr, 0, (long)&attr, sizeof(attr), 0) < 0)
         return;
     attr.runtime_ns = slice_ns;
-    syscall(SYS_sched_setattr, 0, &attr, 0);
+    raw(SYS_sched_setattr, 0, (long)&attr, 0, 0);
 }
 
 #endif

@@ -17,6 +17,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -33,15 +34,15 @@
 #include <unistd.h>
 
 #include "exec/init/init.h"
+#include "exec/raw.h"
 #include "exec/slice.h"
 
 #define CHILDREN_FILE "/proc/self/task/1/children"
-#define SOCKET_FD     3
-#define LOCK_FD       4
 #define PATIENCE_NS   100000000LL // how long orphans may outrun being killed one by one
 
 struct slot {
     uint64_t id;
+    struct init_command *command;
     pid_t pid;    // 0: the slot is free
     bool ending;  // the supervisor is being killed
     bool orphans; // it died without cleaning up
@@ -73,18 +74,24 @@ static void tell(const void *bytes, size_t size)
 {
     ssize_t n;
     do {
-        n = send(SOCKET_FD, bytes, size, MSG_NOSIGNAL);
+        n = send(INIT_SOCKET_FD, bytes, size, MSG_NOSIGNAL);
     } while (n < 0 && errno == EINTR);
     if (n < 0)
         _exit(0); // the engine is gone
 }
 
-static void tell_ended(struct slot *slot)
+static void slot_free(struct slot *slot)
 {
-    const struct exec_msg_head head = {.kind = EXEC_MSG_ENDED, .id = slot->id};
+    init_command_free(slot->command);
     *slot = (struct slot){0};
     while (slot_top > 0 && slots[slot_top - 1].id == 0)
         slot_top--;
+}
+
+static void tell_ended(struct slot *slot)
+{
+    const struct exec_msg_head head = {.kind = EXEC_MSG_ENDED, .id = slot->id};
+    slot_free(slot);
     tell(&head, sizeof(head));
 }
 
@@ -106,9 +113,10 @@ static unsigned long number(const char *text)
 static void descriptors_set(int socket_fd, int lock_fd)
 {
     int s = fcntl(socket_fd, F_DUPFD_CLOEXEC, 16), l = fcntl(lock_fd, F_DUPFD_CLOEXEC, 16);
-    if (s < 0 || l < 0 || dup3(s, SOCKET_FD, O_CLOEXEC) < 0 || dup3(l, LOCK_FD, O_CLOEXEC) < 0)
+    if (s < 0 || l < 0 || dup3(s, INIT_SOCKET_FD, O_CLOEXEC) < 0 ||
+        dup3(l, INIT_LOCK_FD, O_CLOEXEC) < 0)
         init_die("descriptors");
-    if (close_range(LOCK_FD + 1, ~0u, 0) < 0)
+    if (close_range(INIT_LOCK_FD + 1, ~0u, 0) < 0)
         init_die("close_range");
 }
 
@@ -117,7 +125,7 @@ static void name_set(void)
 {
     char name[EXEC_INIT_NAME_SIZE];
     struct stat lock;
-    if (fstat(LOCK_FD, &lock) < 0)
+    if (fstat(INIT_LOCK_FD, &lock) < 0)
         init_die("lock");
     snprintf(name, sizeof(name), EXEC_INIT_NAME_FORMAT, (unsigned)lock.st_ino);
     prctl(PR_SET_NAME, name);
@@ -205,7 +213,7 @@ static unsigned reap(bool *orphans)
         ended++;
         struct slot *slot = slot_of_pid(pid);
         if (slot && WIFEXITED(status))
-            tell_ended(slot); // it exits only when it has no children
+            slot_free(slot); // it exits only when it has no children, and has said so
         else if (slot)
             *orphans = slot->orphans = true;
     }
@@ -267,27 +275,43 @@ static struct slot *slot_new(uint64_t id)
     return NULL;
 }
 
-static void command_start(const struct init_start *start)
+// A supervisor and a leader take turns, each for a few steps: on another CPU, which may be asleep,
+// they would begin later than on this one, which the init leaves to them. The program may go
+// wherever it likes; so may the init afterwards.
+static void stay_here(struct init_command *command)
 {
-    struct slot *slot = slot_new(start->head.head.id);
+    cpu_set_t here;
+    int cpu = sched_getcpu();
+    command->on_one_cpu = cpu >= 0 && cpu < CPU_SETSIZE &&
+                          sched_getaffinity(0, sizeof(command->cpus), &command->cpus) == 0 &&
+                          CPU_COUNT(&command->cpus) > 1;
+    if (!command->on_one_cpu)
+        return;
+    CPU_ZERO(&here);
+    CPU_SET(cpu, &here);
+    command->on_one_cpu = sched_setaffinity(0, sizeof(here), &here) == 0;
+}
+
+static void command_start(struct init_command *command)
+{
+    struct slot *slot = slot_new(command->head.head.id);
     if (!slot) {
-        init_report(start->status_fd, EXEC_STATUS_FAILED, EAGAIN, EXEC_STAGE_SLOTS);
-        const struct exec_msg_head head = {.kind = EXEC_MSG_ENDED, .id = start->head.head.id};
-        tell(&head, sizeof(head));
+        init_report(command->status_fd, EXEC_STATUS_FAILED, EAGAIN, EXEC_STAGE_SLOTS);
+        init_command_free(command);
         return;
     }
-    pid_t pid = fork();
-    if (pid == 0) {
-        close(SOCKET_FD);
-        close(LOCK_FD);
-        init_supervise(start, &limits);
-    }
+    slot->command = command;
+    stay_here(command);
+    long pid =
+        raw_clone(CLONE_VM | SIGCHLD, command->supervisor_stack_end, NULL, init_supervise, command);
+    if (command->on_one_cpu)
+        sched_setaffinity(0, sizeof(command->cpus), &command->cpus);
     if (pid < 0) {
-        init_report(start->status_fd, EXEC_STATUS_FAILED, errno, EXEC_STAGE_FORK);
-        tell_ended(slot);
+        init_report(command->status_fd, EXEC_STATUS_FAILED, (int)-pid, EXEC_STAGE_FORK);
+        slot_free(slot);
         return;
     }
-    slot->pid = pid;
+    slot->pid = (pid_t)pid;
 }
 
 static void command_end(uint64_t id)
@@ -299,33 +323,50 @@ static void command_end(uint64_t id)
         }
 }
 
+// 0 or an errno value.
+static int take_text(struct init_command *command)
+{
+    size_t wanted = command->head.text_bytes;
+    if (command->text_fd < 0) {
+        memcpy(command->text, message.bytes + sizeof(message.start), wanted);
+        return 0;
+    }
+    ssize_t n = pread(command->text_fd, command->text, wanted, 0);
+    return n == (ssize_t)wanted ? 0 : n < 0 ? errno : EBADMSG;
+}
+
 static void on_start(size_t size, const int *fds, int count)
 {
-    struct init_start start = {
-        .head = message.start, .stdin_fd = -1, .text_fd = -1, .channel_fds = {-1, -1}};
-    uint32_t flags = start.head.flags;
+    const struct exec_msg_start *head = &message.start;
+    uint32_t flags = head->flags;
     int wanted = EXEC_START_FDS_MIN + !!(flags & EXEC_START_HAS_STDIN) +
                  !!(flags & EXEC_START_TEXT_FD) + (flags & EXEC_START_CHANNEL ? 2 : 0);
-    size_t text = flags & EXEC_START_TEXT_FD ? 0 : start.head.text_bytes;
-    if (size != sizeof(start.head) + text || count != wanted || start.head.head.id == 0) {
+    size_t text = flags & EXEC_START_TEXT_FD ? 0 : head->text_bytes;
+    if (size != sizeof(*head) + text || count != wanted || head->head.id == 0) {
         errno = EBADMSG;
         init_die("START");
     }
-    start.status_fd = fds[0];
-    start.stdout_fd = fds[1];
-    start.stderr_fd = fds[2];
-    int next = EXEC_START_FDS_MIN;
-    if (flags & EXEC_START_HAS_STDIN)
-        start.stdin_fd = fds[next++];
-    if (flags & EXEC_START_TEXT_FD)
-        start.text_fd = fds[next++];
-    else
-        start.text = message.bytes + sizeof(start.head);
-    if (flags & EXEC_START_CHANNEL) {
-        start.channel_fds[0] = fds[next];
-        start.channel_fds[1] = fds[next + 1];
+    struct init_command *command = init_command_new(head);
+    if (!command) {
+        init_report(fds[0], EXEC_STATUS_FAILED, errno, EXEC_STAGE_SETUP);
+        return;
     }
-    command_start(&start);
+    command->limits = &limits;
+    command->status_fd = fds[0];
+    command->stdout_fd = fds[1];
+    command->stderr_fd = fds[2];
+    int next = EXEC_START_FDS_MIN;
+    command->stdin_fd = flags & EXEC_START_HAS_STDIN ? fds[next++] : -1;
+    command->text_fd = flags & EXEC_START_TEXT_FD ? fds[next++] : -1;
+    for (int i = 0; i < 2; i++)
+        command->channel_fds[i] = flags & EXEC_START_CHANNEL ? fds[next++] : -1;
+    int e = take_text(command);
+    if (e) {
+        init_report(command->status_fd, EXEC_STATUS_FAILED, e, EXEC_STAGE_SETUP);
+        init_command_free(command);
+        return;
+    }
+    command_start(command);
 }
 
 // Takes one message from the engine. Returns false when there is none.
@@ -340,7 +381,7 @@ static bool take_order(void)
                          .msg_iovlen = 1,
                          .msg_control = control.bytes,
                          .msg_controllen = sizeof(control.bytes)};
-    ssize_t n = recvmsg(SOCKET_FD, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+    ssize_t n = recvmsg(INIT_SOCKET_FD, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return false;
     if (n <= 0)
@@ -390,7 +431,7 @@ int main(int argc, char **argv)
     if (null_fd < 0 || dup2(null_fd, 0) < 0 || dup2(null_fd, 1) < 0 || dup2(null_fd, 2) < 0)
         init_die("/dev/null");
     close(null_fd);
-    struct pollfd polled[] = {{.fd = SOCKET_FD, .events = POLLIN},
+    struct pollfd polled[] = {{.fd = INIT_SOCKET_FD, .events = POLLIN},
                               {.fd = signal_fd, .events = POLLIN}};
     for (;;) {
         if (poll(polled, 2, -1) < 0 && errno != EINTR)

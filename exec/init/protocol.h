@@ -13,7 +13,7 @@
 
 #include <stdint.h>
 
-#define EXEC_PROTO_VERSION     3u
+#define EXEC_PROTO_VERSION     4u
 #define EXEC_PROTO_TEXT_MAX    (32u << 10) // bytes of text inside a START; more goes by a memfd
 #define EXEC_PROTO_MEMFD_MAX   (1u << 20)  // bytes of text in that memfd
 #define EXEC_PROTO_STRINGS_MAX 8192u       // argv and environment strings of one command
@@ -32,7 +32,8 @@
 enum exec_msg_kind {
     // init to engine
     EXEC_MSG_HELLO = 1, // the init is up (struct exec_msg_hello)
-    EXEC_MSG_ENDED = 2, // nothing of the command is left (struct exec_msg_head)
+    EXEC_MSG_ENDED = 2, // nothing of the command is left (struct exec_msg_head), where its status
+                        // pipe could not say so: its supervisor was killed, by END or from inside
     // engine to init
     EXEC_MSG_START = 16, // start a command (struct exec_msg_start, text, descriptors)
     EXEC_MSG_END = 17,   // kill everything of a command (struct exec_msg_head)
@@ -84,7 +85,8 @@ struct exec_msg_start {
 #define EXEC_START_FDS_MIN 3
 #define EXEC_START_FDS_MAX 7
 
-// Records on a status pipe (each one write, far below PIPE_BUF).
+// Records on a status pipe (each one write, far below PIPE_BUF). After FAILED, an EXITED that left
+// nothing, and GONE nothing else comes, and no ENDED.
 enum exec_status_kind {
     EXEC_STATUS_FAILED = 1,  // value: errno, extra: enum exec_stage; nothing ran
     EXEC_STATUS_EXITED = 2,  // value: wait status of the leader, extra: 1 when it left others

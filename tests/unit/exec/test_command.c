@@ -1,9 +1,11 @@
 // Commands in a box: what goes in, what comes out, how they end.
 #include "tests/unit/exec/fixture.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "exec/slice.h"
 #include "mux/base/limits.h"
@@ -121,6 +123,48 @@ static void argv_is_executed_as_it_is(void **state)
     assert_true(done->failed);
     assert_int_equal(done->error.status, AF_INVALID_ARGUMENT);
     assert_non_null(strstr(done->error.text, "no-such-program"));
+}
+
+static void a_program_is_looked_up_in_the_callers_path(void **state)
+{
+    struct xt *xt = *state;
+    xt_expect_exit(xt_sh(xt, "mkdir a b; echo 'exit 7' > a/tool; cp a/tool b; chmod 755 b/tool; "
+                             "chmod 644 a/tool"),
+                   0);
+    struct exec_env env = {"PATH", "/workspace/a:/nowhere::/workspace/b"};
+    const struct exec_command_spec spec = {
+        .argv = (const char *const[]){"tool", NULL}, .env = &env, .env_count = 1};
+    // The first one may not be executed; the second one is a script that does not say of what.
+    xt_expect_exit(xt_run(xt, &spec), 7);
+    env.value = "/workspace/a:/nowhere";
+    struct xt_done *done = xt_run(xt, &spec);
+    assert_true(done->failed);
+    assert_int_equal(done->error.status, AF_INVALID_ARGUMENT);
+    assert_non_null(strstr(done->error.text, strerror(EACCES)));
+    env.value = "";
+    const struct exec_command_spec here = {.argv = (const char *const[]){"tool", NULL},
+                                           .env = &env,
+                                           .env_count = 1,
+                                           .workdir = "/workspace/b"};
+    xt_expect_exit(xt_run(xt, &here), 7);
+}
+
+static void a_script_without_a_first_line_keeps_its_arguments(void **state)
+{
+    struct xt *xt = *state;
+    xt_expect_exit(xt_sh(xt, "echo 'echo \"$0|$1|$2|$#\"' > s; chmod 755 s"), 0);
+    const struct exec_command_spec spec = {
+        .argv = (const char *const[]){"/workspace/s", "a b", "", NULL}};
+    assert_string_equal(xt_run(xt, &spec)->out, "/workspace/s|a b||2\n");
+}
+
+static void a_command_runs_where_the_box_may_run(void **state)
+{
+    struct xt *xt = *state;
+    char wanted[256];
+    snprintf(wanted, sizeof(wanted), "%s", xt_sh(xt, "grep Cpus_allowed_list /proc/1/status")->out);
+    for (int i = 0; i < 8; i++)
+        assert_string_equal(xt_sh(xt, "grep Cpus_allowed_list /proc/self/status")->out, wanted);
 }
 
 static void long_command_lines_and_environments_fit(void **state)
@@ -287,6 +331,9 @@ int main(void)
         xt_test(e7_environment_is_the_callers_and_nothing_of_the_daemons),
         xt_test(workdir_is_followed_and_a_bad_one_named),
         xt_test(argv_is_executed_as_it_is),
+        xt_test(a_program_is_looked_up_in_the_callers_path),
+        xt_test(a_script_without_a_first_line_keeps_its_arguments),
+        xt_test(a_command_runs_where_the_box_may_run),
         xt_test(long_command_lines_and_environments_fit),
         xt_test(output_is_capped_and_the_rest_counted),
         xt_test(x6_binary_output_survives),

@@ -138,6 +138,49 @@ static void x8_killing_everything_from_inside_spares_the_init(void **state)
     xt_expect_exit(xt_sh(xt, "exit 9"), 9);
 }
 
+// Supervisors and leaders that are killed at any point have the memory of the init.
+static void x8_commands_that_kill_each_other_leave_the_init_unharmed(void **state)
+{
+    struct xt *xt = *state;
+    enum { AT_ONCE = 8, ROUNDS = 20 };
+    unsigned before = xt_processes_of(XT_UID);
+    for (int round = 0; round < ROUNDS; round++) {
+        const struct exec_command_spec spec = {
+            .argv =
+                (const char *const[]){round % 2 ? "true" : "/bin/sh", "-c", "kill -9 -1", NULL}};
+        struct xt_done *done[AT_ONCE];
+        for (int i = 0; i < AT_ONCE; i++)
+            done[i] = xt_start(xt, &spec, NULL);
+        xt_sh(xt, "kill -9 -1");
+        for (int i = 0; i < AT_ONCE; i++) {
+            xt_wait(done[i]);
+            assert_true(done[i]->failed ? done[i]->error.status == AF_ABORTED
+                                        : done[i]->result.exit_code >= 0);
+        }
+        xt_expect_exit(xt_sh(xt, "exit %d", round), round);
+    }
+    const struct exec_command_spec last = {.shell_line = "sleep 1000", .timeout_ns = XT_SECOND / 5};
+    assert_true(xt_run(xt, &last)->result.timed_out); // its end comes after those of all others
+    assert_int_equal(xt_processes_of(XT_UID), before);
+}
+
+static void a_timeout_comes_though_nothing_else_happens(void **state)
+{
+    struct xt *xt = *state;
+    // Nobody wakes the event thread for a command that has nothing to say: the later one is found
+    // by the alarm of the earlier.
+    const struct exec_command_spec spec = {.argv = (const char *const[]){"sleep", "1000", NULL},
+                                           .timeout_ns = XT_SECOND / 5};
+    const struct exec_command_spec longer = {.argv = (const char *const[]){"sleep", "1000", NULL},
+                                             .timeout_ns = XT_SECOND / 2};
+    struct xt_done *done[] = {xt_start(xt, &longer, NULL), xt_start(xt, &spec, NULL),
+                              xt_start(xt, &longer, NULL)};
+    for (size_t i = 0; i < 3; i++) {
+        xt_wait(done[i]);
+        assert_true(done[i]->result.timed_out);
+    }
+}
+
 static void a_stopped_supervisor_does_not_stop_the_timeout(void **state)
 {
     struct xt *xt = *state;
@@ -226,6 +269,8 @@ int main(void)
         xt_test(a_flood_after_the_leader_is_bounded),
         xt_test(x8_killing_the_supervisor_is_an_error_and_no_exit_code),
         xt_test(x8_killing_everything_from_inside_spares_the_init),
+        xt_test(x8_commands_that_kill_each_other_leave_the_init_unharmed),
+        xt_test(a_timeout_comes_though_nothing_else_happens),
         xt_test(a_stopped_supervisor_does_not_stop_the_timeout),
         xt_test(stopping_the_box_ends_its_commands),
         xt_test(ending_the_engine_ends_everything),
