@@ -87,6 +87,6 @@ void exec_lane_queue(struct exec_lane *lane, struct exec_job *job, void (*run)(s
     job->run = run;
     pthread_mutex_lock(&lane->lock);
     STAILQ_INSERT_TAIL(&lane->jobs[can_wait], job, link);
-    pthread_cond_signal(&lane->changed);
     pthread_mutex_unlock(&lane->lock);
+    pthread_cond_signal(&lane->changed); // who runs at once must not find the lock held
 }

@@ -144,20 +144,23 @@ static void handle_message(struct grpc_call *call, const struct grpc_frame *fram
 // not for every message, but always when the inbox of a stream has run empty, and when the one
 // message of a call was large. Its reply, which would tell as well, may be hours away, and until
 // it is told the message counts as one that waits for a worker (call_in.c).
-static void count_processed(struct grpc_call *call, size_t bytes, size_t frames)
+// Under the lock; true: the network thread is to be woken after it.
+static bool count_processed(struct grpc_call *call, size_t bytes, size_t frames)
 {
     if (call->held) {
         call->kept_bytes += bytes;
         call->kept_frames += frames;
-        return;
+        return false;
     }
     call->processed_bytes += bytes;
     call->processed_frames += frames;
     bool one_message = call->method->kind == GRPC_UNARY || call->method->kind == GRPC_SERVER_STREAM;
     bool tell = one_message ? call->processed_bytes >= NET_TELL_BYTES
                             : !call->inbox || call->processed_bytes >= NET_HIGH_BYTES;
-    if (tell && !call->over)
+    tell = tell && !call->over;
+    if (tell)
         grpc_call_make_ready(call);
+    return tell;
 }
 
 enum event { EVENT_NONE, EVENT_CANCEL, EVENT_MESSAGE, EVENT_END, EVENT_WRITABLE, EVENT_RELEASE };
@@ -200,10 +203,12 @@ static void run_message(struct grpc_call *call, struct grpc_frame *frame, bool h
     atomic_fetch_sub(&call->server->buffered, grpc_frame_cost(frame));
     free(frame);
     pthread_mutex_lock(&call->lock);
-    count_processed(call, bytes, 1);
+    bool wake = count_processed(call, bytes, 1);
     if (call->method->kind == GRPC_SERVER_STREAM && call->method->on_writable)
         call->ev_writable = true;
     pthread_mutex_unlock(&call->lock);
+    if (wake)
+        net_loop_wake(call->server);
 }
 
 // Returns false when there was nothing to do; the call is then no longer scheduled.
@@ -268,17 +273,21 @@ void grpc_call_hold(struct grpc_call *call)
 void grpc_call_release(struct grpc_call *call)
 {
     AF_CHECK_MAGIC(call, GRPC_CALL_MAGIC);
+    struct net_server *server = call->server;
+    bool wake = false;
     pthread_mutex_lock(&call->lock);
     if (call->held) {
         size_t bytes = call->kept_bytes, frames = call->kept_frames;
         call->held = false;
         call->kept_bytes = call->kept_frames = 0;
         if (frames > 0)
-            count_processed(call, bytes, frames);
+            wake = count_processed(call, bytes, frames);
         if (!call->over && (call->inbox || call->ev_end))
             grpc_call_schedule(call);
     }
     pthread_mutex_unlock(&call->lock);
+    if (wake)
+        net_loop_wake(server);
 }
 
 void grpc_call_wake(struct grpc_call *call)

@@ -34,7 +34,14 @@ void grpc_call_make_ready(struct grpc_call *call)
         server->ready_tail = call;
     }
     pthread_mutex_unlock(&server->ready_lock);
-    if (!closed)
+}
+
+// The network thread runs at once, often instead of who wakes it: it must not find the lock held.
+static void unlock(struct grpc_call *call, bool wake)
+{
+    struct net_server *server = call->server;
+    pthread_mutex_unlock(&call->lock);
+    if (wake)
         net_loop_wake(server);
 }
 
@@ -103,7 +110,8 @@ static enum grpc_sent send_message(struct grpc_call *call, const ProtobufCMessag
     struct grpc_chunk *chunk = too_large ? NULL : chunk_new(message, len);
     enum grpc_sent sent = GRPC_GONE;
     pthread_mutex_lock(&call->lock);
-    if (!call->over) {
+    bool open = !call->over;
+    if (open) {
         const char *refusal = send_refusal(call, len);
         if (!refusal && !chunk)
             refusal = "the server is out of memory";
@@ -118,7 +126,7 @@ static enum grpc_sent send_message(struct grpc_call *call, const ProtobufCMessag
                 grpc_call_make_ready(call);
         }
     }
-    pthread_mutex_unlock(&call->lock);
+    unlock(call, open);
     free(chunk);
     return sent;
 }
@@ -142,7 +150,7 @@ static enum grpc_sent finish(struct grpc_call *call, enum af_status status, cons
         grpc_call_end_locked(call, status, text);
         sent = GRPC_SENT;
     }
-    pthread_mutex_unlock(&call->lock);
+    unlock(call, sent == GRPC_SENT);
     return sent;
 }
 

@@ -153,9 +153,9 @@ void grpc_call_abort(struct grpc_call *call, enum af_status status, const char *
 void grpc_call_closed(struct grpc_call *call);
 void grpc_chunks_free(struct net_server *server, struct grpc_chunks *chunks);
 
-// call_out.c: replies. Under call->lock: sets the end and tells the network thread.
+// call_out.c: replies. Under call->lock: sets the end, for the network thread to be woken after it.
 void grpc_call_end_locked(struct grpc_call *call, enum af_status status, const char *text);
-// Under call->lock: puts the call into server->ready.
+// Under call->lock: puts the call into server->ready. Wake the network thread after it.
 void grpc_call_make_ready(struct grpc_call *call);
 
 // Whether a handler may let the client's messages wait as long as it likes.
