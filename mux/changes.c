@@ -30,7 +30,7 @@ enum kind {
     CONTENT,
 };
 
-struct mux_change {
+struct mux_change_item {
     uint64_t fid; // of the directory, for a name
     const char *name;
     uint8_t name_len;
@@ -63,7 +63,7 @@ static int add(struct mux_changes *changes, enum kind kind, uint64_t fid, const 
         size_t capacity = changes->capacity ? changes->capacity * 2 : 64;
         if (capacity > ITEMS_MAX)
             return -E2BIG;
-        struct mux_change *items = realloc(changes->items, capacity * sizeof *items);
+        struct mux_change_item *items = realloc(changes->items, capacity * sizeof *items);
         if (!items)
             return -ENOMEM;
         changes->items = items;
@@ -72,7 +72,7 @@ static int add(struct mux_changes *changes, enum kind kind, uint64_t fid, const 
     const char *copy = len > 0 ? mux_arena_copy(&changes->arena, name, len) : NULL;
     if (len > 0 && !copy)
         return -E2BIG;
-    changes->items[changes->count++] = (struct mux_change){
+    changes->items[changes->count++] = (struct mux_change_item){
         .fid = fid, .name = copy, .name_len = (uint8_t)len, .kind = (uint8_t)kind};
     return 0;
 }
@@ -279,7 +279,7 @@ static bool is_shared(struct mux *mux, uint64_t dir_nodeid, const char *text)
 void mux_changes_tell(struct mux *mux, uint32_t route, const struct mux_changes *changes)
 {
     for (size_t i = 0; i < changes->count; i++) {
-        const struct mux_change *change = &changes->items[i];
+        const struct mux_change_item *change = &changes->items[i];
         uint64_t nodeid = mux_view_shown_by(mux, route, change->fid);
         if (change->kind == ATTRIBUTES || change->kind == CONTENT)
             mux_notify_inval_inode(mux, nodeid, change->kind == CONTENT ? 0 : -1, 0);

@@ -13,11 +13,11 @@
 #include "mux/mux_priv.h"
 #include "mux/resolve.h"
 
-struct mux_change;
+struct mux_change_item;
 
 struct mux_changes {
     struct mux_arena arena;
-    struct mux_change *items;
+    struct mux_change_item *items;
     size_t count, capacity;
     struct mux_fid_map dirs;  // directories whose listing changed
     struct mux_fid_map named; // what names lead to now that led elsewhere, or nowhere

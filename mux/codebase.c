@@ -10,6 +10,7 @@
 #include "mux/base/text.h"
 #include "mux/compact.h"
 #include "mux/layer_list.h"
+#include "mux/news_priv.h"
 #include "mux/parts.h"
 
 #include <errno.h>
@@ -120,15 +121,20 @@ int mux_codebase_delete(struct mux *mux, const char *id, struct af_error *err)
 {
     if (mux_check_codebase_id(id, err) < 0)
         return -1;
+    struct mux_news_turn news;
     struct store_txn *txn;
+    mux_news_begin(mux, id, &news);
     int rc = store_write_begin(mux_store(mux), &txn);
-    if (rc < 0)
-        return mux_fail(err, rc, "deleting the codebase");
-    rc = delete_records(txn, id);
+    if (rc == 0) {
+        rc = delete_records(txn, id);
+        if (rc == 0)
+            rc = store_commit(txn);
+        else
+            store_abort(txn);
+    }
     if (rc == 0)
-        rc = store_commit(txn);
-    else
-        store_abort(txn);
+        mux_news_tell_deleted(&news);
+    mux_news_end(&news, false);
     mux_parts_wake(mux);
     return rc < 0 ? mux_fail_codebase(err, rc, id) : 0;
 }

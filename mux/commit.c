@@ -4,6 +4,7 @@
 
 #include "mux/base/clock.h"
 #include "mux/host_call.h"
+#include "mux/inspect_priv.h"
 #include "mux/parts.h"
 
 #include <errno.h>
@@ -299,10 +300,30 @@ static void drop_step(struct mux_move *move)
     move->n_revived = move->revived_capacity = 0;
 }
 
+// What a push onto a head that stands still changes is what the delta has against its base. Neither
+// can change before the end of the turn: the view is held, and so is who would change the head.
+static void gather_push(struct mux_move *move)
+{
+    AF_CLEANUP(mux_sandbox_layers_fini) struct mux_sandbox_layers of = {0};
+    struct mux_commit_state state;
+    struct store_txn *txn;
+    struct af_error ignored; // a store that cannot be read fails the push itself
+    if (!mux_news_wanted(&move->news) || move->large ||
+        mux_inspect_begin(move->mux, move->sandbox_id, &of, &txn, &ignored) < 0)
+        return;
+    if (look(txn, move->sandbox_id, &state) == 0 && state.changed && !state.behind)
+        mux_news_gather(&move->news, txn, mux_layer_list_all(&of.layers), of.root_fid);
+    store_read_end(txn);
+}
+
 int mux_move_step(struct mux_move *move, int (*fn)(struct mux_move *move))
 {
     uint64_t turn = mux_kept_begin_change(move->mux);
     mux_view_hold(move->mux, move->sandbox_id, &move->hold);
+    if (move->push && !move->prepares) {
+        mux_news_begin_commit(move->mux, move->sandbox_id, &move->news);
+        gather_push(move);
+    }
     int rc = store_write_begin(move->mux->store, &move->txn);
     if (rc == 0) {
         rc = mux_move_load(move);
@@ -320,6 +341,7 @@ int mux_move_step(struct mux_move *move, int (*fn)(struct mux_move *move))
     move->past = NULL;
     uint32_t route = move->hold.op.view ? move->hold.op.view->route : 0;
     mux_view_release(&move->hold);
+    mux_news_end(&move->news, rc == 0 && move->result.changed);
     if (rc == 0 && route != 0 && move->changes.count > 0) {
         mux_changes_tell(move->mux, route, &move->changes);
         mux_gone_ask(move->mux, route, &move->changes);

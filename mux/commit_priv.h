@@ -15,6 +15,7 @@
 #include "mux/kept.h"
 #include "mux/layer_list.h"
 #include "mux/merge.h"
+#include "mux/news_priv.h"
 #include "mux/view.h"
 
 struct mux_move {
@@ -39,7 +40,9 @@ struct mux_move {
     struct mux_past *past;     // of the view, with what has lost its names; or NULL
     uint64_t *revived;         // orphans that have a name again
     size_t n_revived, revived_capacity;
-    bool prepares; // the step changes nothing that the view shows
+    bool prepares;             // the step changes nothing that the view shows
+    struct mux_news_turn news; // of a push
+    struct mux_diff *brought;  // what a large merge changes in the codebase, for `news`, or NULL
     struct mux_commit_result result;
     struct mux_large *large; // move.c's own
 };

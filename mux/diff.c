@@ -3,16 +3,17 @@
 // Names and contents are looked at apart. The delta's entries say which names appeared (a fid the
 // base has not: added; one that left its base name: renamed) and which base names are gone
 // (whited out or taken by another fid, unless their fid was renamed). The delta's inode records
-// say which fids of the base changed content or attributes, wherever they are named now. What is
+// say which fids of the base changed content or attributes, at every name that they keep. What is
 // in a directory that the view does not reach any more is covered by that directory's entry.
-// Everything is gathered in one read transaction, sorted, and handed out after it has ended.
+// Everything is gathered in one transaction, sorted, and handed out after it has ended.
 // Paths are those of the view, old_path is that of the base: see docs/CODEBASES.md for applying.
-// Owns the arena of one call; -E2BIG when a delta is too large for it. Read next: dir_paths.c.
-#include "mux/inspect.h"
+// Owns the arena of one diff; -E2BIG when a delta is too large for it. Read next: dir_paths.c.
+#include "mux/diff.h"
 
 #include "mux/dir_paths.h"
 #include "mux/host_call.h"
 #include "mux/inspect_priv.h"
+#include "mux/links.h"
 #include "mux/walk.h"
 
 #include <dirent.h>
@@ -34,8 +35,8 @@ struct change {
     size_t path_len;
 };
 
-struct diff {
-    struct store_txn *txn;
+struct mux_diff {
+    struct store_txn *txn; // while it is gathered
     uint64_t delta;
     struct mux_layers view, base;
     struct mux_arena arena;
@@ -65,7 +66,7 @@ static int grow(void **array, size_t *capacity, size_t count, size_t size)
 
 static int collect_name(void *arg, uint64_t parent, const struct store_entry *entry)
 {
-    struct diff *diff = arg;
+    struct mux_diff *diff = arg;
     struct delta_name name = {
         .parent = parent,
         .fid = entry->fid,
@@ -95,7 +96,7 @@ static bool is_named(const struct store_inode *inode, const struct delta_name *n
 
 // Whether a name that appeared is one that a base object moved to: the object had a name in the
 // base that the view does not have any more.
-static int is_moved(struct diff *diff, const struct delta_name *name, bool *ret)
+static int is_moved(struct mux_diff *diff, const struct delta_name *name, bool *ret)
 {
     struct store_inode old;
     bool was, is;
@@ -112,7 +113,7 @@ static int is_moved(struct diff *diff, const struct delta_name *name, bool *ret)
 }
 
 // For each moved object picks the name it moved to; further names of it count as added.
-static int find_renames(struct diff *diff)
+static int find_renames(struct mux_diff *diff)
 {
     for (size_t i = 0; i < diff->n_names; i++) {
         const struct delta_name *name = &diff->names[i];
@@ -138,8 +139,8 @@ static int find_renames(struct diff *diff)
     return 0;
 }
 
-static int add_change(struct diff *diff, enum mux_change kind, const char *path, size_t path_len,
-                      const char *old_path, const struct store_inode *inode)
+static int add_change(struct mux_diff *diff, enum mux_change kind, const char *path,
+                      size_t path_len, const char *old_path, const struct store_inode *inode)
 {
     struct change change = {
         .entry =
@@ -167,7 +168,7 @@ static int add_change(struct diff *diff, enum mux_change kind, const char *path,
 }
 
 // The object that the name had in the base, unless it lives on as renamed from this very name.
-static int old_object(struct diff *diff, const struct delta_name *name, struct store_inode *ret,
+static int old_object(struct mux_diff *diff, const struct delta_name *name, struct store_inode *ret,
                       bool *ret_gone)
 {
     *ret_gone = false;
@@ -180,7 +181,7 @@ static int old_object(struct diff *diff, const struct delta_name *name, struct s
     return 0;
 }
 
-static int report_renamed(struct diff *diff, const struct store_inode *inode, const char *path,
+static int report_renamed(struct mux_diff *diff, const struct store_inode *inode, const char *path,
                           size_t path_len)
 {
     struct store_inode old;
@@ -193,7 +194,7 @@ static int report_renamed(struct diff *diff, const struct store_inode *inode, co
     return rc < 0 ? rc : add_change(diff, MUX_RENAMED, path, path_len, old_path, inode);
 }
 
-static int report_name(struct diff *diff, size_t index)
+static int report_name(struct mux_diff *diff, size_t index)
 {
     const struct delta_name *name = &diff->names[index];
     const char *path;
@@ -260,8 +261,8 @@ static bool same_attributes(struct store_txn *txn, const struct store_inode *a,
 
 // A name that the view has for the fid: the record's hint, a name in the delta, or the base's
 // hint. *ret_path is NULL when there is none (an orphan, or all of it is deleted).
-static int locate(struct diff *diff, const struct store_inode *inode, const struct store_inode *old,
-                  const char **ret_path, size_t *ret_len)
+static int locate(struct mux_diff *diff, const struct store_inode *inode,
+                  const struct store_inode *old, const char **ret_path, size_t *ret_len)
 {
     struct delta_name tries[3] = {
         {.parent = inode->parent, .name = inode->name, .name_len = inode->name_len},
@@ -285,9 +286,83 @@ static int locate(struct diff *diff, const struct store_inode *inode, const stru
     return 0;
 }
 
+// ---- at which names a file's change is told: all that it had before
+
+struct names {
+    struct mux_link *links;
+    size_t count, capacity;
+};
+
+static int collect_link(void *arg, const struct mux_link *link)
+{
+    struct names *names = arg;
+    int rc = grow((void **)&names->links, &names->capacity, names->count, sizeof *names->links);
+    if (rc == 0)
+        names->links[names->count++] = *link;
+    return rc;
+}
+
+static int compare_links(const void *a, const void *b)
+{
+    const struct mux_link *x = a, *y = b;
+    if (x->parent != y->parent)
+        return x->parent < y->parent ? -1 : 1;
+    size_t len = x->name_len < y->name_len ? x->name_len : y->name_len;
+    int order = memcmp(x->name, y->name, len);
+    return order ? order : (x->name_len > y->name_len) - (x->name_len < y->name_len);
+}
+
+// A name that is new was told by itself, unless as a rename.
+static int had_name(struct mux_diff *diff, uint64_t fid, const struct mux_link *link, bool *ret)
+{
+    uint64_t winner;
+    *ret = false;
+    if (mux_fid_map_get(&diff->renamed, fid, &winner)) {
+        const struct delta_name *name = &diff->names[winner - 1];
+        *ret = name->parent == link->parent && name->name_len == link->name_len &&
+               memcmp(name->name, link->name, link->name_len) == 0;
+    }
+    return *ret ? 0
+                : mux_dir_paths_has(&diff->base_paths, link->parent, link->name, link->name_len,
+                                    fid, ret);
+}
+
+static int report_at(struct mux_diff *diff, enum mux_change kind, const struct store_inode *inode,
+                     const struct mux_link *link)
+{
+    const char *path = NULL;
+    size_t path_len;
+    bool had;
+    int rc = had_name(diff, inode->fid, link, &had);
+    if (rc == 0 && had)
+        rc = mux_dir_paths_join(&diff->view_paths, link->parent, link->name, link->name_len, &path,
+                                &path_len);
+    return rc < 0 || !path ? rc : add_change(diff, kind, path, path_len, NULL, inode);
+}
+
+static int report_everywhere(struct mux_diff *diff, enum mux_change kind,
+                             const struct store_inode *inode, const struct store_inode *old)
+{
+    struct names names = {0};
+    const char *path;
+    size_t path_len;
+    int rc = mux_links_walk(diff->txn, diff->view, inode, collect_link, &names);
+    if (rc == 0 && names.count > 1)
+        qsort(names.links, names.count, sizeof *names.links, compare_links);
+    for (size_t i = 0; rc == 0 && i < names.count; i++)
+        if (i == 0 || compare_links(&names.links[i - 1], &names.links[i]) != 0)
+            rc = report_at(diff, kind, inode, &names.links[i]);
+    bool found = names.count > 0;
+    free(names.links);
+    if (rc < 0 || found)
+        return rc;
+    rc = locate(diff, inode, old, &path, &path_len);
+    return rc < 0 || !path ? rc : add_change(diff, kind, path, path_len, NULL, inode);
+}
+
 static int report_inode(void *arg, const struct store_inode *inode)
 {
-    struct diff *diff = arg;
+    struct mux_diff *diff = arg;
     struct store_inode old;
     int rc = mux_resolve_inode(diff->txn, diff->base, inode->fid, &old, NULL);
     if (rc < 0)
@@ -298,13 +373,8 @@ static int report_inode(void *arg, const struct store_inode *inode)
             return 0;
         kind = MUX_METADATA;
     }
-    const char *path = "";
-    size_t path_len = 0;
-    if (inode->fid != diff->view_paths.root_fid)
-        rc = locate(diff, inode, &old, &path, &path_len);
-    if (rc < 0 || !path)
-        return rc;
-    return add_change(diff, kind, path, path_len, NULL, inode);
+    return inode->fid == diff->view_paths.root_fid ? add_change(diff, kind, "", 0, NULL, inode)
+                                                   : report_everywhere(diff, kind, inode, &old);
 }
 
 // At one path: what was there goes, then what comes is named, then it changes.
@@ -332,14 +402,14 @@ static int compare_changes(const void *a, const void *b)
     return order ? order : rank(x->entry.change) - rank(y->entry.change);
 }
 
-static int compute(struct diff *diff, struct store_txn *txn, const struct mux_sandbox_layers *of)
+static int gather(struct mux_diff *diff, struct mux_layers layers, uint64_t root_fid)
 {
-    diff->txn = txn;
-    diff->delta = of->layers.ids[0];
-    diff->view = mux_layer_list_all(&of->layers);
-    diff->base = mux_layer_list_base(&of->layers);
-    mux_dir_paths_init(&diff->view_paths, txn, diff->view, of->root_fid, &diff->arena);
-    mux_dir_paths_init(&diff->base_paths, txn, diff->base, of->root_fid, &diff->arena);
+    struct store_txn *txn = diff->txn;
+    diff->delta = layers.ids[0];
+    diff->view = layers;
+    diff->base = (struct mux_layers){.ids = layers.ids + 1, .count = layers.count - 1};
+    mux_dir_paths_init(&diff->view_paths, txn, diff->view, root_fid, &diff->arena);
+    mux_dir_paths_init(&diff->base_paths, txn, diff->base, root_fid, &diff->arena);
     int rc = store_layer_entries(txn, diff->delta, collect_name, diff);
     if (rc == 0)
         rc = find_renames(diff);
@@ -354,33 +424,59 @@ static int compute(struct diff *diff, struct store_txn *txn, const struct mux_sa
     return rc;
 }
 
-static void diff_fini(struct diff *diff)
+int mux_diff_gather(struct store_txn *txn, struct mux_layers layers, uint64_t root_fid,
+                    struct mux_diff **ret)
 {
+    struct mux_diff *diff = calloc(1, sizeof *diff);
+    if (!diff)
+        return -ENOMEM;
+    diff->txn = txn;
+    int rc = gather(diff, layers, root_fid);
+    diff->txn = NULL;
+    if (rc < 0) {
+        mux_diff_free(diff);
+        return rc;
+    }
+    *ret = diff;
+    return 0;
+}
+
+void mux_diff_free(struct mux_diff *diff)
+{
+    if (!diff)
+        return;
     mux_fid_map_fini(&diff->name_of);
     mux_fid_map_fini(&diff->renamed);
     mux_arena_fini(&diff->arena);
     free(diff->names);
     free(diff->changes);
+    free(diff);
+}
+
+int mux_diff_each(const struct mux_diff *diff,
+                  int (*fn)(void *arg, const struct mux_diff_entry *entry), void *arg)
+{
+    for (size_t i = 0; i < diff->n_changes; i++) {
+        int rc = fn(arg, &diff->changes[i].entry);
+        if (rc != 0)
+            return rc;
+    }
+    return 0;
 }
 
 int mux_inspect_diff(struct mux *mux, const char *sandbox_id,
                      int (*fn)(void *arg, const struct mux_diff_entry *entry), void *arg,
                      struct af_error *err)
 {
-    AF_CLEANUP(diff_fini) struct diff diff = {0};
     AF_CLEANUP(mux_sandbox_layers_fini) struct mux_sandbox_layers of = {0};
+    AF_CLEANUP_DIFF struct mux_diff *diff = NULL;
     struct store_txn *txn;
     int rc = mux_inspect_begin(mux, sandbox_id, &of, &txn, err);
     if (rc < 0)
         return rc;
-    rc = compute(&diff, txn, &of);
+    rc = mux_diff_gather(txn, mux_layer_list_all(&of.layers), of.root_fid, &diff);
     store_read_end(txn);
     if (rc < 0)
         return mux_fail(err, rc, "comparing the view with its base");
-    for (size_t i = 0; i < diff.n_changes; i++) {
-        rc = fn(arg, &diff.changes[i].entry);
-        if (rc != 0)
-            return rc;
-    }
-    return 0;
+    return mux_diff_each(diff, fn, arg);
 }

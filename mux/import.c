@@ -61,6 +61,7 @@ int mux_import_begin(struct mux *mux, const char *codebase_id, struct mux_import
         return mux_fail(err, -ENOMEM, "starting the import");
     import->magic = MUX_IMPORT_MAGIC;
     import->clones = true;
+    import->mux = mux;
     import->store = mux_store(mux);
     strcpy(import->codebase_id.text, codebase_id);
     int rc = mux_content_sink_init(&import->sink, import->store, false);

@@ -12,6 +12,7 @@
 
 #include "mux/base/clock.h"
 #include "mux/compact.h"
+#include "mux/news_priv.h"
 
 #include <errno.h>
 #include <string.h>
@@ -280,10 +281,24 @@ static int leave_as_it_is(struct mux_import *import, struct af_error *err)
     return 0;
 }
 
-int mux_import_adopt(struct mux_import *import, struct af_error *err)
+static int gather_news(struct mux_import *import, struct mux_news_turn *news, struct af_error *err)
 {
-    if (!import->has_changed && !import->base_is_empty)
-        return leave_as_it_is(import, err);
+    struct store_txn *txn;
+    struct store_codebase codebase;
+    if (!mux_news_wanted(news))
+        return 0;
+    int rc = store_read_begin(import->store, &txn);
+    if (rc < 0)
+        return mux_fail(err, rc, "importing");
+    rc = mux_import_check_base(import, txn, &codebase, err);
+    if (rc == 0)
+        mux_news_gather(news, txn, mux_layer_list_all(&import->layers), import->root_fid);
+    store_read_end(txn);
+    return rc;
+}
+
+static int adopt(struct mux_import *import, struct af_error *err)
+{
     struct store_txn *txn;
     int rc = store_write_begin(import->store, &txn);
     if (rc < 0)
@@ -294,6 +309,19 @@ int mux_import_adopt(struct mux_import *import, struct af_error *err)
     }
     rc = store_commit(txn);
     return rc < 0 ? mux_fail(err, rc, "importing") : 0;
+}
+
+int mux_import_adopt(struct mux_import *import, struct af_error *err)
+{
+    struct mux_news_turn news;
+    if (!import->has_changed && !import->base_is_empty)
+        return leave_as_it_is(import, err);
+    mux_news_begin(import->mux, import->codebase_id.text, &news);
+    int rc = gather_news(import, &news, err);
+    if (rc == 0)
+        rc = adopt(import, err);
+    mux_news_end(&news, rc == 0);
+    return rc;
 }
 
 void mux_import_drop_layer(struct mux_import *import)

@@ -30,6 +30,7 @@ struct mux_import_item {
 
 struct mux_import {
     uint32_t magic;
+    struct mux *mux;
     struct store *store;
     struct af_id codebase_id;
     uint64_t layer; // ours, pending: nothing refers to it until the commit

@@ -134,8 +134,7 @@ static int move_aside(struct mux_merge *merge, uint64_t parent, const char *name
 
 // ---- directories
 
-// Whether the root of the head leads to the directory.
-static int is_reachable(struct mux_merge *merge, uint64_t dir, bool *ret)
+int mux_merge_is_reachable(struct mux_merge *merge, uint64_t dir, bool *ret)
 {
     struct store_inode inode;
     struct store_entry entry;
@@ -249,7 +248,7 @@ static int climb(struct mux_merge *merge, uint64_t dir, struct chain *chain, uin
                 *ret = dir;
             return 0;
         }
-        int rc = is_reachable(merge, dir, &there);
+        int rc = mux_merge_is_reachable(merge, dir, &there);
         if (rc == 0 && there) {
             *ret = dir;
             return mux_fid_map_put(&merge->dirs, dir, dir);

@@ -38,6 +38,8 @@ int mux_merge_load(struct mux_merge *merge, struct mux_layers layers, uint64_t f
                    struct mux_inode_copy *ret);
 // Whether a name of these layers leads to the fid.
 int mux_merge_has_name(struct mux_merge *merge, struct mux_layers layers, uint64_t fid, bool *ret);
+// Whether names lead from the head's root to the directory.
+int mux_merge_is_reachable(struct mux_merge *merge, uint64_t dir, bool *ret);
 // What the head has under a name; fid 0: nothing.
 int mux_merge_look(struct mux_merge *merge, uint64_t parent, const char *name, size_t len,
                    struct store_entry *ret);

@@ -274,8 +274,11 @@ static int record_directory(struct mux_merge *merge, uint64_t view_fid, uint64_t
 {
     struct sides sides;
     bool touched = mux_fid_map_get(&merge->is_touched, head_fid, NULL), xattrs_kept = true;
+    bool reachable = false;
     int rc = load_sides(merge, view_fid, head_fid, &sides);
-    if (rc < 0 || !sides.has_head)
+    if (rc == 0 && sides.has_head)
+        rc = mux_merge_is_reachable(merge, head_fid, &reachable);
+    if (rc < 0 || !reachable)
         return rc; // others have removed it, and nothing of the view is in it
     if (sides.has_view && !sides.has_base && view_fid == head_fid)
         return 0; // new, and put whole

@@ -97,7 +97,9 @@ static int choose_target(struct merging *merging)
     struct store_layer top;
     uint32_t refs;
     merging->target = TARGET_FRESH;
-    if (codebase->head_dirty && move->push) {
+    // What somebody watches goes into a layer of its own, which tells what changes.
+    bool may_write = move->push && !mux_news_wanted(&move->news);
+    if (codebase->head_dirty && may_write) {
         merging->target = TARGET_HEAD;
         return mux_layer_list_load(move->txn, codebase->head, codebase->stack, &merging->head);
     }
@@ -106,7 +108,7 @@ static int choose_target(struct merging *merging)
         rc = mux_layer_list_load(move->txn, 0, codebase->stack, &merging->head);
     if (rc == 0)
         rc = store_stack_refs(move->txn, codebase->stack, &refs);
-    if (rc == 0 && move->push && refs == 1 && merging->head.count > 0)
+    if (rc == 0 && may_write && refs == 1 && merging->head.count > 0)
         rc = store_layer_get(move->txn, merging->head.ids[0], &top);
     else
         top.refs = 0;
@@ -161,14 +163,25 @@ static int note_joined(struct merging *merging)
     return 0;
 }
 
+static void gather_news(struct merging *merging)
+{
+    struct mux_move *move = merging->move;
+    if (mux_news_wanted(&move->news) && move->brought)
+        move->news.diff = AF_TAKE_PTR(move->brought);
+    mux_news_gather(&move->news, move->txn, mux_layer_list_all(&merging->head),
+                    move->sandbox.root_fid);
+}
+
 // The codebase's and the view's records once the result is written.
 static int finish_push(struct merging *merging)
 {
     struct mux_move *move = merging->move;
     uint64_t delta;
     int rc = note_joined(merging);
-    if (rc == 0 && merging->target == TARGET_FRESH)
+    if (rc == 0 && merging->target == TARGET_FRESH) {
+        gather_news(merging);
         rc = push_fresh(move, &merging->head);
+    }
     if (rc == 0)
         rc = mux_push_count(move, merging->merge.tree_files, merging->merge.tree_bytes);
     if (rc == 0 && merging->target == TARGET_HEAD)
@@ -328,6 +341,19 @@ static int collect_changes(struct mux_large *large)
     return rc;
 }
 
+// While nothing is held; the last step does it itself when somebody has come to watch since.
+static void gather_news_early(struct mux_large *large)
+{
+    struct mux_move *move = large->move;
+    struct store_txn *txn;
+    if (!move->push || large->follow || store_read_begin(move->mux->store, &txn) < 0)
+        return;
+    move->brought =
+        mux_news_gather_early(move->mux, large->sandbox.codebase_id.text, txn,
+                              mux_layer_list_all(&large->head), large->sandbox.root_fid);
+    store_read_end(txn);
+}
+
 static bool is_overtaken(const struct mux_large *large)
 {
     const struct mux_move *move = large->move;
@@ -394,6 +420,7 @@ int mux_move_large(struct mux_move *move)
     if (rc == 0)
         rc = collect_changes(&large);
     if (rc == 0) {
+        gather_news_early(&large);
         rc = mux_move_step(move, end);
         done = rc == 0;
     }
@@ -404,6 +431,8 @@ int mux_move_large(struct mux_move *move)
     if (!done)
         drop_fresh(&large);
     mux_merge_fini(&large.merge);
+    mux_diff_free(move->brought);
+    move->brought = NULL;
     mux_changes_fini(&large.told);
     mux_layer_list_fini(&large.view);
     mux_layer_list_fini(&large.head);

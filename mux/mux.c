@@ -4,6 +4,7 @@
 #include "mux/base/clock.h"
 #include "mux/compact.h"
 #include "mux/kept.h"
+#include "mux/news_priv.h"
 #include "mux/parts.h"
 #include "mux/mux_priv.h"
 #include "mux/node.h"
@@ -43,6 +44,8 @@ static int open_parts(struct mux *mux, const struct mux_options *options, size_t
         rc = mux_kept_new(mux);
     if (rc == 0)
         rc = mux_parts_new(mux);
+    if (rc == 0)
+        rc = mux_news_new(mux);
     if (rc < 0)
         return af_error_errno(err, rc, "making the tables of views and nodes");
     struct store_options store = {.dir = options->state_dir, .batch_after = options->batch_after};
@@ -97,6 +100,7 @@ void mux_close(struct mux *mux)
         store_close(mux->store);
     mux_kept_free(mux);
     mux_parts_free(mux);
+    mux_news_free(mux);
     mux->magic = 0;
     free(mux);
 }

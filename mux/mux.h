@@ -9,6 +9,7 @@
 //   mux/sandbox.h   sandboxes: create, list, attach and detach their views, destroy
 //   mux/ops.h       file operations on nodeids, for fs
 //   mux/inspect.h   looking into a view: tree, stat, explain, diff
+//   mux/news.h      being told what changes in a codebase
 //   mux/rules.h     permission rules; mux/presets.h the named sets
 //   mux/nodeid.h    how a nodeid names a file; mux/view.h and mux/resolve.h are internal
 //   mux/store/      the records; only mux calls it
@@ -19,8 +20,9 @@
 //
 // Errors: -errno from what fs calls, an af_error from what the api calls. Thread: everything may
 // be called from any thread unless it says otherwise.
-// Lock ranks, outermost first: view table (rwlock) > view (rwlock) > node cache shard (mutex)
-// > LMDB writer. A lock is never held while waiting for a blob copy, a disk or the kernel.
+// Lock ranks, outermost first: view table (rwlock) > view (rwlock) > news (rwlock, mutex) > node
+// cache shard (mutex) > LMDB writer. A lock is never held while waiting for a blob copy, a disk or
+// the kernel.
 #ifndef AF_MUX_H
 #define AF_MUX_H
 

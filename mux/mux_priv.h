@@ -3,8 +3,8 @@
 // Owns: the store, the table of attached views, the node cache, the counters. Everything but the
 // counters is set before the first operation and constant afterwards, or guarded by the module
 // that is named beside it.
-// Lock ranks, outermost first: view table (view_table.c) > view (view.h) > node cache shard
-// (node.c) > LMDB writer. The notifier is called with none of them held.
+// Lock ranks, outermost first: view table (view_table.c) > view (view.h) > news (news_priv.h) >
+// node cache shard (node.c) > LMDB writer. The notifier is called with none of them held.
 // Read next: view.h.
 #ifndef AF_MUX_MUX_PRIV_H
 #define AF_MUX_MUX_PRIV_H
@@ -30,6 +30,7 @@ struct mux_view_table;
 struct mux_kept;
 struct mux_parts;
 struct mux_compact;
+struct mux_news;
 struct mux_node_cache;
 
 struct mux {
@@ -50,6 +51,7 @@ struct mux {
     struct mux_compact *compact;                      // compact.c
     struct mux_kept *kept;                            // kept.c
     struct mux_parts *parts;                          // parts.c
+    struct mux_news *news;                            // news.c
     struct {
         _Atomic uint64_t copy_ups, shared_write_alarms, lookups_hidden, merges,
             compared,     // records, for what changed between two heads

@@ -8,6 +8,7 @@
 
 #include "mux/base/clock.h"
 #include "mux/layer_list.h"
+#include "mux/news_priv.h"
 
 #include <errno.h>
 #include <string.h>
@@ -17,6 +18,7 @@
 
 struct mux_upload {
     uint32_t magic;
+    struct mux *mux;
     struct store *store;
     struct af_id codebase_id;
     struct mux_path path;
@@ -77,6 +79,7 @@ int mux_upload_begin(struct mux *mux, const char *codebase_id, const void *path,
     if (!upload)
         return mux_fail(err, -ENOMEM, "starting the upload");
     upload->magic = UPLOAD_MAGIC;
+    upload->mux = mux;
     upload->store = mux_store(mux);
     upload->total_size = total_size;
     strcpy(upload->codebase_id.text, codebase_id);
@@ -116,9 +119,66 @@ void mux_upload_abort(struct mux_upload *upload)
     free(upload);
 }
 
+// ---- for who watches the codebase
+
+// What was there before the file.
+struct before {
+    size_t known; // so many bytes of the path lead to something
+    mode_t mode;  // of what was at the path itself, 0: nothing
+};
+
+static int look_before(const struct mux_path *path, const struct mux_tree_edit *edit,
+                       struct before *ret)
+{
+    struct store_inode inode;
+    *ret = (struct before){0};
+    for (size_t end = 0; end < path->len; end++) {
+        while (++end < path->len && path->text[end] != '/')
+            ;
+        int rc = mux_resolve_path(edit->txn, edit->layers, edit->root_fid, path->text, end, &inode,
+                                  NULL);
+        if (rc < 0)
+            return rc == -ENOENT || rc == -ENOTDIR ? 0 : rc;
+        ret->known = end;
+    }
+    ret->mode = inode.mode;
+    return 0;
+}
+
+static void tell(const struct mux_news_turn *news, enum mux_change change, const char *path,
+                 mode_t mode, uint64_t size)
+{
+    const struct mux_diff_entry entry = {
+        .change = change, .path = path, .mode = mode, .size = size};
+    mux_news_tell(news, &entry);
+}
+
+static void tell_all(const struct mux_upload *upload, const struct mux_news_turn *news,
+                     const struct before *before, const struct mux_tree_object *object)
+{
+    struct mux_path path = upload->path;
+    uint64_t size = object->content->size;
+    if (!mux_news_wanted(news))
+        return;
+    for (size_t end = before->known + 1; end < path.len; end++) {
+        if (path.text[end] != '/')
+            continue;
+        path.text[end] = '\0';
+        tell(news, MUX_ADDED, path.text, S_IFDIR | 0755, 0);
+        path.text[end] = '/';
+    }
+    bool replaces = before->mode != 0 && !S_ISREG(before->mode);
+    if (replaces)
+        tell(news, MUX_DELETED, path.text, before->mode, 0);
+    tell(news, S_ISREG(before->mode) ? MUX_MODIFIED : MUX_ADDED, path.text, object->mode, size);
+}
+
+// ---- the commit
+
 // Everything that the file changes in the store, in the caller's transaction.
 static int put_file(struct mux_upload *upload, struct store_txn *txn,
-                    const struct mux_tree_object *object, uint64_t *ret_blob, struct af_error *err)
+                    const struct mux_tree_object *object, struct before *before, uint64_t *ret_blob,
+                    struct af_error *err)
 {
     AF_CLEANUP_LAYER_LIST struct mux_layer_list layers = {0};
     struct store_codebase codebase;
@@ -138,6 +198,8 @@ static int put_file(struct mux_upload *upload, struct store_txn *txn,
     };
     const struct mux_path *path = &upload->path;
     uint64_t parent;
+    if (before && (rc = look_before(path, &edit, before)) < 0)
+        return mux_fail(err, rc, "resolving the path");
     if (mux_tree_edit_parent(&edit, path->text, path->len, &parent, err) < 0 ||
         mux_tree_edit_put(&edit, parent, path->text, path->len, object, ret_blob, err) < 0)
         return -1;
@@ -153,19 +215,26 @@ static int commit_content(struct mux_upload *upload, struct mux_content *content
         .mtime_ns = af_wall_ns(),
         .content = content,
     };
+    struct mux_news_turn news;
+    struct before before = {0};
     struct store_txn *txn;
     uint64_t blob = 0;
+    mux_news_begin(upload->mux, upload->codebase_id.text, &news);
     int rc = store_write_begin(upload->store, &txn);
     if (rc < 0) {
         mux_fail(err, rc, "storing the file");
-    } else if (put_file(upload, txn, &object, &blob, err) < 0) {
+    } else if (put_file(upload, txn, &object, mux_news_wanted(&news) ? &before : NULL, &blob, err) <
+               0) {
         store_abort(txn);
         rc = -1;
     } else {
         rc = store_commit(txn);
         if (rc < 0)
             mux_fail(err, rc, "storing the file");
+        else
+            tell_all(upload, &news, &before, &object);
     }
+    mux_news_end(&news, false);
     mux_content_fini(content, rc == 0 ? blob : 0);
     return rc < 0 ? -1 : 0;
 }

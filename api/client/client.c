@@ -34,6 +34,9 @@ static int adopt(int fd, int64_t deadline_ns, struct af_client **ret_client, str
     }
     client->magic = AF_CLIENT_MAGIC;
     client->fd = fd;
+    client->heard_ns = af_monotonic_ns();
+    client->quiet_ns = CLIENT_QUIET_NS;
+    client->answer_ns = CLIENT_ANSWER_NS;
     int flags = fcntl(fd, F_GETFL);
     if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0 || client_session_new(client)) {
         af_client_free(client);

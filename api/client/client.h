@@ -13,12 +13,13 @@
 //                       &sandbox__v1__sandbox__descriptor, 0, &reply, &err)) ...
 //   protobuf_c_message_free_unpacked(reply, NULL);
 //
-// Threads: a client and its calls belong to one thread at a time.
-// Failure: -1 and an af_error. From the server: its status and sentence. From this side:
-// UNAVAILABLE (no connection, with the path or address), DEADLINE_EXCEEDED, INTERNAL (the server
-// broke the protocol), RESOURCE_EXHAUSTED (a reply over AF_MESSAGE_MAX). After UNAVAILABLE the
-// client is of no more use: free it and connect again.
-// Read next: client.c.
+// A call without a deadline lasts as long as the server is alive: one that has been silent for half
+// a minute is asked (PING), and is UNAVAILABLE when it has not answered after a minute. Threads: a
+// client and its calls belong to one thread at a time. Failure: -1 and an af_error. From the
+// server: its status and sentence. From this side: UNAVAILABLE (no connection, with the path or
+// address), DEADLINE_EXCEEDED, INTERNAL (the server broke the protocol), RESOURCE_EXHAUSTED (a
+// reply over AF_MESSAGE_MAX). After UNAVAILABLE the client is of no more use: free it and connect
+// again. Read next: client.c.
 #ifndef AF_API_CLIENT_CLIENT_H
 #define AF_API_CLIENT_CLIENT_H
 

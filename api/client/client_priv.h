@@ -7,6 +7,7 @@
 
 #include "api/client/client.h"
 #include "mux/base/bytes.h"
+#include "mux/base/clock.h"
 
 #include <nghttp2/nghttp2.h>
 #include <poll.h>
@@ -17,6 +18,8 @@
 #define AF_CLIENT_CALL_MAGIC 0x41434c43u
 #define CLIENT_TRAILERS_MAX  16
 #define CLIENT_PREFIX_BYTES  5
+#define CLIENT_QUIET_NS      (30 * AF_NS_PER_SEC)
+#define CLIENT_ANSWER_NS     (60 * AF_NS_PER_SEC)
 
 struct client_trailer {
     char *key, *value;
@@ -49,7 +52,9 @@ struct af_client {
     nghttp2_session *session;
     struct af_bytes out;
     struct af_client_call *calls;
-    bool settled; // the server's SETTINGS came
+    bool settled;                // the server's SETTINGS came
+    int64_t heard_ns, asked_ns;  // when it last said something; since when a PING waits, 0: none
+    int64_t quiet_ns, answer_ns; // it is asked after so long, and dead when it does not answer
     bool dead;
     struct af_error why; // when dead
 };

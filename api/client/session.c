@@ -260,6 +260,8 @@ static int read_some(struct af_client *client, struct af_error *err)
         return died(client, err, AF_UNAVAILABLE, "the connection to agentfensed broke");
     if (n == 0)
         return died(client, err, AF_UNAVAILABLE, "agentfensed closed the connection");
+    client->heard_ns = af_monotonic_ns();
+    client->asked_ns = 0;
     if (nghttp2_session_mem_recv(client->session, buffer, (size_t)n) < 0)
         return died(client, err, AF_INTERNAL, "the server does not speak HTTP/2 as it should");
     return 0;
@@ -283,19 +285,55 @@ int client_session_step(struct af_client *client, int64_t deadline_ns, struct af
     return client_session_poll(client, &wait, 0, timeout_ms, err);
 }
 
+// ---- whether the server is still there
+
+static int64_t patience_ends_ns(const struct af_client *client)
+{
+    return client->asked_ns ? client->asked_ns + client->answer_ns
+                            : client->heard_ns + client->quiet_ns;
+}
+
+// No longer than until something is to be done about a silent server.
+static int bound_wait(const struct af_client *client, int timeout_ms)
+{
+    int64_t left_ms = (patience_ends_ns(client) - af_monotonic_ns() + 999999) / 1000000;
+    int bound_ms = left_ms < 0 ? 0 : left_ms > 60000 ? 60000 : (int)left_ms;
+    return timeout_ms < 0 || bound_ms < timeout_ms ? bound_ms : timeout_ms;
+}
+
+// Only when nothing of the server's waits to be read: this process may have slept.
+static int ask_when_silent(struct af_client *client, struct af_error *err)
+{
+    int64_t now_ns = af_monotonic_ns();
+    if (now_ns < patience_ends_ns(client))
+        return 0;
+    if (client->asked_ns)
+        return died(
+            client, err, AF_UNAVAILABLE,
+            "agentfensed does not answer any more, though it has not closed the connection");
+    if (nghttp2_submit_ping(client->session, NGHTTP2_FLAG_NONE, NULL) != 0)
+        return died(client, err, AF_INTERNAL, "the HTTP/2 session failed");
+    client->asked_ns = now_ns;
+    return 0;
+}
+
 int client_session_poll(struct af_client *client, struct pollfd *polled, size_t count,
                         int timeout_ms, struct af_error *err)
 {
     struct pollfd *own = &polled[count];
     bool pending = client->out.off < client->out.len;
     *own = (struct pollfd){.fd = client->fd, .events = POLLIN | (pending ? POLLOUT : 0)};
-    if (poll(polled, count + 1, timeout_ms) < 0) {
+    int ready = poll(polled, count + 1, bound_wait(client, timeout_ms));
+    if (ready < 0) {
         for (size_t i = 0; i <= count; i++)
             polled[i].revents = 0;
         if (errno != EINTR)
             return died(client, err, AF_UNAVAILABLE, "cannot wait for the connection");
     }
-    if ((own->revents & (POLLIN | POLLHUP | POLLERR)) && read_some(client, err))
+    bool readable = own->revents & (POLLIN | POLLHUP | POLLERR);
+    if (readable && read_some(client, err))
+        return -1;
+    if (ready >= 0 && !readable && ask_when_silent(client, err))
         return -1;
     return write_some(client, err);
 }

@@ -1,13 +1,14 @@
-// MonitorService: Watch and Trace, the events of one view as streams.
+// MonitorService: Watch and Trace, the events of one view, or of one codebase, as streams.
 //
-// fs keeps the events (fs/taps.h) and wakes the call; on_writable takes them, some at a time, and
-// makes messages of them; for Trace it asks the rules for the reason. So neither a FUSE worker nor
-// a slow client waits for the other. A stream holds a reference to its call while it is listed, and
-// leaves the list on the call's own worker, where nobody uses the tap.
-// Lock: watches.lock (rank 70), over grpc_call_* (80). Fails: an af_error.
-// Read next: watch_service.h, fs/taps.h.
+// fs keeps the events of a view (fs/taps.h), codebase_tap.h those of a codebase; they wake the
+// call; on_writable takes them, some at a time, and makes messages of them; for Trace it asks the
+// rules for the reason. So neither a FUSE worker nor a slow client waits for the other. A stream
+// holds a reference to its call while it is listed, and leaves the list on the call's own worker,
+// where nobody uses the tap. Lock: watches.lock (rank 70), over grpc_call_* (80). Fails: an
+// af_error. Read next: watch_service.h, fs/taps.h.
 #include "api/services/watch_service.h"
 
+#include "api/services/codebase_tap.h"
 #include "api/services/monitor_service.h"
 #include "api/services/watch_rules.h"
 #include "fs/taps.h"
@@ -27,9 +28,10 @@ struct watch_stream {
     struct grpc_call *call; // a reference while listed
     struct watches *watches;
     struct af_id sandbox_id;
-    struct fs_tap *tap;        // NULL: not open, or not any more
-    struct watch_rules *rules; // of Trace, else NULL
-    atomic_bool gone;          // the sandbox is
+    struct fs_tap *tap;            // NULL: not open, or not any more
+    struct codebase_tap *codebase; // in its place
+    struct watch_rules *rules;     // of Trace, else NULL
+    atomic_bool gone;              // the sandbox is
     bool listed;
     LIST_ENTRY(watch_stream) link;
 };
@@ -100,7 +102,9 @@ static void list_stream(struct watch_stream *stream)
 static void close_stream(struct watch_stream *stream)
 {
     fs_tap_close(stream->tap);
+    codebase_tap_close(stream->codebase);
     stream->tap = NULL;
+    stream->codebase = NULL;
     pthread_mutex_lock(&stream->watches->lock);
     bool listed = stream->listed;
     if (listed)
@@ -202,6 +206,28 @@ static enum grpc_sent send_change(struct grpc_call *call, const struct fs_event 
     return grpc_call_send(call, &reply.base);
 }
 
+static enum grpc_sent send_codebase_change(struct grpc_call *call,
+                                           const struct codebase_event *event)
+{
+    static const Agentfense__V1__WatchEvent__Kind kinds[] = {
+        [MUX_ADDED] = AGENTFENSE__V1__WATCH_EVENT__KIND__KIND_CREATED,
+        [MUX_MODIFIED] = AGENTFENSE__V1__WATCH_EVENT__KIND__KIND_MODIFIED,
+        [MUX_DELETED] = AGENTFENSE__V1__WATCH_EVENT__KIND__KIND_DELETED,
+        [MUX_METADATA] = AGENTFENSE__V1__WATCH_EVENT__KIND__KIND_MODIFIED,
+        [MUX_RENAMED] = AGENTFENSE__V1__WATCH_EVENT__KIND__KIND_RENAMED,
+    };
+    Agentfense__V1__WatchEvent reply = AGENTFENSE__V1__WATCH_EVENT__INIT;
+    Google__Protobuf__Timestamp at;
+    service_set_timestamp(&at, event->at_ns);
+    reply.at = &at;
+    reply.kind = kinds[event->change];
+    reply.file_kind = service_file_kind(event->mode);
+    reply.path = path_bytes(event->path);
+    reply.old_path = path_bytes(event->old_path);
+    reply.sandbox_id = grpc_text(event->sandbox_id);
+    return grpc_call_send(call, &reply.base);
+}
+
 static enum grpc_sent send_trace(struct watch_stream *stream, const struct fs_event *event,
                                  uint64_t lost)
 {
@@ -255,11 +281,31 @@ static bool send_events(struct watch_stream *stream)
     return false;
 }
 
+// The same for a codebase. *ret_gone: it was deleted, and everything is told.
+static bool send_codebase_events(struct watch_stream *stream, bool *ret_gone)
+{
+    struct grpc_call *call = stream->call;
+    for (unsigned i = 0; i < EVENTS_PER_TURN; i++) {
+        uint64_t lost;
+        AF_CLEANUP_FREE struct codebase_event *event =
+            codebase_tap_next(stream->codebase, &lost, ret_gone);
+        if (lost > 0 &&
+            send_mark(call, AGENTFENSE__V1__WATCH_EVENT__KIND__KIND_LOST, lost) == GRPC_GONE)
+            return false;
+        if (!event)
+            return true;
+        if (send_codebase_change(call, event) != GRPC_SENT)
+            return false;
+    }
+    grpc_call_wake(call);
+    return false;
+}
+
 static void stream_writable(struct grpc_call *call)
 {
     struct watch_stream *stream = grpc_call_data(call);
     struct af_error err;
-    if (!stream || !stream->tap)
+    if (!stream || (!stream->tap && !stream->codebase))
         return;
     bool gone = atomic_load(&stream->gone); // before the last events are taken
     if (atomic_load(&stream->watches->stopped)) {
@@ -269,7 +315,8 @@ static void stream_writable(struct grpc_call *call)
     }
     if (stream->rules && !gone)
         watch_rules_refresh(stream->rules, daemon_of(call)->mux, stream->sandbox_id.text, &err);
-    if (send_events(stream) && gone) {
+    bool is_told = stream->codebase ? send_codebase_events(stream, &gone) : send_events(stream);
+    if (is_told && gone) {
         close_stream(stream);
         grpc_call_finish(call, AF_OK, NULL);
     }
@@ -289,8 +336,21 @@ static int check_path(ProtobufCBinaryData field, char ret[AF_PATH_MAX + 1], stru
     size_t len;
     if (field.len > AF_PATH_MAX || af_path_normalize(field.data, field.len, true, ret, &len) < 0)
         return af_error_set(err, AF_INVALID_ARGUMENT,
-                            "path is none in a view: give one relative to its root, without '..'");
+                            "path is none in a tree: give one relative to its root, without '..'");
     return 0;
+}
+
+static struct watch_stream *new_stream(struct grpc_call *call, struct af_error *err)
+{
+    struct watch_stream *stream = calloc(1, sizeof *stream);
+    if (!stream) {
+        af_error_errno(err, ENOMEM, "cannot watch");
+        return NULL;
+    }
+    stream->call = call;
+    stream->watches = daemon_of(call)->watches;
+    grpc_call_set_data(call, stream);
+    return stream;
 }
 
 static struct watch_stream *begin(struct grpc_call *call, ProtobufCBinaryData sandbox_id,
@@ -299,14 +359,9 @@ static struct watch_stream *begin(struct grpc_call *call, ProtobufCBinaryData sa
     struct daemon *daemon = daemon_of(call);
     char text[AF_PATH_MAX + 1];
     struct fs_tap_options options = {.wants = wants, .path = text, .wake = wake_call, .arg = call};
-    struct watch_stream *stream = calloc(1, sizeof *stream);
-    if (!stream) {
-        af_error_errno(err, ENOMEM, "cannot watch");
+    struct watch_stream *stream = new_stream(call, err);
+    if (!stream)
         return NULL;
-    }
-    stream->call = call;
-    stream->watches = daemon->watches;
-    grpc_call_set_data(call, stream);
     if (service_check_id("sb", sandbox_id, &stream->sandbox_id, err) < 0 ||
         check_path(path, text, err) < 0)
         return NULL;
@@ -320,12 +375,47 @@ static struct watch_stream *begin(struct grpc_call *call, ProtobufCBinaryData sa
     return stream;
 }
 
+static struct watch_stream *begin_codebase(struct grpc_call *call,
+                                           const Agentfense__V1__WatchRequest *request,
+                                           struct af_error *err)
+{
+    struct af_id codebase_id;
+    char text[AF_PATH_MAX + 1];
+    struct codebase_tap_options options = {
+        .codebase_id = &codebase_id, .path = text, .wake = wake_call, .arg = call};
+    if (request->sandbox_id.len > 0 || request->denied) { // would mean nothing
+        af_error_set(err, AF_INVALID_ARGUMENT,
+                     request->denied ? "nothing is denied in a codebase, whose rules are its "
+                                       "sandboxes': leave denied out, or watch a sandbox"
+                                     : "give sandbox_id or codebase_id, not both");
+        return NULL;
+    }
+    struct watch_stream *stream = new_stream(call, err);
+    if (!stream || service_check_id("cb", request->codebase_id, &codebase_id, err) < 0 ||
+        check_path(request->path, text, err) < 0)
+        return NULL;
+    list_stream(stream);
+    if (codebase_tap_open(daemon_of(call)->mux, &options, &stream->codebase, err) < 0) {
+        close_stream(stream);
+        return NULL;
+    }
+    return stream;
+}
+
 static void watch(struct grpc_call *call, const ProtobufCMessage *message)
 {
     const Agentfense__V1__WatchRequest *request = (const void *)message;
     unsigned wants = FS_TAP_CHANGES | (request->denied ? FS_TAP_DENIED : 0);
     struct af_error err;
-    if (!begin(call, request->sandbox_id, request->path, wants, &err))
+    if (request->codebase_id.len == 0 && request->sandbox_id.len == 0) {
+        grpc_call_finish(call, AF_INVALID_ARGUMENT,
+                         "nothing to watch is named: give sandbox_id or codebase_id");
+        return;
+    }
+    struct watch_stream *stream =
+        request->codebase_id.len > 0 ? begin_codebase(call, request, &err)
+                                     : begin(call, request->sandbox_id, request->path, wants, &err);
+    if (!stream)
         grpc_call_finish_error(call, &err);
     else
         send_mark(call, AGENTFENSE__V1__WATCH_EVENT__KIND__KIND_READY, 0);

@@ -97,9 +97,34 @@ def test_a_watch_ends_with_its_sandbox(client, sandbox):
     assert kinds(events) == [(Kind.CREATED, "output")]
 
 
+def test_a_codebase_is_watched(client, sandbox):
+    codebase = client.get_sandbox(sandbox).codebase_id
+    with client.watch_codebase(codebase) as events:
+        client.upload_file(codebase, "new/f", b"1")
+        client.exec(sandbox, "mkdir output; echo x > output/f")
+        client.commit(sandbox)
+        found = [next(events) for _ in range(4)]
+    assert kinds(found) == [
+        (Kind.CREATED, "new"),
+        (Kind.CREATED, "new/f"),
+        (Kind.CREATED, "output"),
+        (Kind.CREATED, "output/f"),
+    ]
+    assert [event.sandbox_id for event in found] == [None, None, sandbox, sandbox]
+    below = client.watch_codebase(client.get_codebase(codebase), path="output")
+    client.upload_file(codebase, "elsewhere", b"1")
+    client.upload_file(codebase, "output/f", b"2")
+    assert kinds([next(below)]) == [(Kind.MODIFIED, "output/f")]
+    below.close()
+
+
 def test_watching_what_is_not_there(client):
     with pytest.raises(af.SandboxNotFoundError):
         client.watch(SB)
+    with pytest.raises(af.CodebaseNotFoundError):
+        client.watch_codebase("cb_00000000000000000000000000")
+    with pytest.raises(af.SandboxError):
+        client.watch_codebase(SB)
     with pytest.raises(af.SandboxError):
         client.trace(SB, path="../x")
 
@@ -122,6 +147,11 @@ def test_the_asynchronous_twin(endpoint, sandbox):
             async with other.trace(sandbox, denied=True) as events:
                 await other.exec(sandbox, "rmdir output; cat b.key")
                 assert (await events.__anext__()).path == "b.key"
+            codebase = (await other.get_sandbox(sandbox)).codebase_id
+            async with other.watch_codebase(codebase) as events:
+                await other.upload_file(codebase, "a.txt", b"other")
+                event = await events.__anext__()
+                assert (event.kind, event.path) == (Kind.MODIFIED, "a.txt")
             watched = other.watch(sandbox)
             await watched.ready()
             waiting = asyncio.ensure_future(watched.__anext__())

@@ -56,12 +56,19 @@ const struct command_row command_rows[] = {
                       "R renamed.\n",
                       1, 1, TAKES_JSON},
     [COMMAND_WATCH] =
-        {"watch", "SANDBOX [PATH]", "shows what changes in a sandbox, as it happens",
-         "SANDBOX is an id or the beginning of one; PATH, below /workspace, leaves out what is "
-         "elsewhere.\n"
+        {"watch", "SANDBOX|CODEBASE [PATH]",
+         "shows what changes in a sandbox or a codebase, as it happens",
+         "SANDBOX is an id or the beginning of one; CODEBASE is an id (cb_...), and what changes "
+         "in "
+         "it by\n"
+         "uploads, imports and commits is shown once it is committed, with the sandbox whose "
+         "commit "
+         "it was.\n"
+         "PATH, below /workspace or the codebase's root, leaves out what is elsewhere.\n"
          "One line for each change: created, modified, deleted, renamed; with --json an object "
          "each. Ends\n"
-         "with the sandbox, or when interrupted. agentfense-fsctl trace shows reading, too.\n"
+         "with the sandbox or codebase, or when interrupted. agentfense-fsctl trace shows reading, "
+         "too.\n"
          "\n"
          "  --denied   also what was refused: by a rule, or since the sandbox is frozen\n"
          "  --count N  end after N lines\n",

@@ -1,4 +1,4 @@
-// agentfense watch: what changes in a sandbox, as it happens. See run.h.
+// agentfense watch: what changes in a sandbox or a codebase, as it happens. See run.h.
 //
 // Each line is written out at once. A signal ends it as it ends every command. Owns the connection.
 // Read next: proto/agentfense_monitor.proto, WatchEvent.
@@ -48,6 +48,8 @@ static void print_json(const Agentfense__V1__WatchEvent *event)
     json_text(&json, "kind", tool_kind_word(event->file_kind));
     json_bytes(&json, "operation", event->operation.data, event->operation.len);
     json_uint(&json, "pid", event->pid);
+    if (event->sandbox_id.len > 0)
+        json_bytes(&json, "sandbox", event->sandbox_id.data, event->sandbox_id.len);
     json_uint(&json, "lost", event->lost);
     json_end(&json);
     json_finish(&json);
@@ -82,6 +84,11 @@ static void print_line(const Agentfense__V1__WatchEvent *event)
         tool_print_escaped(stdout, event->operation.data, event->operation.len);
         fputc(')', stdout);
     }
+    if (event->sandbox_id.len > 0) {
+        fputs("  (", stdout);
+        tool_print_escaped(stdout, event->sandbox_id.data, event->sandbox_id.len);
+        fputc(')', stdout);
+    }
     putchar('\n');
 }
 
@@ -105,7 +112,8 @@ static int take_path(const char *text, char out[AF_PATH_MAX + 1], struct af_erro
     size_t len = strlen(text);
     if (len > AF_PATH_MAX || af_path_normalize(text, len, true, out, &len) < 0)
         return af_error_set(err, AF_INVALID_ARGUMENT,
-                            "'%s' is no path in a sandbox: give one below /workspace, without '..'",
+                            "'%s' is no path in a sandbox or codebase: give one below its root, "
+                            "without '..'",
                             text);
     return 0;
 }
@@ -115,14 +123,20 @@ int command_watch(const struct options *options)
     struct session session = {.fd = -1, .keep = true};
     struct watch watch = {.options = options};
     struct af_error err;
+    struct af_id codebase_id;
     char path[AF_PATH_MAX + 1] = "";
+    const char *of = options->args[0];
+    bool is_codebase = af_id_parse("cb", of, strlen(of), &codebase_id);
     Agentfense__V1__WatchRequest request = AGENTFENSE__V1__WATCH_REQUEST__INIT;
     int rc = options->n_args > 1 ? take_path(options->args[1], path, &err) : 0;
     if (rc == 0)
         rc = session_open(&session, options_socket(options), &err);
-    if (rc == 0)
-        rc = rpc_find_view(session.client, options->args[0], &session.sandbox_id, &err);
-    request.sandbox_id = af_client_text(session.sandbox_id.text);
+    if (rc == 0 && !is_codebase)
+        rc = rpc_find_view(session.client, of, &session.sandbox_id, &err);
+    if (is_codebase)
+        request.codebase_id = af_client_text(codebase_id.text);
+    else
+        request.sandbox_id = af_client_text(session.sandbox_id.text);
     request.path = af_client_text(path);
     request.denied = options->denied;
     if (rc == 0)

@@ -57,7 +57,7 @@ int rpc_connect(const char *socket, struct af_client **ret, int *ret_fd, struct 
 int rpc_unary(struct af_client *client, const char *path, const ProtobufCMessage *request,
               const ProtobufCMessageDescriptor *reply, void *ret, struct af_error *err)
 {
-    return af_client_unary(client, path, request, reply, RPC_TIMEOUT_NS, ret, err);
+    return af_client_unary(client, path, request, reply, 0, ret, err);
 }
 
 static int read_all(struct af_client_call *call, rpc_fn fn, void *arg, struct af_error *err)

@@ -12,9 +12,6 @@
 #include "proto/agentfense.pb-c.h"
 #include "proto/sandbox.pb-c.h"
 
-// For calls that only look something up or change a record.
-#define RPC_TIMEOUT_NS (60 * AF_NS_PER_SEC)
-
 // The flag's value, else the environment's, else NULL.
 const char *rpc_socket_given(const char *flag);
 
@@ -23,7 +20,8 @@ const char *rpc_socket_given(const char *flag);
 // handler, makes every call under way and to come fail with UNAVAILABLE.
 int rpc_connect(const char *socket, struct af_client **ret, int *ret_fd, struct af_error *err);
 
-// One call with RPC_TIMEOUT_NS. *ret is freed with rpc_free.
+// One call, which lasts as long as the daemon is alive (client.h): a commit, a batch or a removal
+// may rightly take minutes. *ret is freed with rpc_free.
 int rpc_unary(struct af_client *client, const char *path, const ProtobufCMessage *request,
               const ProtobufCMessageDescriptor *reply, void *ret, struct af_error *err);
 

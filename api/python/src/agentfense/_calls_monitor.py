@@ -10,7 +10,7 @@ from typing import Any, Union
 from . import _convert as cv
 from . import _rpc as rpc
 from . import extensions as ext
-from ._calls import AnyCall, sandbox_id
+from ._calls import AnyCall, codebase_id, sandbox_id
 from ._calls_v1 import _about, _enum
 from ._proto import agentfense_monitor_pb2 as mon
 from ._proto import agentfense_pb2 as af
@@ -41,6 +41,7 @@ def _watch_event(m: mon.WatchEvent) -> ext.WatchEvent:
         m.pid or None,
         m.lost,
         m.path_is_cut,
+        m.sandbox_id or None,
     )
 
 
@@ -74,6 +75,13 @@ def watch(id_: str, path: Path, denied: bool) -> AnyCall:
     id_ = sandbox_id(id_)
     request = mon.WatchRequest(sandbox_id=id_, path=_path(path), denied=bool(denied))
     return Call(rpc.WATCH, request, _about("watch", id_), _watch_event)
+
+
+def watch_codebase(id_: Any, path: Path) -> AnyCall:
+    id_ = codebase_id(id_)
+    request = mon.WatchRequest(codebase_id=id_, path=os.fsencode(path))
+    about = rpc.About("watch codebase", "codebase", codebase_id=id_)
+    return Call(rpc.WATCH, request, about, _watch_event)
 
 
 def trace(id_: str, path: Path, denied: bool) -> AnyCall:

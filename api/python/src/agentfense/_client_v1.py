@@ -251,6 +251,17 @@ class ExtensionCalls:
         """
         return Events(self._wire, mc.watch(sandbox_id, path, denied))
 
+    def watch_codebase(
+        self, codebase_id: str, path: mc.Path = ""
+    ) -> Events[ext.WatchEvent]:
+        """What uploads, imports and the commits of sandboxes change in a codebase, as it happens.
+
+        path: only this and what is below. A change is told once it is committed, with the sandbox
+        whose commit it was (WatchEvent.sandbox_id). Nothing is missed once this has returned.
+        CodebaseNotFoundError.
+        """
+        return Events(self._wire, mc.watch_codebase(codebase_id, path))
+
     def trace(
         self, sandbox_id: str, path: mc.Path = "", denied: bool = False
     ) -> Events[ext.TraceEvent]:

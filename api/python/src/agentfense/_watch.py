@@ -1,4 +1,4 @@
-"""Events of a sandbox as an iterator that goes on until it is left."""
+"""Events of a sandbox or codebase as an iterator that goes on until it is left."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from .exceptions import SandboxError
 
 
 class Events(Stream[T]):
-    """What happens in a sandbox, as it happens: `client.watch`, `client.trace`.
+    """What happens in a sandbox or codebase, as it happens: `client.watch`, `client.trace`.
 
     Nothing is missed from its making on; what came faster than it was taken is told by `lost`.
-    Ends when the sandbox is destroyed, or by close(), also from another thread.
+    Ends when the sandbox or codebase is removed, or by close(), also from another thread.
     """
 
     def __init__(self, wire: Wire, call: Call[Any, Any, T]) -> None:

@@ -145,7 +145,7 @@ class RebaseResult:
 
 @dataclass
 class WatchEvent:
-    """One change of a sandbox's files, or a denied access. Paths as in DiffEntry."""
+    """One change of a sandbox's or codebase's files, or a denied access. Paths as in DiffEntry."""
 
     kind: WatchKind
     path: str
@@ -156,6 +156,7 @@ class WatchEvent:
     pid: Optional[int] = None  # on the daemon's host
     lost: int = 0
     path_is_cut: bool = False  # its beginning is missing: it is too long or too deep
+    sandbox_id: Optional[str] = None  # of a codebase: whose commit it was; None: upload, import
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Events of a sandbox as an asynchronous iterator; the twin of agentfense._watch."""
+"""Events of a sandbox or codebase as an asynchronous iterator; the twin of agentfense._watch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ._wire import AsyncStream, AsyncWire, T
 
 
 class AsyncEvents(AsyncStream[T]):
-    """What happens in a sandbox, as it happens: `client.watch`, `client.trace`.
+    """What happens in a sandbox or codebase, as it happens: `client.watch`, `client.trace`.
 
     Nothing is missed from the beginning of its `async with` block on, or from its first item when
-    there is none; what came faster than it was taken is told by `lost`. Ends when the sandbox is
-    destroyed, or by close(), also from another task.
+    there is none; what came faster than it was taken is told by `lost`. Ends when the sandbox or
+    codebase is removed, or by close(), also from another task.
     """
 
     def __init__(self, wire: AsyncWire, call: Call[Any, Any, T]) -> None:
