@@ -217,7 +217,7 @@ static int may_thaw(struct store_txn *txn, uint64_t stack, uint64_t top, bool *r
     return rc;
 }
 
-int mux_codebase_thaw_head(struct store_txn *txn, struct store_codebase *codebase)
+int mux_codebase_thaw_head(struct mux *mux, struct store_txn *txn, struct store_codebase *codebase)
 {
     if (codebase->head_dirty)
         return 0;
@@ -228,7 +228,7 @@ int mux_codebase_thaw_head(struct store_txn *txn, struct store_codebase *codebas
         return rc;
     uint64_t top = layers.ids[1], stack = 0;
     rc = may_thaw(txn, codebase->stack, top, &may);
-    if (rc < 0 || !may)
+    if (rc < 0 || !may || mux_parts_has(mux, top))
         return rc;
     rc = store_layer_ref(txn, top); // the codebase's own, as of a head
     if (rc == 0)

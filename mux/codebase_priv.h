@@ -15,7 +15,7 @@ int mux_codebase_freeze_head(struct store_txn *txn, struct store_codebase *codeb
 // Before an edit: when the head is empty and no view holds the stack any more, its top layer
 // becomes the head again, so that uploads and short-lived sandboxes taken in turn do not pile up
 // layers. Changes *codebase; the edit that follows puts the record.
-int mux_codebase_thaw_head(struct store_txn *txn, struct store_codebase *codebase);
+int mux_codebase_thaw_head(struct mux *mux, struct store_txn *txn, struct store_codebase *codebase);
 
 // Adds an edit's counters to the record, marks the head dirty and puts it.
 int mux_codebase_apply_edit(struct store_txn *txn, struct store_codebase *codebase,

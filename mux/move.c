@@ -114,7 +114,7 @@ static int choose_target(struct merging *merging)
         top.refs = 0;
     if (rc < 0)
         return rc;
-    if (top.refs == 1 && !has_layer(&move->view, merging->head.ids[0])) {
+    if (top.refs == 1 && !has_layer(&move->view, top.id) && !mux_parts_has(move->mux, top.id)) {
         merging->target = TARGET_TOP;
         return 0;
     }

@@ -118,6 +118,17 @@ int mux_parts_note(struct mux *mux, const uint64_t *run, size_t count, uint64_t 
     return 0;
 }
 
+bool mux_parts_has(struct mux *mux, uint64_t layer)
+{
+    struct mux_parts *parts = mux->parts;
+    bool has = false;
+    pthread_mutex_lock(&parts->lock);
+    for (size_t i = 0; !has && i < parts->count; i++)
+        has = parts->list[i].merged == layer;
+    pthread_mutex_unlock(&parts->lock);
+    return has;
+}
+
 int mux_parts_sweep(struct mux *mux)
 {
     struct mux_parts *parts = mux->parts;

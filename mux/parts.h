@@ -21,6 +21,8 @@ void mux_parts_free(struct mux *mux); // memory alone: the next start lets go of
 // In compaction's turn: `merged` has been put in the run's place everywhere, and the merge still
 // has its references to the run.
 int mux_parts_note(struct mux *mux, const uint64_t *run, size_t count, uint64_t merged);
+// Whether the layer is taken apart: then it may not change in place, for its parts would not.
+bool mux_parts_has(struct mux *mux, uint64_t layer);
 // In compaction's turn: lets go of what nobody is behind by any more.
 int mux_parts_sweep(struct mux *mux);
 // A stack may have lost its last view: has the thread sweep. Waits for nothing.

@@ -10,6 +10,7 @@
 #include "mux/base/clock.h"
 #include "mux/inode_copy.h"
 #include "mux/links.h"
+#include "mux/parts.h"
 
 #include <errno.h>
 #include <string.h>
@@ -185,7 +186,7 @@ static int may_absorb(struct absorb *absorb, bool *ret)
     int rc = store_stack_refs(move->txn, move->sandbox.stack, &refs);
     if (rc == 0)
         rc = store_layer_get(move->txn, move->view.ids[1], &top);
-    if (rc < 0 || refs != 2 || top.refs != 1)
+    if (rc < 0 || refs != 2 || top.refs != 1 || mux_parts_has(move->mux, top.id))
         return rc;
     rc = store_layer_entries(move->txn, move->sandbox.delta, collect_entry, absorb);
     if (rc == 0)

@@ -184,7 +184,7 @@ static int put_file(struct mux_upload *upload, struct store_txn *txn,
     struct store_codebase codebase;
     int rc = store_codebase_get(txn, upload->codebase_id.text, &codebase);
     if (rc == 0)
-        rc = mux_codebase_thaw_head(txn, &codebase);
+        rc = mux_codebase_thaw_head(upload->mux, txn, &codebase);
     if (rc == 0)
         rc = mux_layer_list_load(txn, codebase.head, codebase.stack, &layers);
     if (rc < 0)

@@ -76,10 +76,80 @@ static void test_a_rebase_costs_what_is_new_and_not_the_base_it_was_merged_with(
     assert_int_equal(mux_codebase_delete(fixture->mux, codebase.text, &err), 0);
 }
 
+// Names that the kernel is told to look up again.
+static void note_name(void *arg, uint64_t parent, const char *name, size_t len)
+{
+    char *told = arg;
+    (void)parent;
+    strncat(told, name, len);
+    strcat(told, ";");
+}
+
+// What is taken apart must be what its parts are: small pushes and uploads change the top layer in
+// place where they may, and who stands on the parts of it would take that for known.
+enum how { BY_PUSH, BY_MERGE, BY_UPLOAD };
+
+static void behind(struct fixture *fixture, enum how how)
+{
+    static const struct mux_notifier notifier = {.inval_entry = note_name,
+                                                 .expire_entry = note_name};
+    char told[4096] = "";
+    struct af_id codebase = ops_codebase(fixture, NULL);
+    struct view writer = ops_view(fixture, codebase, "**/*=write");
+    struct af_error err;
+    for (int i = 0; i < PUSHES; i++)
+        push(fixture, &writer, i, 2);
+    struct view late = ops_view(fixture, codebase, "**/*=write");
+    struct view other = ops_view(fixture, codebase, "**/*=write");
+    assert_text(&late, "p00_00", "p00_00");
+    push(fixture, &writer, 90, 1);
+    assert_int_equal(mux_compact_drain(fixture->mux), 0);
+    assert_true(fixture->mux->counters.merges > 0);
+    if (how != BY_PUSH) { // nobody else stands on the head
+        ops_detach(&writer);
+        assert_int_equal(mux_sandbox_destroy(fixture->mux, writer.sandbox.text, &err), 0);
+    }
+    if (how == BY_UPLOAD) {
+        upload(fixture, codebase, "p00_00", "again");
+    } else {
+        struct view *by = how == BY_PUSH ? &writer : &other;
+        assert_int_equal(ops_unlink(by, "p00_00"), 0);
+        assert_int_equal(ops_commit(by).merged, how == BY_MERGE);
+    }
+    mux_set_notifier(fixture->mux, &notifier, told);
+    assert_in_range(compared_by_rebase(&late), 1, PUSHES); // not all of what was merged
+    mux_set_notifier(fixture->mux, NULL, NULL);
+    assert_non_null(strstr(told, "p90_00;"));
+    assert_non_null(strstr(told, "p00_00;"));
+    assert_null(strstr(told, "p00_01;"));
+    if (how == BY_UPLOAD)
+        assert_text(&late, "p00_00", "again");
+    else
+        assert_false(ops_exists(&late, "p00_00"));
+}
+
+static void test_a_push_into_a_merged_layer_is_news_for_who_stands_on_its_parts(void **state)
+{
+    behind(*state, BY_PUSH);
+}
+
+static void test_a_merge_into_a_merged_layer_is_news_for_who_stands_on_its_parts(void **state)
+{
+    behind(*state, BY_MERGE);
+}
+
+static void test_an_upload_into_a_merged_layer_is_news_for_who_stands_on_its_parts(void **state)
+{
+    behind(*state, BY_UPLOAD);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         fixture_test(test_a_rebase_costs_what_is_new_and_not_the_base_it_was_merged_with),
+        fixture_test(test_a_push_into_a_merged_layer_is_news_for_who_stands_on_its_parts),
+        fixture_test(test_a_merge_into_a_merged_layer_is_news_for_who_stands_on_its_parts),
+        fixture_test(test_an_upload_into_a_merged_layer_is_news_for_who_stands_on_its_parts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
