@@ -217,7 +217,9 @@ static void on_done(void *arg, const struct af_error *err, const struct exec_res
         .signal = err || result->timed_out ? 0 : result->signal,
         .duration_ns = result->duration_ns,
         .timed_out = result->timed_out,
-        .out_of_memory = result->out_of_memory,
+        // What lasts is not told of a kill that it has survived.
+        .out_of_memory = result->out_of_memory &&
+                         (result->exit_code != 0 || !(process->background || process->terminal)),
     };
     if (err)
         process->end.error = *err;

@@ -79,14 +79,28 @@ static struct run *add_run(struct runner *runner, const char *id, enum run_state
     return run;
 }
 
-static bool add_ender(struct run *run, runner_done done, void *arg)
+static struct waiter *waiter_new(runner_done done, void *arg)
 {
     struct waiter *waiter = malloc(sizeof *waiter);
-    if (!waiter)
-        return false;
-    *waiter = (struct waiter){.done = done, .arg = arg};
-    LL_APPEND(run->enders, waiter);
-    return true;
+    if (waiter)
+        *waiter = (struct waiter){.done = done, .arg = arg};
+    return waiter;
+}
+
+static bool add_ender(struct run *run, runner_done done, void *arg)
+{
+    struct waiter *waiter = waiter_new(done, arg);
+    if (waiter)
+        LL_APPEND(run->enders, waiter);
+    return waiter != NULL;
+}
+
+static bool add_restarter(struct run *run, runner_done done, void *arg)
+{
+    struct waiter *waiter = waiter_new(done, arg);
+    if (waiter)
+        LL_APPEND(run->restarters, waiter);
+    return waiter != NULL;
 }
 
 void runner_stop_box(struct run *run)
@@ -275,24 +289,37 @@ static int refuse_state(const struct run *run, struct af_error *err)
     static const char *const words[] = {
         [RUN_STARTING] = "is starting; wait until it runs",
         [RUN_UP] = "is running already",
-        [RUN_STOPPING] = "is being stopped; try again when it has",
+        [RUN_STOPPING] = "is being stopped",
     };
     return af_error_set(err, AF_FAILED_PRECONDITION, "sandbox %s %s", run->id, words[run->state]);
 }
 
-// Enters the sandbox into the table as starting.
-static int enter_start(struct runner *runner, const char *id, struct run **ret,
-                       struct af_error *err)
+// Whether the run is at its end: also before its thread has heard of a box that has died, for a
+// command that has may have told its caller to start the sandbox again.
+static bool is_ending(const struct run *run)
+{
+    return run->state == RUN_STOPPING ||
+           (run->state == RUN_UP && run->box && exec_box_is_ending(run->box));
+}
+
+// Enters the sandbox into the table as starting. *ret NULL: it will be started when it has stopped.
+static int enter_start(struct runner *runner, const char *id, runner_done done, void *arg,
+                       struct run **ret, struct af_error *err)
 {
     int rc = 0;
     pthread_mutex_lock(&runner->lock);
     struct run *run = runner_find(runner, id);
-    if (run)
-        rc = refuse_state(run, err);
-    else if (runner->closing)
+    if (runner->closing) {
         rc = af_error_set(err, AF_UNAVAILABLE, "the server is stopping");
-    else if (!(run = add_run(runner, id, RUN_STARTING)))
+    } else if (run && is_ending(run)) {
+        if (!add_restarter(run, done, arg))
+            rc = af_error_errno(err, ENOMEM, "cannot start sandbox %s", id);
+        run = NULL;
+    } else if (run) {
+        rc = refuse_state(run, err);
+    } else if (!(run = add_run(runner, id, RUN_STARTING))) {
         rc = af_error_errno(err, ENOMEM, "cannot start sandbox %s", id);
+    }
     pthread_mutex_unlock(&runner->lock);
     *ret = run;
     return rc;
@@ -321,10 +348,11 @@ int runner_start(struct runner *runner, const char *id, runner_done done, void *
 {
     AF_CHECK_MAGIC(runner, RUNNER_MAGIC);
     struct run *run;
-    if (enter_start(runner, id, &run, err) < 0)
-        return -1;
+    int rc = enter_start(runner, id, done, arg, &run, err);
+    if (rc < 0 || !run)
+        return rc;
     run->starter = (struct waiter){.done = done, .arg = arg};
-    int rc = boxes_plan(runner->boxes, id, &run->plan, err);
+    rc = boxes_plan(runner->boxes, id, &run->plan, err);
     if (rc == 0)
         rc = start_box(runner, run, err);
     if (rc < 0) {

@@ -14,6 +14,14 @@
 #include <stdlib.h>
 #include <utlist.h>
 
+static void start_again(struct runner *runner, const char *id, struct waiter *waiter)
+{
+    struct af_error error;
+    if (runner_start(runner, id, waiter->done, waiter->arg, &error) < 0)
+        waiter->done(waiter->arg, &error);
+    free(waiter);
+}
+
 // Calls those who wait for the end of a run that is out of the table, and frees it.
 static void end_run(struct run *run, const struct af_error *err)
 {
@@ -25,6 +33,8 @@ static void end_run(struct run *run, const struct af_error *err)
     }
     if (run->starter.done)
         run->starter.done(run->starter.arg, &run->start_error);
+    LL_FOREACH_SAFE(run->restarters, waiter, next)
+    start_again(run->runner, run->id, waiter);
     boxes_drop(&run->plan, NULL, NULL);
     free(run);
 }

@@ -37,6 +37,7 @@ struct run {
     struct waiter starter; // done NULL: none
     struct af_error start_error;
     struct waiter *enders;     // those who wait for the stop or the removal
+    struct waiter *restarters; // those who want it started once it has stopped
     struct net_pool_item item; // once it has stopped
     UT_hash_handle hh;
 };

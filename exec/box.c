@@ -141,6 +141,7 @@ void exec_box_kill(struct exec_box *box, const struct af_error *why)
         return;
     box->state = BOX_ENDING;
     atomic_store(&box->open, false);
+    atomic_store(&box->ending, true);
     atomic_store(&box->init_up, 0);
     box->why = *why;
     exec_send_close(box);
@@ -176,8 +177,9 @@ static void box_kill_words(struct exec_box *box)
 // Its process 1 has ended, which is seen by its end, by its parent's, or by its socket.
 static void box_kill_ended(struct exec_box *box)
 {
+    const struct exec_memory_events none = {0};
     // Before it is up the launch is its thread's.
-    if (box->state == BOX_UP && exec_cgroup_oom_kills(box->launch.cgroup) > 0)
+    if (box->state == BOX_UP && exec_cgroup_ran_out(box->launch.cgroup, &none, true))
         box_kill_text(box, AF_RESOURCE_EXHAUSTED,
                       "the sandbox reached its memory limit and was ended: start it again");
     else
@@ -420,6 +422,7 @@ static void on_start(struct exec_post *post)
     box->timer_reserved = exec_timers_reserve(&e->timers) == 0;
     if (!box->timer_reserved) {
         af_error_errno(&box->why, ENOMEM, "cannot start sandbox %s", box->id);
+        atomic_store(&box->ending, true);
         box_gone(box);
         return;
     }
@@ -514,7 +517,7 @@ static void box_stop(struct exec_box *box)
     if (gone)
         box_stopped(box);
     else
-        box_kill_text(box, AF_CANCELLED, "the sandbox was stopped");
+        box_kill_text(box, AF_CANCELLED, "the sandbox was stopped or destroyed");
 }
 
 static void on_stop(struct exec_post *post)
@@ -537,6 +540,11 @@ void exec_box_abandon(struct exec_box *box)
 {
     if (!atomic_load(&box->stop_posted))
         box_stop(box);
+}
+
+bool exec_box_is_ending(const struct exec_box *box)
+{
+    return atomic_load(&box->ending);
 }
 
 bool exec_box_busy(const struct exec_box *box)

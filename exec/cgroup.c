@@ -37,10 +37,10 @@
 
 struct exec_cgroup {
     struct exec_cgroups *cgroups;
-    unsigned used; // bit per hierarchy
-    char *outside; // directory of a group that is not ours; then `used` is 0
-    int events_fd; // -1: not opened yet
-    uint64_t oom_kills;
+    unsigned used;                    // bit per hierarchy
+    char *outside;                    // directory of a group that is not ours; then `used` is 0
+    int events_fd;                    // -1: not opened yet
+    struct exec_memory_events memory; // as read last
     char name[AF_ID_TEXT_MAX + 32];
 };
 
@@ -302,6 +302,13 @@ int exec_cgroups_check(const struct exec_cgroups *cgroups, const struct exec_res
     return 0;
 }
 
+// 2..262144, of which 1024 is normal, to 1..10000, of which 100 is: in the same proportions.
+static uint64_t weight_of(uint64_t cpu_shares)
+{
+    uint64_t weight = cpu_shares * 100 / 1024;
+    return weight < 1 ? 1 : weight > 10000 ? 10000 : weight;
+}
+
 static int set_v2(int fd, const struct exec_resources *r, unsigned controllers)
 {
     int e = 0;
@@ -315,8 +322,8 @@ static int set_v2(int fd, const struct exec_resources *r, unsigned controllers)
         snprintf(text, sizeof(text), "%" PRIu64 " %d", r->cpu_quota_us, PERIOD_US);
         e = write_text(fd, "cpu.max", text);
     }
-    if (e == 0 && controllers & 1u << CGROUP_CPU && r->cpu_shares) // 2..262144 to 1..10000
-        e = write_number(fd, "cpu.weight", 1 + (r->cpu_shares - 2) * 9999 / 262142);
+    if (e == 0 && controllers & 1u << CGROUP_CPU && r->cpu_shares)
+        e = write_number(fd, "cpu.weight", weight_of(r->cpu_shares));
     if (e == 0 && controllers & 1u << CGROUP_PIDS)
         e = write_number(fd, "pids.max", r->pids_max);
     return e;
@@ -451,19 +458,38 @@ static int open_events(const struct exec_cgroup *cgroup)
     return -1;
 }
 
-uint64_t exec_cgroup_oom_kills(struct exec_cgroup *cgroup)
+// The number on the line of that name, or what it was before.
+static uint64_t counter(const char *text, const char *name, uint64_t before)
+{
+    size_t len = strlen(name);
+    for (const char *line = text; line; line = strchr(line, '\n')) {
+        line += *line == '\n';
+        if (strncmp(line, name, len) == 0 && line[len] == ' ')
+            return strtoull(line + len, NULL, 10);
+    }
+    return before;
+}
+
+struct exec_memory_events exec_cgroup_memory_events(struct exec_cgroup *cgroup)
 {
     if (!cgroup)
-        return 0;
+        return (struct exec_memory_events){0};
     if (cgroup->events_fd < 0)
         cgroup->events_fd = open_events(cgroup);
     char text[1024];
     ssize_t n = cgroup->events_fd < 0 ? -1 : pread(cgroup->events_fd, text, sizeof(text) - 1, 0);
     text[n > 0 ? n : 0] = '\0';
-    const char *at = strstr(text, "oom_kill ");
-    if (at)
-        cgroup->oom_kills = strtoull(at + strlen("oom_kill "), NULL, 10);
-    return cgroup->oom_kills;
+    cgroup->memory.kills = counter(text, "oom_kill", cgroup->memory.kills);
+    // v1 tells nothing of the kind: its failcnt counts what was reclaimed as well.
+    cgroup->memory.failures = counter(text, "oom", cgroup->memory.failures);
+    return cgroup->memory;
+}
+
+bool exec_cgroup_ran_out(struct exec_cgroup *cgroup, const struct exec_memory_events *since,
+                         bool failed)
+{
+    struct exec_memory_events now = exec_cgroup_memory_events(cgroup);
+    return now.kills > since->kills || (failed && now.failures > since->failures);
 }
 
 void exec_cgroup_free(struct exec_cgroup *cgroup)

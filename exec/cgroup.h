@@ -48,9 +48,18 @@ int exec_cgroup_add(struct exec_cgroup *cgroup, pid_t pid, struct af_error *err)
 // where its memory is in no hierarchy that can be seen.
 int exec_cgroup_watch(struct exec_cgroups *cgroups, pid_t pid, struct exec_cgroup **ret,
                       struct af_error *err);
-// Processes of the group that were killed for want of memory; 0 for NULL or without such a bound,
-// what was read last when it cannot be read. For one thread at a time.
-uint64_t exec_cgroup_oom_kills(struct exec_cgroup *cgroup);
+// What the kernel has counted of a group that wants more memory than it may have.
+struct exec_memory_events {
+    uint64_t kills;    // processes that were killed for it
+    uint64_t failures; // times that it looked for one to kill, whether it found one or not (v2)
+};
+// 0 for NULL or without such a bound, what was read last when it cannot be read. For one thread at
+// a time.
+struct exec_memory_events exec_cgroup_memory_events(struct exec_cgroup *cgroup);
+// Whether the group has run out of memory since then. `failed`: something in it has failed since,
+// for which memory that was refused is a reason, too.
+bool exec_cgroup_ran_out(struct exec_cgroup *cgroup, const struct exec_memory_events *since,
+                         bool failed);
 // Kills what is in it, and removes it once it is empty; waits a moment for that. NULL is allowed.
 void exec_cgroup_free(struct exec_cgroup *cgroup);
 

@@ -62,10 +62,11 @@ static void command_detach(struct exec_command *command)
     box->used_ns = command->ended_ns ? command->ended_ns : af_monotonic_ns();
 }
 
-// Whether the kernel killed a process of the box for want of memory while the command ran.
-static bool oom_killed(const struct exec_command *command)
+// Whether the box ran out of memory while the command ran.
+static bool ran_out(const struct exec_command *command, bool failed)
 {
-    return command->id && exec_cgroup_oom_kills(command->box->launch.cgroup) > command->oom_kills;
+    return command->id &&
+           exec_cgroup_ran_out(command->box->launch.cgroup, &command->memory, failed);
 }
 
 static void fill_result(struct exec_command *command, struct exec_result *result, bool with_code)
@@ -81,7 +82,7 @@ static void fill_result(struct exec_command *command, struct exec_result *result
     int status = command->wait_status;
     result->signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
     result->exit_code = result->signal ? 128 + result->signal : WEXITSTATUS(status);
-    result->out_of_memory = result->exit_code != 0 && oom_killed(command);
+    result->out_of_memory = ran_out(command, result->exit_code != 0);
 }
 
 static void finish(struct exec_command *command)
@@ -89,7 +90,7 @@ static void finish(struct exec_command *command)
     exec_streams_flush(command);
     bool with_code = command->exited && !command->timed_out && command->error.status == AF_OK;
     bool lost = !with_code && !command->timed_out && command->error.status == AF_OK;
-    if (lost && oom_killed(command))
+    if (lost && ran_out(command, true))
         af_error_set(&command->error, AF_RESOURCE_EXHAUSTED,
                      "the sandbox reached its memory limit of %" PRIu64
                      " bytes, and the command was "

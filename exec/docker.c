@@ -37,16 +37,24 @@
 #include "mux/base/log.h"
 
 #define REQUEST_MS 60000 // a container's start under load
+#define REMOVE_MS  20000 // its processes have ended; a stop of the daemon waits for it
 #define ASK_MS     10000
 #define LOOK_MS    200 // between two looks whether the container is still there
 
-static int ask(const struct exec_docker *docker, const char *method, const json_t *body,
-               long timeout_ms, struct docker_reply *reply, struct af_error *err, const char *fmt,
-               ...) __attribute__((format(printf, 7, 8)));
+// A request, and how long it may take.
+struct asking {
+    const char *method;
+    const json_t *body; // or NULL
+    long timeout_ms;
+    const atomic_bool *unwanted; // or NULL
+};
 
-static int ask(const struct exec_docker *docker, const char *method, const json_t *body,
-               long timeout_ms, struct docker_reply *reply, struct af_error *err, const char *fmt,
-               ...)
+static int ask(const struct exec_docker *docker, const struct asking *asking,
+               struct docker_reply *reply, struct af_error *err, const char *fmt, ...)
+    __attribute__((format(printf, 5, 6)));
+
+static int ask(const struct exec_docker *docker, const struct asking *asking,
+               struct docker_reply *reply, struct af_error *err, const char *fmt, ...)
 {
     char path[1024];
     va_list ap;
@@ -55,7 +63,8 @@ static int ask(const struct exec_docker *docker, const char *method, const json_
     va_end(ap);
     if (n < 0 || (size_t)n >= sizeof(path))
         return af_error_set(err, AF_INVALID_ARGUMENT, "the name of a Docker image is too long");
-    return docker_request(docker->socket_path, method, path, body, timeout_ms, reply, err);
+    return docker_request(docker->socket_path, asking->method, path, asking->body,
+                          asking->timeout_ms, asking->unwanted, reply, err);
 }
 
 // ---- the directory of a box -------------------------------------------------------------
@@ -149,8 +158,8 @@ static int pull(const struct exec_docker *docker, const char *image, struct af_e
     af_log(AF_LOG_INFO, EXEC_AREA, "pulling an image", "image=%s", image);
     const char *colon = strrchr(image, ':');
     bool tagged = strchr(image, '@') || (colon && !strchr(colon, '/'));
-    if (ask(docker, "POST", NULL, 0, &reply, err, "/images/create?fromImage=%s%s", name,
-            tagged ? "" : "&tag=latest") < 0)
+    if (ask(docker, &(struct asking){"POST", NULL, 0, NULL}, &reply, err,
+            "/images/create?fromImage=%s%s", name, tagged ? "" : "&tag=latest") < 0)
         return -1;
     int rc = reply.status == 200 ? 0 : refuse(&reply, "pull the image", err);
     docker_reply_fini(&reply);
@@ -165,7 +174,8 @@ static int try_create(const struct exec_box *box, struct exec_launch *launch, st
     json_t *body = docker_container(box, launch->docker_dir);
     if (!body)
         return af_error_errno(err, ENOMEM, "cannot make the container of %s", box->id);
-    int rc = ask(docker, "POST", body, REQUEST_MS, &reply, err, "/containers/create");
+    int rc = ask(docker, &(struct asking){"POST", body, REQUEST_MS, &box->ending}, &reply, err,
+                 "/containers/create");
     json_decref(body);
     if (rc < 0)
         return -1;
@@ -198,8 +208,8 @@ static int start_container(const struct exec_box *box, const struct exec_launch 
                            struct af_error *err)
 {
     struct docker_reply reply;
-    if (ask(box->engine->docker, "POST", NULL, REQUEST_MS, &reply, err, "/containers/%s/start",
-            launch->container) < 0)
+    if (ask(box->engine->docker, &(struct asking){"POST", NULL, REQUEST_MS, &box->ending}, &reply,
+            err, "/containers/%s/start", launch->container) < 0)
         return -1;
     int rc = reply.status == 204 ? 0 : refuse(&reply, "start the container", err);
     docker_reply_fini(&reply);
@@ -225,8 +235,8 @@ static int keep_env(struct exec_launch *launch, const json_t *env)
 static int inspect(const struct exec_box *box, struct exec_launch *launch, struct af_error *err)
 {
     struct docker_reply reply;
-    if (ask(box->engine->docker, "GET", NULL, ASK_MS, &reply, err, "/containers/%s/json",
-            launch->container) < 0)
+    if (ask(box->engine->docker, &(struct asking){"GET", NULL, ASK_MS, &box->ending}, &reply, err,
+            "/containers/%s/json", launch->container) < 0)
         return -1;
     json_t *state = json_object_get(reply.body, "State");
     json_int_t pid = json_integer_value(json_object_get(state, "Pid"));
@@ -327,8 +337,8 @@ static void docker_remove(const struct exec_box *box, struct exec_launch *launch
     struct docker_reply reply;
     struct af_error err;
     if (launch->container[0]) {
-        int rc = ask(docker, "DELETE", NULL, REQUEST_MS, &reply, &err, "/containers/%s?force=1&v=1",
-                     launch->container);
+        int rc = ask(docker, &(struct asking){"DELETE", NULL, REMOVE_MS, NULL}, &reply, &err,
+                     "/containers/%s?force=1&v=1", launch->container);
         if (rc == 0 && reply.status != 204 && reply.status != 404)
             rc = refuse(&reply, "remove the container", &err);
         if (rc == 0)
@@ -357,7 +367,7 @@ const struct exec_backend exec_backend_docker = {
 static int read_version(struct exec_docker *docker, struct af_error *err)
 {
     struct docker_reply reply;
-    if (ask(docker, "GET", NULL, ASK_MS, &reply, err, "/version") < 0)
+    if (ask(docker, &(struct asking){"GET", NULL, ASK_MS, NULL}, &reply, err, "/version") < 0)
         return -1;
     const char *version = json_string_value(json_object_get(reply.body, "Version"));
     int rc = reply.status == 200 && version ? 0 : refuse(&reply, "say its version", err);
@@ -377,15 +387,15 @@ static int remove_orphans(const struct exec_docker *docker, const char *run_dir,
     json_decref(filters);
     if (!query)
         return af_error_errno(err, ENOMEM, "cannot look for containers");
-    if (ask(docker, "GET", NULL, ASK_MS, &reply, err, "/containers/json?all=1&filters=%s", query) <
-        0)
+    if (ask(docker, &(struct asking){"GET", NULL, ASK_MS, NULL}, &reply, err,
+            "/containers/json?all=1&filters=%s", query) < 0)
         return -1;
     size_t count = json_array_size(reply.body), removed = 0;
     for (size_t i = 0; i < count; i++) {
         struct docker_reply gone;
         const char *id = json_string_value(json_object_get(json_array_get(reply.body, i), "Id"));
-        if (id && ask(docker, "DELETE", NULL, REQUEST_MS, &gone, err, "/containers/%s?force=1&v=1",
-                      id) == 0) {
+        if (id && ask(docker, &(struct asking){"DELETE", NULL, REMOVE_MS, NULL}, &gone, err,
+                      "/containers/%s?force=1&v=1", id) == 0) {
             docker_reply_fini(&gone);
             removed++;
         }

@@ -9,9 +9,11 @@
 #include <string.h>
 
 #include "mux/base/cleanup.h"
+#include "mux/base/clock.h"
 
 #define REPLY_BYTES_MAX (8u << 20)
 #define CONNECT_MS      5000
+#define UNWANTED_NS     (5 * AF_NS_PER_SEC)
 #define API_VERSION     "v1.41" // 20.10, the oldest that Debian has
 
 struct bytes {
@@ -46,6 +48,31 @@ static size_t on_bytes(char *data, size_t size, size_t count, void *arg)
     return n;
 }
 
+struct patience {
+    const atomic_bool *unwanted;
+    int64_t since_ns; // when it was seen to be set; 0: not yet
+};
+
+// Called about once a second while nothing comes.
+static int on_progress(void *arg, curl_off_t down_total, curl_off_t down, curl_off_t up_total,
+                       curl_off_t up)
+{
+    (void)down_total, (void)down, (void)up_total, (void)up;
+    struct patience *patience = arg;
+    if (!patience->since_ns && atomic_load(patience->unwanted))
+        patience->since_ns = af_monotonic_ns();
+    return patience->since_ns && af_monotonic_ns() > patience->since_ns + UNWANTED_NS;
+}
+
+static void set_patience(CURL *curl, struct patience *patience)
+{
+    if (!patience->unwanted)
+        return;
+    curl_easy_setopt(curl, CURLOPT_NOPROGRESS, 0L);
+    curl_easy_setopt(curl, CURLOPT_XFERINFOFUNCTION, on_progress);
+    curl_easy_setopt(curl, CURLOPT_XFERINFODATA, patience);
+}
+
 static void set_options(CURL *curl, const char *socket_path, const char *method, const char *url,
                         const char *text, long timeout_ms, struct bytes *bytes)
 {
@@ -69,6 +96,10 @@ static int fail(CURLcode code, const char *socket_path, struct af_error *err)
     if (code == CURLE_OPERATION_TIMEDOUT)
         return af_error_set(err, AF_DEADLINE_EXCEEDED,
                             "the Docker daemon at %s did not answer in time", socket_path);
+    if (code == CURLE_ABORTED_BY_CALLBACK)
+        return af_error_set(err, AF_CANCELLED,
+                            "the Docker daemon at %s did not answer before the sandbox was to end",
+                            socket_path);
     return af_error_set(err, AF_UNAVAILABLE,
                         "the Docker daemon at %s does not answer (%s): is dockerd running?",
                         socket_path, curl_easy_strerror(code));
@@ -83,8 +114,8 @@ static void read_reply(const struct bytes *bytes, struct docker_reply *reply)
 }
 
 int docker_request(const char *socket_path, const char *method, const char *path,
-                   const json_t *body, long timeout_ms, struct docker_reply *reply,
-                   struct af_error *err)
+                   const json_t *body, long timeout_ms, const atomic_bool *unwanted,
+                   struct docker_reply *reply, struct af_error *err)
 {
     pthread_once(&once, init_curl);
     *reply = (struct docker_reply){0};
@@ -101,6 +132,8 @@ int docker_request(const char *socket_path, const char *method, const char *path
     struct curl_slist *headers = curl_slist_append(NULL, "Content-Type: application/json");
     curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers);
     set_options(curl, socket_path, method, url, text, timeout_ms, &bytes);
+    struct patience patience = {.unwanted = unwanted};
+    set_patience(curl, &patience);
     CURLcode code = curl_easy_perform(curl);
     curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &reply->status);
     curl_slist_free_all(headers);

@@ -124,6 +124,7 @@ struct exec_box {
     atomic_int init_up; // the init's pid while the box is up, else 0; any thread may read
     atomic_uint users;  // commands that are not over, from their start on; any thread
     atomic_bool open;   // takes commands: not ending; any thread may read
+    atomic_bool ending; // state is BOX_ENDING or later; any thread may read
     atomic_bool known;  // its shell and the image's variables are; any thread may read
 
     // The spec, constant after exec_box_start but for what adoption gives.
@@ -284,8 +285,8 @@ struct exec_command {
     bool timed_out;
     int wait_status;
     int64_t ended_ns;
-    uint64_t oom_kills;    // of its box when it started
-    struct af_error error; // AF_OK: none
+    struct exec_memory_events memory; // of its box when it started
+    struct af_error error;            // AF_OK: none
 };
 
 // event: ENDED of a command of this box, or of one that is over.

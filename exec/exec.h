@@ -169,6 +169,9 @@ int exec_box_start(struct exec_engine *engine, const struct exec_box_spec *spec,
 // False while it is not up.
 bool exec_box_init(const struct exec_box *box, pid_t *ret_pid, uid_t *ret_uid);
 
+// Whether it has ended or is about to, for whatever reason: it takes no commands any more.
+bool exec_box_is_ending(const struct exec_box *box);
+
 // Whether a command or session of the box, held ones included, is not over. What was started before
 // the call counts, whatever has become of its post.
 bool exec_box_busy(const struct exec_box *box);
@@ -293,7 +296,8 @@ struct exec_result {
     int signal;          // 0, or the signal that ended the leader
     int64_t duration_ns; // from the call of exec_command_start to the end
     bool out_of_memory;  // the box reached its memory bound while the command ran, and the kernel
-                         // killed a process of it; the exit code is what came of that
+                         // killed a process of it (of this command, or of another), whatever the
+                         // exit code says; or the command failed and found none to kill
     bool timed_out;      // the tree was killed at the timeout; exit_code and signal mean nothing
 };
 

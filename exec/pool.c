@@ -44,11 +44,27 @@ struct exec_pool {
     bool waking;                 // wake_post is on its way
     bool filling;                // fill_job is on its way, or its member starts
     bool closing;
-    uid_t *spare; // uids of members that are gone
-    unsigned spare_count;
+    uid_t *spare; // uids of members that are gone; room for those of all that are alive as well
+    unsigned spare_count, spare_room;
 };
 
 // ---- members ----------------------------------------------------------------------------
+
+// Under the lock: one more is alive, whose uid will need room once it is gone. Members that are
+// taken and come back at once may be more than the pool holds.
+static bool add_alive(struct exec_pool *pool)
+{
+    unsigned wanted = pool->spare_count + pool->alive + 1;
+    if (wanted > pool->spare_room) {
+        uid_t *grown = realloc(pool->spare, 2 * wanted * sizeof(*grown));
+        if (!grown)
+            return false;
+        pool->spare = grown;
+        pool->spare_room = 2 * wanted;
+    }
+    pool->alive++;
+    return true;
+}
 
 static void on_member_stopped(void *arg)
 {
@@ -171,11 +187,10 @@ void exec_pool_refill(struct exec_pool *pool)
 {
     AF_CHECK_MAGIC(pool, POOL_MAGIC);
     pthread_mutex_lock(&pool->lock);
-    bool start = !pool->closing && !pool->filling && pool->ready_count < pool->options.size;
-    if (start) {
+    bool start = !pool->closing && !pool->filling && pool->ready_count < pool->options.size &&
+                 add_alive(pool);
+    if (start)
         pool->filling = true;
-        pool->alive++;
-    }
     pthread_mutex_unlock(&pool->lock);
     if (start)
         exec_lane_queue(&pool->engine->lanes[EXEC_LANE_SPAWN], &pool->fill_job, run_fill, true);
@@ -241,9 +256,10 @@ struct exec_box *exec_pool_take(struct exec_pool *pool, uid_t *ret_uid)
 void exec_pool_return(struct exec_pool *pool, struct exec_box *box)
 {
     pthread_mutex_lock(&pool->lock);
-    pool->alive++;
+    bool ours = add_alive(pool);
     pthread_mutex_unlock(&pool->lock);
-    exec_box_stop(box, on_member_stopped, box);
+    // Without memory for it the uid is nobody's until the daemon ends.
+    exec_box_stop(box, ours ? on_member_stopped : NULL, box);
 }
 
 unsigned exec_pool_count(struct exec_pool *pool)
@@ -265,10 +281,7 @@ int exec_pool_new(struct exec_engine *engine, const struct exec_pool_options *op
     pool->options = *options;
     pool->rootfs = options->rootfs ? strdup(options->rootfs) : NULL;
     pool->image = options->image ? strdup(options->image) : NULL;
-    // No more members are alive at once than are wanted, and one that is being stopped each.
-    pool->spare = calloc(2u * options->size + 2, sizeof(*pool->spare));
-    if (!pool->spare || (options->rootfs && !pool->rootfs) || (options->image && !pool->image)) {
-        free(pool->spare);
+    if ((options->rootfs && !pool->rootfs) || (options->image && !pool->image)) {
         free(pool->rootfs);
         free(pool->image);
         free(pool);

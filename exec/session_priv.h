@@ -39,7 +39,7 @@ struct exec_turn {
     struct exec_gather kept[2]; // by exec_output_kind
     int64_t started_ns;
     bool timed_out;
-    uint64_t oom_kills; // of the box when it started
+    struct exec_memory_events memory; // of the box when it started
 };
 
 struct exec_session {

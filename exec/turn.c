@@ -66,8 +66,8 @@ void exec_session_turn_reported(struct exec_session *session, int status)
     exec_command_unpause(session->shell);
     const struct exec_result end = {
         .exit_code = status,
-        .out_of_memory = status != 0 && exec_cgroup_oom_kills(session->shell->box->launch.cgroup) >
-                                            turn->oom_kills,
+        .out_of_memory =
+            exec_cgroup_ran_out(session->shell->box->launch.cgroup, &turn->memory, status != 0),
     };
     exec_turn_finish(turn, NULL, &end);
     exec_session_next(session);
@@ -110,7 +110,7 @@ static void turn_start(struct exec_session *session, struct exec_turn *turn)
     session->sequence++;
     session->current = turn;
     turn->started_ns = af_monotonic_ns();
-    turn->oom_kills = exec_cgroup_oom_kills(session->shell->box->launch.cgroup);
+    turn->memory = exec_cgroup_memory_events(session->shell->box->launch.cgroup);
     exec_timer_set(&session->engine->timers, &session->timer, turn->started_ns + turn->timeout_ns,
                    on_timeout);
     take_idle_output(session, turn);

@@ -1,9 +1,11 @@
 """The Docker runtime: the same commands, views and promises as in bubblewrap."""
 
 import os
+import signal
 import socket
 import subprocess
 import threading
+import time
 
 import dockerd as dockerd_module
 import grpc
@@ -11,8 +13,7 @@ import pytest
 from dockerd import IMAGE, Dockerd
 
 from harness import AGENT_SAFE, FULL, ROOT, afpb, eventually, expect, pb
-from processes import alive_with, attach, start
-from processes import attach, start, wait, write
+from processes import alive_with, attach, start, wait, write
 
 pytestmark = pytest.mark.skipif(
     bool(dockerd_module.missing()), reason=f"not installed: {dockerd_module.missing()}"
@@ -368,6 +369,31 @@ def test_O3_a_container_whose_start_hangs_slows_nobody_else(new_daemon, dockerd,
     call.result(30)
     assert client.out(stuck, "cat f") == "x"
     engine.server.close()
+
+
+def test_a_dockerd_that_hangs_is_not_waited_for_longer_than_a_start_may_take(new_daemon):
+    """Calls answer long before the requests to it would have given up, commands do not notice."""
+    own = Dockerd()
+    try:
+        own.start().make_image()
+        daemon = new_daemon(*options(own)).start()
+        client = daemon.client()
+        running, stuck = box(client), box(client, start=False)
+        own.process.send_signal(signal.SIGSTOP)
+        assert client.out(running, "cat f") == "x"
+        text = expect(grpc.StatusCode.DEADLINE_EXCEEDED, client.sandboxes.StartSandbox,
+                      pb.StartSandboxRequest(sandbox_id=stuck), timeout=45)
+        assert "did not start in time" in text
+        assert client.out(running, "cat f") == "x"
+        begun = time.monotonic()
+        assert daemon.stop() == 0
+        assert time.monotonic() - begun < 45
+        own.process.send_signal(signal.SIGCONT)
+        daemon.start()
+        assert own.containers() == []
+    finally:
+        own.process.send_signal(signal.SIGCONT)
+        own.cleanup()
 
 
 def test_O2_a_server_with_a_runtime_that_is_not_there_does_not_start(new_daemon, tmp_path):

@@ -91,12 +91,51 @@ static void v2_writes_what_the_kernel_documents(void **state)
     assert_string_equal(own_text(xt, "v2/svc", "/sb_x/memory.max"), "67108864");
     assert_string_equal(own_text(xt, "v2/svc", "/sb_x/memory.swap.max"), "0");
     assert_string_equal(own_text(xt, "v2/svc", "/sb_x/cpu.max"), "50000 100000");
-    assert_string_equal(own_text(xt, "v2/svc", "/sb_x/cpu.weight"), "39");
+    assert_string_equal(own_text(xt, "v2/svc", "/sb_x/cpu.weight"), "100");
     assert_string_equal(own_text(xt, "v2/svc", "/sb_x/pids.max"), "17");
     assert_string_equal(own_text(xt, "v2/svc", "/sb_x/cgroup.procs"), "4711");
     // Handed down at both levels (a plain file shows the last word over the ones before).
     assert_non_null(strstr(own_text(xt, "v2/svc", "/cgroup.subtree_control"), "+pids"));
-    assert_int_equal(exec_cgroup_oom_kills(cgroup), 0);
+    assert_int_equal(exec_cgroup_memory_events(cgroup).kills, 0);
+    exec_cgroup_free(cgroup);
+    exec_cgroups_free(cgroups);
+}
+
+// Writes the events of the box sb_x.
+static void put_events(const struct xt *xt, const char *text)
+{
+    char command[512];
+    snprintf(command, sizeof(command),
+             "for d in %s/v2/svc/agentfense-*/sb_x; do printf '%s' > $d/memory.events; done",
+             xt->dir, text);
+    assert_int_equal(system(command), 0);
+}
+
+// A kill is one whatever became of the command that is asked about; memory that was refused without
+// one counts for a command that failed.
+static void memory_that_was_refused_is_told_from_none(void **state)
+{
+    struct xt *xt = *state;
+    struct af_error err;
+    struct exec_cgroups *cgroups = fake_v2(xt, "memory");
+    const struct exec_resources resources = {.memory_bytes = MIB};
+    struct exec_cgroup *cgroup;
+    assert_int_equal(exec_cgroup_new(cgroups, "sb_x", &resources, &cgroup, &err), 0);
+    put_events(xt, "low 0\nhigh 0\nmax 9\noom 2\noom_kill 1\noom_group_kill 0\n");
+    struct exec_memory_events before = exec_cgroup_memory_events(cgroup);
+    assert_int_equal(before.kills, 1);
+    assert_int_equal(before.failures, 2);
+    assert_false(exec_cgroup_ran_out(cgroup, &before, true));
+    put_events(xt, "low 0\nhigh 0\nmax 50\noom 2\noom_kill 1\noom_group_kill 7\n"); // reclaimed
+    assert_false(exec_cgroup_ran_out(cgroup, &before, true));
+    put_events(xt, "low 0\nhigh 0\nmax 50\noom 3\noom_kill 1\noom_group_kill 0\n");
+    assert_true(exec_cgroup_ran_out(cgroup, &before, true));
+    assert_false(exec_cgroup_ran_out(cgroup, &before, false));
+    put_events(xt, "low 0\nhigh 0\nmax 50\noom 3\noom_kill 2\noom_group_kill 0\n");
+    assert_true(exec_cgroup_ran_out(cgroup, &before, false));
+    before = exec_cgroup_memory_events(cgroup);
+    put_events(xt, "oom_kill_disable 0\nunder_oom 9\noom_kill 2\n"); // v1's words
+    assert_false(exec_cgroup_ran_out(cgroup, &before, true));
     exec_cgroup_free(cgroup);
     exec_cgroups_free(cgroups);
 }
@@ -205,6 +244,10 @@ static void a_command_over_the_memory_bound_is_killed_and_says_so(void **state)
     assert_false(done->result.out_of_memory);
     xt_expect_exit(xt_sh(xt, "x=$(head -c 20000000 /dev/zero | tr '\\0' x); :"), 137);
     xt_expect_exit(xt_sh(xt, "rm -f /tmp/big"), 0);
+    // Also when the exit code is that of somebody else.
+    done = xt_sh(xt, HOG " | cat");
+    xt_expect_exit(done, 0);
+    assert_true(done->result.out_of_memory);
     // An ordinary failure is none of these, and the box goes on.
     done = xt_sh(xt, "exit 3");
     xt_expect_exit(done, 3);
@@ -307,6 +350,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         dirs_test(v2_writes_what_the_kernel_documents),
+        dirs_test(memory_that_was_refused_is_told_from_none),
         dirs_test(a_controller_that_is_nowhere_is_refused_by_name),
         dirs_test(each_controller_is_found_on_its_own),
         engine_test(a_command_over_the_memory_bound_is_killed_and_says_so),

@@ -138,6 +138,25 @@ static void a_member_that_dies_after_it_was_taken_fails_the_start(void **state)
     exec_pool_free(pool);
 }
 
+// As many calls as come at once take a member each, and give it back when their sandbox cannot have
+// it.
+static void more_members_than_the_pool_holds_come_back_at_once(void **state)
+{
+    struct xt *xt = *state;
+    struct exec_pool *pool = pool_new(xt, 1);
+    struct exec_box *boxes[12];
+    uid_t uid;
+    for (size_t i = 0; i < 12; i++) {
+        wait_count(pool, 1);
+        boxes[i] = exec_pool_take(pool, &uid);
+        assert_non_null(boxes[i]);
+    }
+    for (size_t i = 0; i < 12; i++)
+        exec_pool_return(pool, boxes[i]);
+    exec_pool_free(pool);
+    assert_int_equal(atomic_load(&ids_out), 0);
+}
+
 static void without_uids_the_pool_is_empty_and_no_error(void **state)
 {
     struct xt *xt = *state;
@@ -248,6 +267,7 @@ int main(void)
         engine_test(a_member_sees_no_view_before_it_is_adopted),
         engine_test(a_member_that_died_is_given_to_nobody_and_replaced),
         engine_test(a_member_that_dies_after_it_was_taken_fails_the_start),
+        engine_test(more_members_than_the_pool_holds_come_back_at_once),
         engine_test(without_uids_the_pool_is_empty_and_no_error),
         engine_test(freeing_a_pool_at_any_moment_leaves_nothing),
         engine_test(commands_given_while_the_box_starts_run_when_it_is_up),
