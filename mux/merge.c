@@ -51,9 +51,9 @@ int mux_merge_conflict(struct mux_merge *merge)
 
 int mux_merge_step(struct mux_merge *merge)
 {
-    if (merge->batch == 0 || ++merge->changes < merge->batch)
+    if (merge->batch == 0 || ++merge->steps < merge->batch)
         return 0;
-    merge->changes = 0;
+    merge->steps = 0;
     int rc = store_commit(merge->txn);
     merge->txn = NULL;
     if (rc == 0)
@@ -120,6 +120,18 @@ static int collect(struct mux_merge *merge)
     if (rc == 0)
         rc = store_layer_inodes(merge->txn, merge->view.ids[0], collect_inode, merge);
     return rc;
+}
+
+// Reads with nobody waiting for it, then begins to write.
+static int collect_aside(struct mux_merge *merge)
+{
+    int rc = store_read_begin(merge->store, &merge->txn);
+    if (rc < 0)
+        return rc;
+    rc = collect(merge);
+    store_read_end(merge->txn);
+    merge->txn = NULL;
+    return rc < 0 ? rc : store_write_begin(merge->store, &merge->txn);
 }
 
 // ---- directories that moved
@@ -238,12 +250,14 @@ static int remove_directories(struct mux_merge *merge)
         return -ENOMEM;
     for (size_t i = 0; i < merge->n_names; i++) {
         const struct mux_merge_name *name = &merge->names[i];
-        bool moved;
-        if (!is_removed(name, true))
-            continue;
-        int rc = mux_merge_has_name(merge, merge->view, name->base_fid, &moved);
+        bool moved = true;
+        int rc = is_removed(name, true)
+                     ? mux_merge_has_name(merge, merge->view, name->base_fid, &moved)
+                     : 0;
         if (rc == 0 && !moved)
             rc = depth_of(merge, name->parent, &removals[count].depth);
+        if (rc == 0)
+            rc = mux_merge_step(merge);
         if (rc < 0)
             return rc;
         if (!moved)
@@ -342,7 +356,7 @@ static int for_names(struct mux_merge *merge,
 
 int mux_merge_run(struct mux_merge *merge)
 {
-    int rc = collect(merge);
+    int rc = merge->batch > 0 ? collect_aside(merge) : collect(merge);
     if (rc == 0)
         rc = for_names(merge, detach_moved);
     if (rc == 0)

@@ -23,7 +23,7 @@ struct mux_merge_put;
 struct mux_merge {
     struct store *store;
     struct store_txn *txn;  // a write transaction; another one after a batch
-    unsigned batch;         // after so many changes: commit and begin anew; 0: never
+    unsigned batch;         // after so many steps: commit and begin anew; 0: never
     bool refuse;            // conflicts are refused
     struct mux_layers view; // ids[0]: the delta, then its base
     struct mux_layers head; // ids[0]: takes the result
@@ -33,7 +33,7 @@ struct mux_merge {
     uint64_t conflicts;
     int64_t tree_files, tree_bytes; // what the head's regular files have gained
     // ---- its own
-    unsigned changes; // since the transaction began
+    unsigned steps; // since the transaction began
     struct mux_arena arena;
     struct mux_merge_name *names; // the delta's entries that differ from the base
     size_t n_names, names_capacity;
@@ -54,7 +54,7 @@ struct mux_merge {
 #define AF_CLEANUP_MERGE AF_CLEANUP(mux_merge_fini)
 
 // store, view, head, root_fid, now_ns, batch and refuse are set by the caller, and txn: a write
-// transaction that the caller ends. When it goes in batches and fails, txn may be NULL.
+// transaction that the caller ends. In batches txn is NULL before, and may be when this fails.
 int mux_merge_run(struct mux_merge *merge);
 void mux_merge_fini(struct mux_merge *merge);
 

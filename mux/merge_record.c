@@ -321,11 +321,12 @@ static int record_directories(struct mux_merge *merge)
     for (size_t i = 0; rc == 0 && i < merge->n_inodes; i++) {
         uint64_t fid = merge->inodes[i], target = fid;
         rc = store_inode_get(merge->txn, merge->view.ids[0], fid, &inode);
-        if (rc < 0 || !S_ISDIR(inode.mode))
-            continue;
-        mux_fid_map_get(&merge->dirs, fid, &target);
-        rc = record_directory(merge, fid, target);
-        if (rc == 0)
+        bool is_dir = rc == 0 && S_ISDIR(inode.mode);
+        if (is_dir) {
+            mux_fid_map_get(&merge->dirs, fid, &target);
+            rc = record_directory(merge, fid, target);
+        }
+        if (rc == 0 && is_dir)
             rc = mux_fid_map_put(&done, target, 1);
         if (rc == 0)
             rc = mux_merge_step(merge);
@@ -351,6 +352,8 @@ int mux_merge_record_all(struct mux_merge *merge)
         rc = store_inode_get(merge->txn, merge->view.ids[0], merge->inodes[i], &inode);
         if (rc == 0 && !S_ISDIR(inode.mode))
             rc = note_fid(merge, merge->inodes[i]);
+        if (rc == 0)
+            rc = mux_merge_step(merge);
     }
     for (size_t i = 0; rc == 0 && i < merge->n_fids; i++) {
         rc = record_file(merge, merge->fids[i]);

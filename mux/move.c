@@ -1,6 +1,6 @@
 // Merging onto a head that has moved on: in one step while that is short, else in several.
 //
-// A step holds the view and the store's writer, so it takes only what some thousand records cost.
+// A step holds the view and the store's writer, so it takes only what some hundred records cost.
 // What is larger is written into a layer that nobody sees (pending: a crash leaves it to the
 // collector), a batch at a time, with neither held. The last step checks that view and head still
 // stand where they stood, and makes that layer the codebase's new top, or the view's new delta.
@@ -306,12 +306,8 @@ static int begin(struct mux_move *move)
 static int merge_in_batches(struct mux_large *large)
 {
     struct mux_move *move = large->move;
-    int rc = store_write_begin(move->mux->store, &large->merge.txn);
-    if (rc < 0)
-        return rc;
     large->merge = (struct mux_merge){
         .store = move->mux->store,
-        .txn = large->merge.txn,
         .batch = move->mux->merge_batch,
         .refuse = move->conflicts == MUX_CONFLICTS_REFUSED,
         .view = mux_layer_list_all(&large->view),
@@ -319,7 +315,7 @@ static int merge_in_batches(struct mux_large *large)
         .root_fid = large->sandbox.root_fid,
         .now_ns = af_wall_ns(),
     };
-    rc = mux_merge_run(&large->merge);
+    int rc = mux_merge_run(&large->merge);
     if (rc == 0)
         return store_commit(large->merge.txn);
     if (large->merge.txn)

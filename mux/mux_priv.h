@@ -23,8 +23,8 @@
 #define MUX_ABSORB_MAX 128u
 // Records of the delta and of what is new in the head that are merged holding view and writer; more
 // are merged in batches, holding neither.
-#define MUX_MERGE_STEP_MAX 1024u
-#define MUX_MERGE_BATCH    512u // changes in one transaction of such a merge
+#define MUX_MERGE_STEP_MAX 512u
+#define MUX_MERGE_BATCH    128u // records looked at or changed in one transaction of such a merge
 
 struct mux_view_table;
 struct mux_kept;
