@@ -5,6 +5,7 @@
 #include "mux/base/clock.h"
 #include "mux/host_call.h"
 #include "mux/inspect_priv.h"
+#include "mux/listings.h"
 #include "mux/parts.h"
 
 #include <errno.h>
@@ -112,6 +113,7 @@ int mux_move_load(struct mux_move *move)
     if (rc < 0)
         return rc;
     store_sandbox_free_rules(&move->sandbox);
+    move->stack = move->sandbox.stack;
     move->sandbox.user_data = NULL;
     move->sandbox.owner = NULL;
     rc = move->rollback
@@ -227,6 +229,7 @@ static int note_changes(struct mux_move *move)
 int mux_move_put_view(struct mux_move *move, uint64_t delta, uint64_t stack)
 {
     uint64_t old_delta = move->sandbox.delta, old_stack = move->sandbox.stack;
+    move->stack = stack;
     int rc = put_record(move, delta, stack);
     if (rc == 0)
         rc = mux_layer_list_load(move->txn, delta, stack, &move->after);
@@ -282,6 +285,8 @@ static void publish(struct mux_move *move)
         view->layers = move->after;
         move->after = (struct mux_layer_list){0};
     }
+    view->tree = mux_listings_tree(move->mux->listings, move->stack);
+    view->delta_is_empty = false; // a new one may be filled already
     view->names_seq++;
     view->foreign_seq++;
     view->changes++;

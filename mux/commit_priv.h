@@ -33,6 +33,7 @@ struct mux_move {
     struct store_layer delta;
     struct mux_layer_list view;  // ids[0]: the delta
     struct mux_layer_list after; // what the view has afterwards; count 0: as it was
+    uint64_t stack;              // that it is on afterwards
     bool same_tree;              // the view shows what it showed: only its layers are others
     struct mux_changes changes;
     struct mux_fid_map joined; // directories of the view that became one with others of the head

@@ -8,6 +8,7 @@
 #include "mux/commit_priv.h"
 
 #include "mux/base/clock.h"
+#include "mux/listings.h"
 #include "mux/parts.h"
 
 #include <errno.h>
@@ -116,6 +117,7 @@ static int choose_target(struct merging *merging)
         return rc;
     if (top.refs == 1 && !has_layer(&move->view, top.id) && !mux_parts_has(move->mux, top.id)) {
         merging->target = TARGET_TOP;
+        mux_listings_tree_changes(move->mux->listings, codebase->stack);
         return 0;
     }
     uint64_t fresh;

@@ -4,6 +4,7 @@
 #include "mux/base/clock.h"
 #include "mux/compact.h"
 #include "mux/kept.h"
+#include "mux/listings.h"
 #include "mux/news_priv.h"
 #include "mux/parts.h"
 #include "mux/mux_priv.h"
@@ -38,6 +39,8 @@ static int open_parts(struct mux *mux, const struct mux_options *options, size_t
                       struct af_error *err)
 {
     int rc = mux_node_cache_new(nodes_max, &mux->nodes);
+    if (rc == 0)
+        rc = mux_listings_new(AF_LISTINGS_BYTES_MAX, &mux->listings);
     if (rc == 0)
         rc = mux_view_table_new(mux);
     if (rc == 0)
@@ -96,6 +99,7 @@ void mux_close(struct mux *mux)
     mux_compact_stop(mux);
     mux_view_table_free(mux);
     mux_node_cache_free(mux->nodes);
+    mux_listings_free(mux->listings);
     if (mux->store)
         store_close(mux->store);
     mux_kept_free(mux);

@@ -32,6 +32,7 @@ struct mux_parts;
 struct mux_compact;
 struct mux_news;
 struct mux_node_cache;
+struct mux_listings;
 
 struct mux {
     uint32_t magic;
@@ -48,6 +49,7 @@ struct mux {
     unsigned absorb_max, merge_step_max, merge_batch; // as above; tests set others
     struct mux_view_table *views;                     // view_table.c
     struct mux_node_cache *nodes;                     // node.c
+    struct mux_listings *listings;                    // listings.c
     struct mux_compact *compact;                      // compact.c
     struct mux_kept *kept;                            // kept.c
     struct mux_parts *parts;                          // parts.c

@@ -10,6 +10,7 @@
 #include "mux/base/clock.h"
 #include "mux/inode_copy.h"
 #include "mux/links.h"
+#include "mux/listings.h"
 #include "mux/parts.h"
 
 #include <errno.h>
@@ -328,8 +329,10 @@ static int try_absorb(struct mux_move *move)
                             .inodes = inodes,
                             .max = max};
     int rc = may_absorb(&absorb, &may);
-    if (rc == 0 && may)
+    if (rc == 0 && may) {
+        mux_listings_tree_changes(move->mux->listings, move->sandbox.stack);
         rc = absorb_all(&absorb);
+    }
     if (rc == 0 && may)
         rc = 1;
     mux_arena_fini(&absorb.arena);

@@ -1,8 +1,11 @@
 // Listings: one directory merged over the layers, with what the rules hide left out.
 //
-// Positions are the store's cookies (name-hash order), stable while names come and go. Under the
-// view's shared lock, in one read transaction; owns nothing. Read next: lookup.c, store/store.h.
+// Positions are the store's cookies (name-hash order), stable while names come and go. A directory
+// in which the view has changed no name is listed from what is kept of its base (listings.h).
+// Under the view's shared lock, in one read transaction; owns nothing. Read next: lookup.c,
+// store/store.h.
 #include "mux/attr.h"
+#include "mux/listings.h"
 #include "mux/names.h"
 #include "mux/top.h"
 #include "mux/view.h"
@@ -24,8 +27,39 @@ struct listing {
     void *arg;
 };
 
+// The node of a name that the view has not changed, from its base.
+static void take_base(struct mux_op *op, const struct mux_node *base, rules_state state,
+                      struct mux_node *ret)
+{
+    *ret = *base;
+    ret->nodeid = mux_view_nodeid(op->view, base->fid);
+    ret->stamp = op->view->stamp;
+    ret->level = (uint8_t)rules_level(op->view->rules, state);
+    if (!S_ISDIR(ret->mode))
+        return;
+    ret->state = rules_state_ref(op->view->rules, state);
+    mux_node_cache_put(op->mux->nodes, op->view->rules, ret); // it will be listed, too
+}
+
+// base: what the name is, if that is known.
+static int load(struct listing *list, const struct store_entry *found, const struct mux_node *base,
+                rules_state state, struct mux_entry *ret)
+{
+    struct mux_node node;
+    if (base)
+        take_base(list->op, base, state, &node);
+    int rc = base ? 0 : mux_node_load_as(list->op, found->fid, state, &node);
+    if (rc < 0)
+        return rc == -ESTALE ? -EUCLEAN : rc;
+    mux_entry_fill(list->op, &node, ret);
+    mux_entry_limit(list->op, list->dir->fid, ret);
+    mux_node_fini(list->op, &node);
+    return 0;
+}
+
 // 0: go on; 1: the caller's buffer is full. *shown tells whether the name was not hidden.
-static int show(struct listing *list, const struct store_entry *found, bool *shown)
+static int show(struct listing *list, const struct store_entry *found, const struct mux_node *base,
+                bool *shown)
 {
     struct mux_op *op = list->op;
     struct rules *rules = op->view->rules;
@@ -37,23 +71,20 @@ static int show(struct listing *list, const struct store_entry *found, bool *sho
     int rc = 0;
     *shown = visible;
     if (visible) {
-        struct mux_entry entry = {
-            .st = {.st_ino = mux_alias_shown(&op->view->alias, found->fid),
-                   .st_mode = DTTOIF(found->type)},
-        };
-        struct mux_node node;
-        if (list->plus)
-            rc = mux_node_load_as(op, found->fid, state, &node);
-        if (rc == 0 && list->plus) {
-            mux_entry_fill(op, &node, &entry);
-            mux_entry_limit(op, list->dir->fid, &entry);
-            mux_node_fini(op, &node);
+        struct mux_entry entry;
+        if (list->plus) {
+            rc = load(list, found, base, state, &entry);
+        } else {
+            entry = (struct mux_entry){
+                .st = {.st_ino = mux_alias_shown(&op->view->alias, found->fid),
+                       .st_mode = DTTOIF(found->type)},
+            };
         }
         if (rc == 0)
             rc = !list->fn(list->arg, found->name, found->name_len, found->cookie, &entry);
     }
     rules_state_release(rules, state);
-    return rc == -ESTALE ? -EUCLEAN : rc;
+    return rc;
 }
 
 // 1: full.
@@ -73,13 +104,11 @@ static int show_dots(struct listing *list, uint64_t cookie)
     return 0;
 }
 
-static int list_names(struct listing *list, const struct mux_ctx *ctx, uint64_t cookie)
+static int list_store(struct listing *list, const struct mux_ctx *ctx, uint64_t cookie)
 {
     struct mux_op *op = list->op;
     struct store_dir_iter *iter;
-    int rc = mux_op_read(op);
-    if (rc == 0)
-        rc = store_dir_open(op->txn, op->view->layers.ids, op->view->layers.count, list->dir->fid,
+    int rc = store_dir_open(op->txn, op->view->layers.ids, op->view->layers.count, list->dir->fid,
                             cookie > STORE_COOKIE_FIRST ? cookie : 0, &iter);
     if (rc < 0)
         return rc;
@@ -88,13 +117,53 @@ static int list_names(struct listing *list, const struct mux_ctx *ctx, uint64_t 
     bool any = false;
     while (rc == 0 && (rc = store_dir_next(iter, &found, NULL)) == 0) {
         bool shown = false;
-        rc = show(list, &found, &shown);
+        rc = show(list, &found, NULL, &shown);
         any |= shown;
         if (!shown && !any && ++hidden > HIDDEN_MAX && !ctx->may_block)
             rc = MUX_SLOW;
     }
     store_dir_close(iter);
     return rc == -ENOENT || rc > 0 ? 0 : rc;
+}
+
+// The names of the base: of those from *changed on the view may have a record of its own.
+static int list_base(struct listing *list, const struct mux_listing *base, uint64_t cookie)
+{
+    uint64_t changed = UINT64_MAX;
+    int rc = 0;
+    if (list->plus && !list->op->view->delta_is_empty)
+        rc = store_inode_next(list->op->txn, mux_op_delta(list->op), base->fid_min, &changed);
+    if (rc < 0 && rc != -ENOENT)
+        return rc;
+    rc = 0;
+    for (uint32_t i = mux_listing_after(base, cookie); rc == 0 && i < base->count; i++) {
+        const struct mux_listing_name *name = &base->names[i];
+        bool is_base = name->entry.fid < changed || changed > base->fid_max;
+        bool has_names = name->node.nlink > 1 && name->entry.type != DT_DIR;
+        bool shown;
+        rc = show(list, &name->entry, is_base && !has_names ? &name->node : NULL, &shown);
+    }
+    return rc > 0 ? 0 : rc;
+}
+
+static int list_names(struct listing *list, const struct mux_ctx *ctx, uint64_t cookie)
+{
+    struct mux_op *op = list->op;
+    bool touched = false;
+    int rc = mux_op_read(op);
+    if (rc == 0 && !op->view->delta_is_empty)
+        rc = store_dir_is_touched(op->txn, mux_op_delta(op), list->dir->fid, &touched);
+    if (rc < 0)
+        return rc;
+    // One that is not read from its beginning is larger than those that are kept.
+    struct mux_listing *base = NULL;
+    if (!touched && mux_gone_is_empty(&op->view->gone))
+        base = mux_listings_get(op->mux->listings, op->txn, op->view->tree,
+                                mux_layer_list_base(&op->view->layers), list->dir->fid,
+                                list->plus && cookie <= COOKIE_DOTDOT);
+    rc = base ? list_base(list, base, cookie) : list_store(list, ctx, cookie);
+    mux_listing_unref(base);
+    return rc;
 }
 
 int mux_readdir(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, uint64_t cookie,

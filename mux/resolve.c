@@ -7,7 +7,7 @@
 int mux_resolve_entry(struct store_txn *txn, struct mux_layers layers, uint64_t parent,
                       const char *name, size_t name_len, struct store_entry *ret, size_t *ret_index)
 {
-    for (size_t i = 0; i < layers.count; i++) {
+    for (size_t i = layers.skip; i < layers.count; i++) {
         struct store_entry found;
         int rc = store_entry_get(txn, layers.ids[i], parent, name, name_len, &found);
         if (rc == -ENOENT)
@@ -28,9 +28,10 @@ int mux_resolve_inode(struct store_txn *txn, struct mux_layers layers, uint64_t 
                       struct store_inode *ret, size_t *ret_index)
 {
     size_t index = 0;
-    int rc = store_inode_find(txn, layers.ids, layers.count, fid, ret, &index);
+    int rc = store_inode_find(txn, layers.ids + layers.skip, layers.count - layers.skip, fid, ret,
+                              &index);
     if (rc == 0 && ret_index)
-        *ret_index = index;
+        *ret_index = layers.skip + index;
     return rc;
 }
 

@@ -11,6 +11,7 @@
 struct mux_layers {
     const uint64_t *ids;
     size_t count;
+    size_t skip; // of them, from the top, that are known to be empty
 };
 
 // The entry of a name, -ENOENT when absent or whited out. ret_index (may be NULL): its layer.

@@ -124,6 +124,7 @@ int mux_op_write(struct mux_op *op)
     if (rc < 0)
         op->txn = NULL;
     op->writing = rc == 0;
+    op->view->delta_is_empty = false;
     return rc;
 }
 

@@ -54,6 +54,8 @@ struct mux_view {
         foreign_seq; // counts changes that asked none of these rules: of the rules, and by others
     enum store_sandbox_access access;
     uint64_t quota_bytes, quota_inodes; // 0: none
+    uint64_t tree;                      // of what is below the delta (listings.h)
+    bool delta_is_empty;                // certainly; false says nothing
     struct mux_gone gone;               // what others have taken the names of
     struct mux_alias alias;             // directories that became one with others'
     uint64_t changed_in;                // the last change's id for store_look_begin
@@ -124,9 +126,12 @@ int mux_op_leave(struct mux_op *op, int rc);
 // then *ret_index (may be NULL) is no layer's. In any transaction of the operation. -ENOENT.
 int mux_op_inode(struct mux_op *op, uint64_t fid, struct store_inode *ret, size_t *ret_index);
 
+// Not to be kept over mux_op_write.
 static inline struct mux_layers mux_op_layers(const struct mux_op *op)
 {
-    return mux_layer_list_all(&op->view->layers);
+    struct mux_layers layers = mux_layer_list_all(&op->view->layers);
+    layers.skip = op->view->delta_is_empty ? 1 : 0;
+    return layers;
 }
 
 static inline uint64_t mux_op_delta(const struct mux_op *op)

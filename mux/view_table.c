@@ -10,6 +10,7 @@
 #include "mux/base/log.h"
 #include "mux/host_call.h"
 #include "mux/kept.h"
+#include "mux/listings.h"
 #include "mux/sandbox.h"
 #include "mux/sandbox_priv.h"
 #include "mux/view.h"
@@ -119,7 +120,7 @@ static void free_view(struct mux_view *view)
     free(view);
 }
 
-static int fill_view(struct store_txn *txn, const struct store_sandbox *sandbox,
+static int fill_view(struct mux *mux, struct store_txn *txn, const struct store_sandbox *sandbox,
                      struct mux_view *view, struct af_error *err)
 {
     view->magic = MUX_VIEW_MAGIC;
@@ -130,6 +131,11 @@ static int fill_view(struct store_txn *txn, const struct store_sandbox *sandbox,
     view->quota_inodes = sandbox->quota_inodes;
     int rc = mux_layer_list_load(txn, sandbox->delta, sandbox->stack, &view->layers);
     struct store_inode root;
+    struct store_layer delta = {0};
+    if (rc == 0)
+        rc = store_layer_get(txn, sandbox->delta, &delta);
+    view->tree = mux_listings_tree(mux->listings, sandbox->stack);
+    view->delta_is_empty = delta.inodes == 0; // each change leaves a record, if only a directory's
     if (rc == 0)
         rc = mux_resolve_inode(txn, mux_layer_list_all(&view->layers), view->root_fid, &root, NULL);
     if (rc < 0)
@@ -156,7 +162,7 @@ static int load_view(struct mux *mux, const char *id, struct mux_view **ret, str
                           "the sandbox %s is cut off from its files; give it back its access first",
                           id);
     } else {
-        rc = fill_view(txn, &sandbox, view, err);
+        rc = fill_view(mux, txn, &sandbox, view, err);
         store_sandbox_free_rules(&sandbox);
     }
     store_read_end(txn);

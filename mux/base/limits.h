@@ -23,6 +23,7 @@
 
 // Memory.
 #define AF_NODE_CACHE_DEFAULT        262144u // inodes cached over all views, about 250 bytes each
+#define AF_LISTINGS_BYTES_MAX        (32u << 20) // of listings of frozen directories, all views
 #define AF_PASSTHROUGH_BYTES_DEFAULT (64u << 10) // measured: docs/FUSE.md
 
 // Rules.

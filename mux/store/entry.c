@@ -250,6 +250,18 @@ void store_dir_close(struct store_dir_iter *iter)
     free(iter);
 }
 
+int store_dir_is_touched(struct store_txn *txn, uint64_t layer, uint64_t parent, bool *ret)
+{
+    struct key_inode prefix = key_of_inode(layer, parent);
+    MDB_val key = store_val(&prefix, sizeof prefix);
+    int rc = store_seek(txn, STORE_DBI_ENTRY, &key);
+    if (rc < 0 && rc != -ENOENT)
+        return rc;
+    *ret =
+        rc == 0 && key.mv_size > sizeof prefix && memcmp(key.mv_data, &prefix, sizeof prefix) == 0;
+    return 0;
+}
+
 int store_layer_entries(struct store_txn *txn, uint64_t layer,
                         int (*fn)(void *arg, uint64_t parent, const struct store_entry *entry),
                         void *arg)

@@ -79,6 +79,22 @@ int store_inode_find(struct store_txn *txn, const uint64_t *layers, size_t count
     return -ENOENT;
 }
 
+int store_inode_next(struct store_txn *txn, uint64_t layer, uint64_t fid, uint64_t *ret_fid)
+{
+    struct key_inode from = key_of_inode(layer, fid), found;
+    MDB_val key = store_val(&from, sizeof from);
+    int rc = store_seek(txn, STORE_DBI_INODE, &key);
+    if (rc < 0)
+        return rc;
+    if (key.mv_size != sizeof found)
+        return -EUCLEAN;
+    memcpy(&found, key.mv_data, sizeof found);
+    if (found.layer_be != from.layer_be)
+        return -ENOENT;
+    *ret_fid = be64toh(found.fid_be);
+    return 0;
+}
+
 // What of an old record the new one replaces.
 struct former {
     bool exists;

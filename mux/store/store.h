@@ -204,6 +204,8 @@ int store_dir_open(struct store_txn *txn, const uint64_t *layers, size_t count, 
 // 0 and an entry, or -ENOENT at the end. ret_layer (may be NULL): which layer it came from.
 int store_dir_next(struct store_dir_iter *iter, struct store_entry *ret, uint64_t *ret_layer);
 void store_dir_close(struct store_dir_iter *iter);
+// Whether one layer has anything about the names of a directory, whiteouts included.
+int store_dir_is_touched(struct store_txn *txn, uint64_t layer, uint64_t parent, bool *ret);
 
 // Walks all entries of one layer, whiteouts included, ordered by parent fid (diff, merge).
 // after: NULL or the last (parent, cookie) seen. The callback returns 0 to go on, else its value
@@ -258,6 +260,15 @@ int store_inode_get(struct store_txn *txn, uint64_t layer, uint64_t fid, struct 
 // The first layer (top first) that records the fid.
 int store_inode_find(struct store_txn *txn, const uint64_t *layers, size_t count, uint64_t fid,
                      struct store_inode *ret, size_t *ret_index);
+// The same for many fids, which are asked for in growing order from first_fid to last_fid: a step
+// each where their records stand together.
+struct store_inode_run;
+int store_inode_run_open(struct store_txn *txn, const uint64_t *layers, size_t count,
+                         uint64_t first_fid, uint64_t last_fid, struct store_inode_run **ret);
+int store_inode_run_find(struct store_inode_run *run, uint64_t fid, struct store_inode *ret);
+void store_inode_run_close(struct store_inode_run *run);
+// The first fid, from this one on, that a layer has a record of. -ENOENT.
+int store_inode_next(struct store_txn *txn, uint64_t layer, uint64_t fid, uint64_t *ret_fid);
 // Inserts or replaces. Keeps the layer's counts, the version index and the blob reference
 // counts right: replacing a record releases what it referred to and takes what it refers to now.
 int store_inode_put(struct store_txn *txn, uint64_t layer, const struct store_inode *inode);

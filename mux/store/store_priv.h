@@ -175,6 +175,8 @@ static inline MDB_val store_val(const void *bytes, size_t len)
 }
 
 int store_get(struct store_txn *txn, enum store_dbi dbi, MDB_val key, MDB_val *ret);
+// The first key from *key on. -ENOENT.
+int store_seek(struct store_txn *txn, enum store_dbi dbi, MDB_val *key);
 int store_put(struct store_txn *txn, enum store_dbi dbi, MDB_val key, MDB_val value);
 int store_del(struct store_txn *txn, enum store_dbi dbi, MDB_val key);
 

@@ -75,6 +75,18 @@ int store_get(struct store_txn *txn, enum store_dbi dbi, MDB_val key, MDB_val *r
     return store_errno(mdb_get(txn->mdb, txn->store->dbi[dbi], &key, ret));
 }
 
+int store_seek(struct store_txn *txn, enum store_dbi dbi, MDB_val *key)
+{
+    MDB_cursor *cursor;
+    MDB_val value;
+    int rc = mdb_cursor_open(txn->mdb, txn->store->dbi[dbi], &cursor);
+    if (rc != 0)
+        return store_errno(rc);
+    rc = mdb_cursor_get(cursor, key, &value, MDB_SET_RANGE);
+    mdb_cursor_close(cursor);
+    return store_errno(rc);
+}
+
 int store_keep_error(struct store_txn *txn, int rc)
 {
     if (rc < 0 && txn->error == 0)

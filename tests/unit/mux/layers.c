@@ -65,7 +65,7 @@ void layers_push(struct fixture *fixture, struct af_id codebase_id, struct af_id
     assert_int_equal(store_stack_unref(txn, codebase.stack), 0);
     codebase.stack = stack;
     struct counting counting = {0};
-    struct mux_layers all = {layers, count + 1};
+    struct mux_layers all = {.ids = layers, .count = count + 1};
     assert_int_equal(mux_walk(txn, all, codebase.root_fid, "", 0, count_file, &counting), 0);
     codebase.files = counting.files;
     codebase.size_bytes = counting.bytes;

@@ -372,6 +372,7 @@ void assert_text(struct view *view, const char *path, const char *text)
 
 struct batch {
     char **names;
+    struct mux_entry *entries;
     size_t count, room;
     uint64_t cookie;
 };
@@ -390,8 +391,27 @@ static bool add_name(void *arg, const char *name, size_t len, uint64_t cookie,
         return true;
     assert_int_not_equal(entry->st.st_ino, 0);
     batch->names = realloc(batch->names, (batch->count + 1) * sizeof *batch->names);
-    batch->names[batch->count++] = strndup(name, len);
+    batch->entries = realloc(batch->entries, (batch->count + 1) * sizeof *batch->entries);
+    batch->names[batch->count] = calloc(1, len + 1);
+    memcpy(batch->names[batch->count], name, len);
+    batch->entries[batch->count++] = *entry;
     return true;
+}
+
+// What a listing says of a name is what a lookup of it says.
+static void assert_entries(struct view *view, uint64_t dir, const struct batch *batch)
+{
+    for (size_t i = 0; i < batch->count; i++) {
+        struct mux_entry found, *entry = &batch->entries[i];
+        int rc = mux_lookup(view->fixture->mux, &view->ctx, dir, batch->names[i], &found);
+        assert_int_equal(rc, 0);
+        if (memcmp(&found.st, &entry->st, sizeof found.st) != 0 || found.nodeid != entry->nodeid ||
+            found.generation != entry->generation || found.attr_ttl_ns != entry->attr_ttl_ns)
+            fail_msg("%s is listed as nodeid %llx mode %o size %lld, looked up as %llx, %o, %lld",
+                     batch->names[i], (unsigned long long)entry->nodeid, entry->st.st_mode,
+                     (long long)entry->st.st_size, (unsigned long long)found.nodeid,
+                     found.st.st_mode, (long long)found.st.st_size);
+    }
 }
 
 static int compare_names(const void *a, const void *b)
@@ -409,6 +429,8 @@ char *ops_list(struct view *view, const char *path, size_t batch_size)
                                            batch_size % 2 == 0, add_name, &batch));
         assert_int_equal(rc, 0);
     } while (batch.room < batch_size);
+    if (batch_size % 2 == 0)
+        assert_entries(view, nodeid, &batch);
     if (batch.count > 0)
         qsort(batch.names, batch.count, sizeof *batch.names, compare_names);
     char *text = NULL;
@@ -420,6 +442,7 @@ char *ops_list(struct view *view, const char *path, size_t batch_size)
     }
     fclose(out);
     free(batch.names);
+    free(batch.entries);
     return text;
 }
 
