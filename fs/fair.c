@@ -5,7 +5,8 @@
 // has just served a view `TURN` times without a pause, while other views ask for something as well,
 // leaves that view's further requests to the turns pool (slow.c), which serves views in turn: that
 // takes a tenth of the time of serving them. A client that waits for one answer before it asks
-// again always leaves a pause, and a view that is alone is never sent away.
+// again always leaves a pause, and a view that is alone is never sent away. Nor is a request that
+// is answered as fast as it would be sent away: looking at names, attributes and small files.
 //
 // Owns nothing but what each worker remembers of its last requests; no locks. Fails: when that
 // pool has no room the request is served at once. Read next: slow.c, docs/FUSE.md.
@@ -20,6 +21,8 @@
 #define RING_PAUSE_NS 2000
 #define DEV_PAUSE_NS  8000
 
+#define SHORT_READ_MAX 16384
+
 struct turn {
     uint32_t slot;      // of the view that was served last
     unsigned served;    // so many times without a pause
@@ -28,9 +31,29 @@ struct turn {
 };
 static __thread struct turn turn;
 
+// Sending it away would take longer than answering it.
+static bool is_short(const struct fs_call *call)
+{
+    switch (call->op) {
+    case FS_OP_LOOKUP:
+    case FS_OP_GETATTR:
+    case FS_OP_READLINK:
+    case FS_OP_GETXATTR:
+    case FS_OP_OPEN:
+    case FS_OP_OPENDIR:
+        return true;
+    case FS_OP_READ:
+        return call->size <= SHORT_READ_MAX;
+    default:
+        return false;
+    }
+}
+
 bool fs_fair_defers(const struct fs_call *call)
 {
     uint32_t slot = fs_call_slot(call);
+    if (slot == 0)
+        return false; // the top directory is no view
     int64_t pause_ns =
         fs_transport_is_ring(&call->session->transport) ? RING_PAUSE_NS : DEV_PAUSE_NS;
     if (slot != turn.slot) {
@@ -41,7 +64,7 @@ bool fs_fair_defers(const struct fs_call *call)
         turn.served = 0;
     }
     return ++turn.served > TURN && turn.another_ns != 0 &&
-           call->start_ns - turn.another_ns < RECENT_NS;
+           call->start_ns - turn.another_ns < RECENT_NS && !is_short(call);
 }
 
 void fs_fair_served(int64_t now_ns)
