@@ -373,6 +373,8 @@ void daemon_stop(struct daemon *daemon)
     // Commands are ended first, so that the calls that wait for them end with a status.
     if (daemon->runner)
         runner_close(daemon->runner);
+    if (daemon->engine)
+        exec_engine_close(daemon->engine);
     health_stop(daemon->health);
     watches_stop(daemon->watches);
     metrics_http_stop(daemon->metrics);

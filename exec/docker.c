@@ -149,8 +149,10 @@ static int refuse(const struct docker_reply *reply, const char *what, struct af_
 
 // Docker answers a pull with 200 and reports a failure in the stream, of which the last line
 // counts; whether the image is there is asked by the next create.
-static int pull(const struct exec_docker *docker, const char *image, struct af_error *err)
+static int pull(const struct exec_box *box, struct af_error *err)
 {
+    const struct exec_docker *docker = box->engine->docker;
+    const char *image = box->image;
     struct docker_reply reply;
     AF_CLEANUP_FREE char *name = docker_encode(image);
     if (!name)
@@ -158,7 +160,8 @@ static int pull(const struct exec_docker *docker, const char *image, struct af_e
     af_log(AF_LOG_INFO, EXEC_AREA, "pulling an image", "image=%s", image);
     const char *colon = strrchr(image, ':');
     bool tagged = strchr(image, '@') || (colon && !strchr(colon, '/'));
-    if (ask(docker, &(struct asking){"POST", NULL, 0, NULL}, &reply, err,
+    // One whose sandbox is not wanted any more goes on: the image is there for the next.
+    if (ask(docker, &(struct asking){"POST", NULL, 0, &box->engine->ending}, &reply, err,
             "/images/create?fromImage=%s%s", name, tagged ? "" : "&tag=latest") < 0)
         return -1;
     int rc = reply.status == 200 ? 0 : refuse(&reply, "pull the image", err);
@@ -195,7 +198,7 @@ static int create(const struct exec_box *box, struct exec_launch *launch, struct
     const struct exec_docker *docker = box->engine->docker;
     int rc = try_create(box, launch, err);
     if (rc > 0 && docker->pull)
-        rc = pull(docker, box->image, err) < 0 ? -1 : try_create(box, launch, err);
+        rc = pull(box, err) < 0 ? -1 : try_create(box, launch, err);
     if (rc > 0)
         return af_error_set(err, AF_FAILED_PRECONDITION, "Docker has no image %s: %s", box->image,
                             docker->pull ? "and it could not be pulled"

@@ -14,6 +14,7 @@
 #define REPLY_BYTES_MAX (8u << 20)
 #define CONNECT_MS      5000
 #define UNWANTED_NS     (5 * AF_NS_PER_SEC)
+#define SILENCE_S       300     // of a pull, which tells how far it is all the time
 #define API_VERSION     "v1.41" // 20.10, the oldest that Debian has
 
 struct bytes {
@@ -83,6 +84,8 @@ static void set_options(CURL *curl, const char *socket_path, const char *method,
     curl_easy_setopt(curl, CURLOPT_PROXY, "");
     curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT_MS, (long)CONNECT_MS);
     curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, timeout_ms);
+    curl_easy_setopt(curl, CURLOPT_LOW_SPEED_LIMIT, timeout_ms ? 0L : 1L); // bytes a second
+    curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME, timeout_ms ? 0L : (long)SILENCE_S);
     curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_bytes);
     curl_easy_setopt(curl, CURLOPT_WRITEDATA, bytes);
     if (text || strcmp(method, "POST") == 0) {

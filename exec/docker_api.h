@@ -18,8 +18,9 @@ struct docker_reply {
 };
 
 // `path` begins with a slash and is encoded already; `body` may be NULL and stays the caller's.
-// timeout_ms 0: as long as it takes. `unwanted` (may be NULL): once it is set, the answer is waited
-// for some seconds more, in which a daemon that works answers, and then given up (CANCELLED).
+// timeout_ms 0: as long as something comes now and then. `unwanted` (may be NULL): once it is set,
+// the answer is waited for some seconds more, in which a daemon that works answers, and then given
+// up (CANCELLED).
 int docker_request(const char *socket_path, const char *method, const char *path,
                    const json_t *body, long timeout_ms, const atomic_bool *unwanted,
                    struct docker_reply *reply, struct af_error *err);

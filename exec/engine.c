@@ -281,6 +281,12 @@ int exec_engine_new(const struct exec_options *options, struct exec_engine **ret
     return 0;
 }
 
+void exec_engine_close(struct exec_engine *e)
+{
+    AF_CHECK_MAGIC(e, EXEC_ENGINE_MAGIC);
+    atomic_store(&e->ending, true);
+}
+
 void exec_engine_free(struct exec_engine *e)
 {
     if (!e)

@@ -91,6 +91,10 @@ struct exec_features {
 int exec_engine_new(const struct exec_options *options, struct exec_engine **ret_engine,
                     struct af_error *err);
 
+// No box is started from now on, and nothing is waited for that only a start needs: for a daemon
+// that stops, while its boxes end one by one. Does not block.
+void exec_engine_close(struct exec_engine *engine);
+
 // Ends every box and command (their callbacks run first, with AF_CANCELLED), waits until no
 // process is left, frees the engine and every box that its owner has not stopped. Blocks. No other
 // call on this engine may be running or follow. NULL is allowed.

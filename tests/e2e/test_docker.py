@@ -314,10 +314,11 @@ def test_O3_a_pull_that_hangs_slows_nobody_else(new_daemon, dockerd):
 
 
 class SlowEngine:
-    """dockerd behind a socket of its own, on which requests for a start can be held up."""
+    """dockerd behind a socket of its own, on which requests of one kind can be held up."""
 
-    def __init__(self, path, dockerd):
+    def __init__(self, path, dockerd, kind=b"/start"):
         self.dockerd, self.held, self.go_on = dockerd, [], threading.Event()
+        self.kind = kind
         self.hold = False
         self.server = socket.socket(socket.AF_UNIX)
         self.server.bind(str(path))
@@ -338,7 +339,7 @@ class SlowEngine:
     def pass_on(self, source, sink, may_wait):
         try:
             while data := source.recv(65536):
-                if may_wait and self.hold and b"/start" in data.split(b"\r\n")[0]:
+                if may_wait and self.hold and self.kind in data.split(b"\r\n")[0]:
                     self.held.append(data)
                     self.go_on.wait(60)
                 sink.sendall(data)
@@ -368,6 +369,23 @@ def test_O3_a_container_whose_start_hangs_slows_nobody_else(new_daemon, dockerd,
     engine.go_on.set()
     call.result(30)
     assert client.out(stuck, "cat f") == "x"
+    engine.server.close()
+
+
+def test_O3_a_pull_that_hangs_does_not_hold_up_the_daemons_stop(new_daemon, dockerd, tmp_path):
+    engine = SlowEngine(tmp_path / "engine.sock", dockerd, b"/images/create")
+    engine.hold = True
+    daemon = new_daemon("--exec-docker-socket", str(tmp_path / "engine.sock"),
+                        "--exec-docker-image", IMAGE, "--exec-docker-pull").start()
+    client = daemon.client()
+    stuck = client.sandbox(client.codebase({"f": "x"}), FULL, start=False, runtime=DOCKER,
+                           image="127.0.0.1:1/none:1")
+    call = client.sandboxes.StartSandbox.future(pb.StartSandboxRequest(sandbox_id=stuck))
+    eventually(lambda: engine.held)
+    begun = time.monotonic()
+    assert daemon.stop() == 0
+    assert time.monotonic() - begun < 40  # the request itself is held for a minute
+    assert call.exception().code() in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
     engine.server.close()
 
 

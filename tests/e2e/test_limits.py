@@ -119,7 +119,7 @@ def test_a_sandbox_whose_files_fill_its_memory_ends_for_want_of_memory(new_daemo
             except grpc.RpcError as error:
                 words = error.details()
                 if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
-                    assert f"killed after {FULL_SECONDS}." in words
+                    assert "were killed after" in words
                     break
                 assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED, error
             assert "memory limit" in words
