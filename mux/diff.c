@@ -150,6 +150,7 @@ static int add_change(struct mux_diff *diff, enum mux_change kind, const char *p
                 .old_path = old_path,
                 .mode = inode->mode,
                 .size = inode->size,
+                .fid = inode->fid,
                 .mtime_ns = inode->mtime_ns,
             },
         .path_len = path_len,

@@ -83,7 +83,7 @@ struct mux_diff_entry {
     enum mux_change change;
     const char *path, *old_path; // old_path: MUX_RENAMED only, else NULL
     mode_t mode;
-    uint64_t size;
+    uint64_t size, fid; // fid: the same for all names of a file
     int64_t mtime_ns;
     const char *symlink_target; // or NULL
 };

@@ -166,6 +166,7 @@ static int keep_change(void *arg, const struct mux_diff_entry *from)
     item->change.kind = service_file_kind(from->mode);
     item->change.size = from->size;
     item->change.mode = from->mode & 07777;
+    item->change.ino = from->fid;
     service_set_timestamp(&item->modified, from->mtime_ns);
     item->change.modified_at = &item->modified;
     return 0;

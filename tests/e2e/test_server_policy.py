@@ -128,6 +128,22 @@ def test_each_open_is_audited_with_its_verdict_and_the_rule(client, daemon, make
     ]
 
 
+def test_a_refused_open_is_in_the_watch_of_denied_accesses(client, daemon, make):
+    sandbox = make(READ_ONLY + [("d/*", "view", 10)])
+    view = daemon.mount / sandbox
+    request = monpb.WatchRequest(sandbox_id=sandbox, denied=True)
+    stream = client.monitor.Watch(request, timeout=60)
+    assert next(stream).kind == monpb.WatchEvent.KIND_READY
+    assert (view / "small").read_text() == SMALL  # allowed, and no change
+    fails(errno.EACCES, os.open, view / "small", os.O_RDWR)
+    fails(errno.EACCES, os.open, view / "d/f", os.O_RDONLY)
+    for path in (b"small", b"d/f"):
+        event = next(stream)
+        assert (event.kind, event.operation) == (monpb.WatchEvent.KIND_DENIED, "open")
+        assert (event.path, event.pid) == (path, os.getpid())
+    stream.cancel()
+
+
 @contextlib.contextmanager
 def trace(client, sandbox):
     """The sandbox's requests from now on."""

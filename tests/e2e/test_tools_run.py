@@ -231,6 +231,64 @@ def test_a_permission_without_priority_opens_but_does_not_uncover(project):
     assert b"SECRET" in run(TOOL, "run", *flags, project, "--", "cat", "src/.env").stdout
 
 
+def names_of(path):
+    """Device and inode: the same for all names of a file."""
+    st = path.stat()
+    return st.st_dev, st.st_ino
+
+
+@pytest.fixture
+def linked(project):
+    """The directory with a file of two names, and one whose other name is outside."""
+    (project / "b").hardlink_to(project / "src/a")
+    (project.parent / "outside").write_text("out\n")
+    (project / "half").hardlink_to(project.parent / "outside")
+    return project
+
+
+def test_names_of_one_file_stay_names_of_one_file(linked):
+    done = full(linked, "stat -c '%h %i' src/a b half; echo more >> b; cat src/a; stat -c %h half")
+    assert done.returncode == 0, done.stderr
+    first, second, half, *rest = done.stdout.decode().split("\n")
+    assert first == second and first.startswith("2 ") and half.startswith("1 ")
+    assert rest == ["a", "more", "1", ""]
+    assert b"M  b\n" in done.stderr and b"M  src/a\n" in done.stderr
+    assert (linked / "b").read_text() == "a\n"
+
+
+def test_apply_changes_every_name_of_a_file_and_keeps_them_together(linked):
+    done = full(linked, "echo more >> b; chmod 600 half; echo n > n1; ln n1 src/n2; ln n1 n3",
+                "--apply")
+    assert done.returncode == 0, done.stderr
+    assert (linked / "src/a").read_text() == (linked / "b").read_text() == "a\nmore\n"
+    assert names_of(linked / "src/a") == names_of(linked / "b")
+    assert names_of(linked / "n1") == names_of(linked / "src/n2") == names_of(linked / "n3")
+    assert (linked / "half").stat().st_mode & 0o777 == 0o600
+    assert (linked / "half").stat().st_nlink == 2
+
+
+def test_apply_of_a_file_that_left_the_others_leaves_them_alone(linked):
+    done = full(linked, "cp b t && echo own >> t && mv t b", "--apply")
+    assert done.returncode == 0, done.stderr
+    assert ((linked / "src/a").read_text(), (linked / "b").read_text()) == ("a\n", "a\nown\n")
+
+
+def test_apply_of_a_mode_and_of_times_that_several_names_have(linked):
+    done = full(linked, "chmod 640 b; touch -d 2001-02-03 b", "--apply")
+    assert done.returncode == 0, done.stderr
+    assert names_of(linked / "src/a") == names_of(linked / "b")
+    assert (linked / "b").stat().st_mode & 0o777 == 0o640
+    assert time.localtime((linked / "b").stat().st_mtime).tm_year == 2001
+
+
+def test_a_sandbox_that_is_kept_has_the_links_too(linked, daemon, client):
+    done = run(TOOL, "create", "--socket", daemon.socket, "--preset", "full-access", linked)
+    assert done.returncode == 0, done.stderr
+    sandbox = done.stdout.decode().strip()
+    assert client.out(sandbox, "stat -c %h b src/a half") == "2\n2\n1\n"
+    assert run(TOOL, "rm", "--socket", daemon.socket, sandbox).returncode == 0
+
+
 def test_output_and_stdin_are_raw_bytes(project):
     data = bytes(range(256)) * 1000
     done = subprocess.run([TOOL, "run", str(project), "--", "cat"], input=data,

@@ -32,6 +32,7 @@ void apply_fini(struct apply *apply)
     lines_fini(&apply->conflicts);
     lines_fini(&apply->notes);
     lines_fini(&apply->stuck);
+    free(apply->same_as);
     free(apply->before);
     free(apply->steps);
 }
@@ -196,6 +197,15 @@ static int set_attributes(int root, const char *path, mode_t mode, const struct 
     return rc;
 }
 
+// Another name of the file was given them already.
+static bool is_done(const struct plan_put *put, const struct stat *st, const struct timespec *mtime)
+{
+    return put->base->dev == st->st_dev && put->base->ino == st->st_ino &&
+           put->base->size == (uint64_t)st->st_size && (st->st_mode & 07777) == apply_mode(put) &&
+           (!put->change->has_mtime ||
+            (st->st_mtim.tv_sec == mtime->tv_sec && st->st_mtim.tv_nsec == mtime->tv_nsec));
+}
+
 // For what was not staged with its attributes: new directories, renamed files, metadata alone.
 static int put_attributes(struct apply *apply, size_t index, struct af_error *err)
 {
@@ -206,16 +216,16 @@ static int put_attributes(struct apply *apply, size_t index, struct af_error *er
         return 0;
     if (may_go_on(apply, err) < 0)
         return -1;
+    struct timespec mtime = af_timespec_of_ns(change->mtime_ns);
     struct stat *before = &apply->before[index];
     int rc = beneath_stat(apply->root, change->path, before);
     if (rc < 0)
         return fail(rc, "look at", change->path, err);
     if ((before->st_mode & S_IFMT) != (change->mode & S_IFMT) ||
-        (put->kind == PUT_META && !manifest_is_same(put->base, before, true) &&
-         !S_ISDIR(change->mode)))
+        (put->kind == PUT_META && !S_ISDIR(change->mode) &&
+         !manifest_is_same(put->base, before, true) && !is_done(put, before, &mtime)))
         return changed(change->path, err);
     note(apply, STEP_META, index);
-    struct timespec mtime = af_timespec_of_ns(change->mtime_ns);
     rc = set_attributes(apply->root, change->path, (change->mode & S_IFMT) | apply_mode(put),
                         change->has_mtime ? &mtime : NULL,
                         is_new_directory ? &apply->root_stat : NULL);

@@ -10,6 +10,8 @@
 // When a step of 3 or 4 fails, the steps before it are undone in reverse order. What cannot be
 // undone stays in the stage, and is said. A regular file is replaced by an exchange with a
 // complete one: no reader sees a part of it.
+// Names that the sandbox has for one new content are names of one file in the directory, too. A new
+// name of a file that did not change is a file of its own.
 // Never through a symbolic link: every path is resolved by beneath.h.
 // Owners: a replaced file keeps its owner, group and extended attributes; new files get the
 // directory's owner and group. Set-id bits are taken over only where the file had them and its
@@ -40,6 +42,7 @@ struct apply {
     void *arg;
     char stage[APPLY_STAGE_MAX]; // name in root, "" while there is none
     struct stat root_stat;
+    size_t *same_as;          // per put: the put that stages the file of which it is a name
     struct stat *before;      // per put: attributes before STEP_META
     struct apply_step *steps; // what was done, in order; room for all is made first
     size_t n_steps;

@@ -82,6 +82,7 @@ int changes_add(struct changes *changes, const Agentfense__V1__DiffEntry *entry,
         .type = (enum change_type)entry->change,
         .mode = entry->mode | kind_types[entry->kind],
         .size = entry->size,
+        .ino = entry->ino,
     };
     if (S_ISLNK(change.mode) && change.type != CHANGE_DELETED)
         change.target = tool_copy(entry->symlink_target.data, entry->symlink_target.len);

@@ -26,6 +26,7 @@ struct change {
     char *target;          // of a symbolic link, else NULL
     mode_t mode;           // type and permission bits; the type is 0 for CHANGE_DELETED
     uint64_t size;
+    uint64_t ino; // the same for all names of a file, 0: unknown
     bool has_mtime;
     int64_t mtime_ns;
 };

@@ -2,6 +2,7 @@
 #include "tools/agentfense/import.h"
 
 #include "tools/agentfense/beneath.h"
+#include "tools/agentfense/hardlinks.h"
 #include "tools/agentfense/interrupt.h"
 #include "tools/agentfense/progress.h"
 #include "tools/agentfense/sparse.h"
@@ -28,6 +29,7 @@ struct import {
     struct af_client_call *call;
     char *piece;
     dev_t dev;
+    struct hardlinks links;
     struct progress progress;
     char path[AF_PATH_MAX + 1]; // of the entry at hand
 };
@@ -146,6 +148,26 @@ static int import_file(struct import *import, struct af_error *err)
     return send_content(import, fd, &st, err);
 }
 
+// One more name of a file that was sent. 1: it is not, and goes as a file of its own.
+static int import_name(struct import *import, const struct stat *st, struct af_error *err)
+{
+    Agentfense__V1__ImportRequest request = AGENTFENSE__V1__IMPORT_REQUEST__INIT;
+    Agentfense__V1__ImportEntry entry = AGENTFENSE__V1__IMPORT_ENTRY__INIT;
+    struct stat first;
+    const char *path = hardlinks_meet(&import->links, st, import->path);
+    // The first name may be gone by now, and the inode's number another file's.
+    if (!path || beneath_stat(import->root, path, &first) < 0 || first.st_ino != st->st_ino ||
+        first.st_dev != st->st_dev || first.st_mode != st->st_mode)
+        return 1;
+    entry.path = af_client_text(import->path);
+    entry.hard_link = af_client_text(path);
+    request.content_case = AGENTFENSE__V1__IMPORT_REQUEST__CONTENT_ENTRY;
+    request.entry = &entry;
+    manifest_add(import->manifest, import->path, st, false);
+    progress_add_file(&import->progress);
+    return send_message(import, &request, err);
+}
+
 static int import_symlink(struct import *import, int fd, const struct stat *st,
                           struct af_error *err)
 {
@@ -181,6 +203,9 @@ static int import_one(struct import *import, struct af_error *err)
     }
     if (st.st_dev != import->dev)
         return skip(import, &st, "on another file system");
+    int rc = S_ISDIR(st.st_mode) || st.st_nlink < 2 ? 1 : import_name(import, &st, err);
+    if (rc <= 0)
+        return rc;
     switch (st.st_mode & S_IFMT) {
     case S_IFREG:
         return import_file(import, err);
@@ -260,6 +285,7 @@ int import_directory(struct af_client *client, const char *codebase_id, int root
         progress_end(&import->progress);
         af_client_call_free(import->call);
     }
+    hardlinks_fini(&import->links);
     free(import->piece);
     free(import);
     return rc;

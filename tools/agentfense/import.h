@@ -1,10 +1,11 @@
 // A directory into a codebase, and the manifest of what went in.
 //
 // Walks beneath the directory's descriptor (beneath.h), sends every file, directory, symbolic link
-// and FIFO with its mode and mtime. Sockets, devices and what lies beyond a mount point are left
-// out with a note on stderr and are entries of the manifest with `skipped` set. A file that grows
-// while it is read is taken as long as it was when it was opened. Holes go as holes. Failure: -1
-// and an af_error; the codebase is then unchanged. Thread: one.
+// and FIFO with its mode and mtime; names of one file stay so (hardlinks.h). Sockets, devices and
+// what lies beyond a mount point are left out with a note on stderr and are entries of the manifest
+// with `skipped` set. A file that grows while it is read is taken as long as it was when it was
+// opened. Holes go as holes. Failure: -1 and an af_error; the codebase is then unchanged. Thread:
+// one.
 #ifndef AF_TOOLS_AGENTFENSE_IMPORT_H
 #define AF_TOOLS_AGENTFENSE_IMPORT_H
 

@@ -151,6 +151,55 @@ static int stage_special(struct apply *apply, const struct plan_put *put, int di
     return rc;
 }
 
+// ---- names of one file
+
+struct staged {
+    uint64_t ino;
+    bool replaces; // a file whose owner and attributes are to be kept
+    size_t index;
+};
+
+static int compare_staged(const void *a, const void *b)
+{
+    const struct staged *left = a, *right = b;
+    if (left->ino != right->ino)
+        return left->ino < right->ino ? -1 : 1;
+    if (left->replaces != right->replaces)
+        return left->replaces ? -1 : 1;
+    return left->index < right->index ? -1 : left->index > right->index;
+}
+
+// Which put stages the file that a put is a name of: itself, as a rule.
+static void find_names(struct apply *apply)
+{
+    const struct plan *plan = apply->plan;
+    AF_CLEANUP_FREE struct staged *list = tool_alloc((plan->n_puts + 1) * sizeof *list);
+    size_t count = 0;
+    apply->same_as = tool_alloc((plan->n_puts + 1) * sizeof *apply->same_as);
+    for (size_t i = 0; i < plan->n_puts; i++) {
+        const struct plan_put *put = &plan->puts[i];
+        bool replaces = put->kind == PUT_CONTENT;
+        apply->same_as[i] = i;
+        if ((replaces || put->kind == PUT_CREATE) && S_ISREG(put->change->mode) && put->change->ino)
+            list[count++] = (struct staged){put->change->ino, replaces, i};
+    }
+    qsort(list, count, sizeof *list, compare_staged);
+    for (size_t i = 1; i < count; i++)
+        if (list[i].ino == list[i - 1].ino)
+            apply->same_as[list[i].index] = apply->same_as[list[i - 1].index];
+}
+
+static int stage_name(struct apply *apply, size_t index, int dir, struct af_error *err)
+{
+    char from[32], to[32];
+    snprintf(from, sizeof from, "n%zu", apply->same_as[index]);
+    snprintf(to, sizeof to, "n%zu", index);
+    return linkat(dir, from, dir, to, 0) == 0
+               ? 0
+               : af_error_errno(err, errno, "cannot prepare '%s'",
+                                apply->plan->puts[index].change->path);
+}
+
 static int stage_one(struct apply *apply, size_t index, int dir, struct af_error *err)
 {
     const struct plan_put *put = &apply->plan->puts[index];
@@ -183,8 +232,14 @@ int apply_stage_all(struct apply *apply, struct af_error *err)
     AF_CLEANUP_FD int dir = beneath_open(apply->root, apply->stage, O_RDONLY | O_DIRECTORY, 0);
     if (dir < 0)
         return af_error_errno(err, dir, "cannot open the directory for the changes");
+    find_names(apply);
     for (size_t i = 0; i < apply->plan->n_puts; i++) {
-        if (interrupt_check(err) < 0 || stage_one(apply, i, dir, err) < 0)
+        if (interrupt_check(err) < 0 ||
+            (apply->same_as[i] == i && stage_one(apply, i, dir, err) < 0))
+            return -1;
+    }
+    for (size_t i = 0; i < apply->plan->n_puts; i++) {
+        if (apply->same_as[i] != i && stage_name(apply, i, dir, err) < 0)
             return -1;
     }
     // Content before names: after a power cut no name leads to an empty file.

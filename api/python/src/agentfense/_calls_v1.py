@@ -268,6 +268,7 @@ def diff_entry(m: af.DiffEntry) -> ext.DiffEntry:
         m.mode,
         os.fsdecode(m.symlink_target) if m.symlink_target else None,
         cv.time(m, "modified_at"),
+        m.ino,
     )
 
 

@@ -193,6 +193,7 @@ class DiffEntry:
     mode: int = 0  # permission bits
     symlink_target: Optional[str] = None
     modified_at: Optional[datetime] = None
+    ino: int = 0  # the same for all names of a file; as os.stat has it in the sandbox
 
 
 @dataclass
