@@ -43,6 +43,8 @@ struct af_config {
     uint64_t passthrough_bytes; // of the server policy; 0: none
     unsigned fuse_workers;      // 0: as the CPUs are
     uint32_t node_cache;        // inodes kept in memory over all views
+    uint32_t iops_max;          // requests a second of one sandbox; 0: none
+    uint64_t bandwidth_max;     // bytes a second. What a sandbox leaves open is this.
     bool xattrs; // extended attributes; without them a file written costs a request less
 
     // API.

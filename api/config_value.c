@@ -5,6 +5,7 @@
 #include "api/config_priv.h"
 
 #include "mux/base/cleanup.h"
+#include "mux/base/limits.h"
 
 #include <errno.h>
 #include <grp.h>
@@ -186,6 +187,10 @@ int af_config_validate(struct af_config *config, struct af_error *err)
         return af_error_set(err, AF_INVALID_ARGUMENT,
                             "uid_base %u and uid_count %u reach beyond the last host uid",
                             (unsigned)config->uid_base, config->uid_count);
+    if (config->bandwidth_max > 0 && config->bandwidth_max < AF_BANDWIDTH_MIN)
+        return af_error_set(err, AF_INVALID_ARGUMENT,
+                            "bandwidth_max must be at least %u bytes a second, or 0 for none",
+                            AF_BANDWIDTH_MIN);
     if (config->exec.timeout_default_ns > config->exec.timeout_max_ns)
         return af_error_set(err, AF_INVALID_ARGUMENT,
                             "exec.timeout_default is longer than exec.timeout_max");

@@ -186,6 +186,8 @@ static int start_mux(struct daemon *daemon, struct af_error *err)
         .reserved_uid = daemon->config.uid_base + daemon->config.uid_count + 1,
         .nodes_max = daemon->config.node_cache,
         .no_sharing = daemon->config.open_policy == AF_OPEN_POLICY_SERVER,
+        .iops_max = daemon->config.iops_max,
+        .bandwidth_max = daemon->config.bandwidth_max,
     };
     return mux_open(&options, &daemon->mux, err);
 }

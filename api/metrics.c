@@ -91,6 +91,10 @@ static void read_views(struct gathered *all)
     to[AF_METRIC_FUSE_SLOW] = (double)all->fs.slow_requests;
     to[AF_METRIC_FUSE_DEFERRED] = (double)all->fs.deferred;
     to[AF_METRIC_FUSE_SLOW_REFUSED] = (double)all->fs.slow_refused;
+    to[AF_METRIC_FUSE_HELD] = (double)all->fs.held;
+    to[AF_METRIC_FUSE_HELD_SECONDS] = (double)all->fs.held_total_ns / AF_NS_PER_SEC;
+    to[AF_METRIC_FUSE_HELD_NOW] = (double)all->fs.held_now;
+    to[AF_METRIC_FUSE_NOT_HELD] = (double)all->fs.not_held;
     to[AF_METRIC_FUSE_READS_ASYNC] = (double)all->fs.reads_async;
     to[AF_METRIC_FUSE_INVALIDATIONS] = (double)all->fs.invalidations;
     to[AF_METRIC_SHARED_WRITES] = (double)all->fs.shared_writes;
@@ -240,7 +244,10 @@ static int emit_view_requests(struct gathered *all, const struct mux_view_info *
     struct fs_view_counters view;
     if (!fs_session_view_counters(all->daemon->fs, info->slot, info->route, &view))
         return 0;
-    int rc = 0;
+    int rc = emit(all, AF_METRIC_VIEW_HELD, NULL, NULL, (double)view.held, NULL);
+    if (rc == 0)
+        rc = emit(all, AF_METRIC_VIEW_HELD_SECONDS, NULL, NULL,
+                  (double)view.held_ns / AF_NS_PER_SEC, NULL);
     for (int op = 0; op < FS_OP_COUNT && rc == 0; op++) {
         const char *name = fs_op_name(op);
         if (view.op[op].requests == 0)
@@ -274,5 +281,9 @@ int metrics_gather_view(struct daemon *daemon, const char *sandbox_id, metrics_f
     if (rc == 0)
         rc = emit(&all, AF_METRIC_VIEW_COMMANDS, NULL, NULL,
                   turns_running(daemon->turns, sandbox_id), NULL);
+    if (rc == 0)
+        rc = emit(&all, AF_METRIC_VIEW_IOPS, NULL, NULL, (double)wanted.info.iops, NULL);
+    if (rc == 0)
+        rc = emit(&all, AF_METRIC_VIEW_BANDWIDTH, NULL, NULL, (double)wanted.info.bandwidth, NULL);
     return rc == 0 ? emit_view_requests(&all, &wanted.info) : rc;
 }

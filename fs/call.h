@@ -26,6 +26,9 @@
 #define FS_HANDLE_PLAIN   0
 #define FS_HANDLE_COUNTED 1 // passthrough.c counts it
 
+// The flags of a WRITE: the kernel writes back pages of a map, and nobody waits for the answer.
+#define FS_WRITE_BACK 1
+
 enum fs_answer {
     FS_ANSWER_NONE, // success without content
     FS_ANSWER_ENTRY,
@@ -83,6 +86,11 @@ struct fs_call {
     } out;
     bool read_open; // `read` must be given back once the answer is sent
     struct mux_read read;
+
+    // limit.c
+    bool limited;           // its bytes are settled before it is answered
+    uint64_t charged_bytes; // of a READ: what its view was charged for already
+    int64_t held_ns;        // how long it was held back; no part of its latency
 };
 
 typedef int (*fs_run_fn)(struct fs_call *call);

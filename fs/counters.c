@@ -2,6 +2,7 @@
 //
 // Relaxed atomics in shards by CPU, so that counting costs a few nanoseconds and no cache line
 // travels between CPUs. Nothing locks, nothing fails. Read next: fs.h, struct fs_counters.
+#include "fs/limit.h"
 #include "fs/session_priv.h"
 
 #include <sched.h>
@@ -99,9 +100,9 @@ void fs_count_answer(struct fs_session *session, enum fs_op op, int rc, int64_t 
     af_histogram_observe(&shard->op[op].latency, latency_ns);
 }
 
-void fs_count(struct fs_session *session, enum fs_count what, int n)
+void fs_count(struct fs_session *session, enum fs_count what, uint64_t n)
 {
-    add(&shard_here(session)->event[what], (uint64_t)n);
+    add(&shard_here(session)->event[what], n);
 }
 
 void fs_session_counters(struct fs_session *session, struct fs_counters *ret)
@@ -128,6 +129,10 @@ void fs_session_counters(struct fs_session *session, struct fs_counters *ret)
     ret->invalidations = event[FS_COUNT_INVALIDATION];
     ret->invalidations_lost = event[FS_COUNT_INVALIDATION_LOST];
     ret->shared_writes = event[FS_COUNT_SHARED_WRITE];
+    ret->held = event[FS_COUNT_HELD];
+    ret->held_total_ns = event[FS_COUNT_HELD_NS];
+    ret->not_held = event[FS_COUNT_NOT_HELD];
+    ret->held_now = session->limits ? fs_limits_held(session) : 0;
 }
 
 void fs_session_latency(struct fs_session *session, enum fs_op op, struct af_histogram_values *ret)

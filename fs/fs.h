@@ -8,6 +8,7 @@
 //   fs/transport.c   FUSE over io_uring or /dev/fuse, chosen and verified
 //   fs/ops.c         the op table, one page; fs/op_*.c the operations by kind
 //   fs/reply.c       answers; fs/slow.c work that may block; fs/invalidate.c the notifier
+//   fs/fair.c        whose turn it is; fs/limit.c who has had enough for this second
 //   fs/recover.c     what a killed daemon left behind
 //   fs/counters.c    requests and time by operation; fs/view_counters.c the same by view
 //
@@ -16,9 +17,10 @@
 //   fs_session_start(session, &err); ... detach the views ...; fs_session_stop(session);
 //   fs_session_free(session); mux_close(mux);
 //
-// Locks: a session has three, each held for a few instructions, none while calling mux or the
-// kernel: the slow queue's, the invalidation queue's, the io loop's (all of one rank: never one
-// inside another). mux may call the notifier while holding nothing.
+// Locks: a session has four, each held for a few instructions, none while calling mux or the
+// kernel: the slow queue's, the invalidation queue's, the io loop's, the limits' (all of one rank:
+// never one inside another). mux may call the notifier while holding nothing, but for what mux.h
+// says of single functions.
 // Only this folder includes libfuse. docs/FUSE.md has the decisions with their reasons.
 #ifndef AF_FS_H
 #define AF_FS_H
@@ -158,7 +160,7 @@ struct fs_counters {
     struct {
         uint64_t requests;
         uint64_t errors;     // answered with an errno other than ENOSYS
-        uint64_t latency_ns; // sum, from the arrival in the daemon to the answer
+        uint64_t latency_ns; // sum, from the arrival to the answer, less what they were held back
     } op[FS_OP_COUNT];
     uint64_t slow_requests;      // re-dispatched to the slow pool
     uint64_t deferred;           // left to the turns pool: other views came first
@@ -168,6 +170,10 @@ struct fs_counters {
     uint64_t invalidations;      // delivered to the kernel
     uint64_t invalidations_lost; // refused by the kernel for want of memory
     uint64_t shared_writes;      // WRITEs that arrived for a shared nodeid: must stay 0
+    uint64_t held;               // requests that waited for their view's limit
+    uint64_t held_total_ns;      // how long, all together
+    uint64_t held_now;           // that wait now
+    uint64_t not_held;           // over a limit, and served since others would have waited, too
 };
 
 // Sums since the start; consistent per number, not between numbers. Any thread.
@@ -184,6 +190,7 @@ struct fs_view_counters {
     // Of the kernel to what is the view's own (not to files whose pages views share): lookups that
     // were answered with a nodeid, less those forgotten.
     uint64_t references;
+    uint64_t held, held_ns; // requests that waited for the view's limit, and how long in all
 };
 // The requests of one view since it was attached. False, and zeros: it has made none. Any thread.
 bool fs_session_view_counters(struct fs_session *session, uint32_t slot, uint32_t route,

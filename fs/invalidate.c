@@ -11,6 +11,7 @@
 // inode that the kernel does not have (-ENOENT) is what was wanted; want of memory is retried,
 // then counted and logged, for then a view may show old content until its timeouts end.
 // Read next: mux/mux.h, struct mux_notifier.
+#include "fs/limit.h"
 #include "fs/session_priv.h"
 #include "fs/taps_priv.h"
 
@@ -78,12 +79,16 @@ static int deliver_once(struct fuse_session *fuse, const struct item *item)
 static int deliver(struct fs_invalidator *inv, const struct item *item)
 {
     int rc = 0;
+    // The kernel waits for requests on that inode; those that are held back would take long.
+    bool passes = fs_limit_pass(inv->session, item->nodeid);
     for (int i = 0; i < RETRIES; i++) {
         rc = deliver_once(inv->session->fuse, item);
         if (rc != -ENOMEM && rc != -EINTR && rc != -EAGAIN)
             break;
         sched_yield();
     }
+    if (passes)
+        fs_limit_pass_end(inv->session, item->nodeid);
     fs_count(inv->session, FS_COUNT_INVALIDATION, 1);
     // ENOTDIR: the parent is a directory no more; ENOTCONN, ENODEV: nobody caches anything now.
     if (rc == 0 || rc == -ENOENT || rc == -ENOTDIR || rc == -ENOTCONN || rc == -ENODEV)
@@ -291,6 +296,19 @@ void fs_invalidate_flush(struct fs_session *session)
     pthread_mutex_unlock(&inv->lock);
 }
 
+// ---- not for the kernel, but for who else wants to know
+
+static void notify_detached(void *arg, uint32_t slot)
+{
+    fs_limit_set(arg, slot, 0, 0, af_monotonic_ns());
+    fs_taps_detached(arg, slot);
+}
+
+static void notify_limited(void *arg, uint32_t slot, uint64_t iops, uint64_t bandwidth)
+{
+    fs_limit_set(arg, slot, iops, bandwidth, af_monotonic_ns());
+}
+
 int fs_invalidator_new(struct fs_session *session, struct fs_invalidator **ret)
 {
     static const struct mux_notifier notifier = {
@@ -304,7 +322,8 @@ int fs_invalidator_new(struct fs_session *session, struct fs_invalidator **ret)
         .expire_entry_now = expire_entry_now,
         .drop_inode_now = drop_inode_now,
         .attached = fs_taps_attached,
-        .detached = fs_taps_detached,
+        .detached = notify_detached,
+        .limited = notify_limited,
     };
     struct fs_invalidator *inv = calloc(1, sizeof *inv);
     if (!inv)

@@ -96,25 +96,38 @@ int fs_mount_find(const char *path, struct fs_mount *ret)
     return ferror(file) ? -EIO : found;
 }
 
-static int write_one(int dir, const char *name)
+static int write_text(int dir, const char *name, const char *text)
 {
     AF_CLEANUP_FD int fd = openat(dir, name, O_WRONLY | O_CLOEXEC);
     if (fd < 0)
         return -errno;
-    return write(fd, "1", 1) == 1 ? 0 : -errno;
+    size_t len = strlen(text);
+    return write(fd, text, len) == (ssize_t)len ? 0 : -errno;
 }
 
-int fs_mount_abort(unsigned minor)
+static int tell_connection(unsigned minor, const char *file, const char *text)
 {
     char name[64];
-    snprintf(name, sizeof name, "%u/abort", minor);
+    snprintf(name, sizeof name, "%u/%s", minor, file);
     // A private instance: it need not be mounted anywhere, nor stay.
     AF_CLEANUP_FD int context = fsopen("fusectl", FSOPEN_CLOEXEC);
     if (context >= 0 && fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0) {
         AF_CLEANUP_FD int mount = fsmount(context, FSMOUNT_CLOEXEC, 0);
         if (mount >= 0)
-            return write_one(mount, name);
+            return write_text(mount, name, text);
     }
     AF_CLEANUP_FD int dir = open("/sys/fs/fuse/connections", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    return dir < 0 ? -errno : write_one(dir, name);
+    return dir < 0 ? -errno : write_text(dir, name, text);
+}
+
+int fs_mount_abort(unsigned minor)
+{
+    return tell_connection(minor, "abort", "1");
+}
+
+int fs_mount_set_background(unsigned minor, unsigned count)
+{
+    char text[16];
+    snprintf(text, sizeof text, "%u", count);
+    return tell_connection(minor, "max_background", text);
 }

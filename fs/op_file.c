@@ -168,7 +168,8 @@ void fs_op_write(fuse_req_t req, fuse_ino_t nodeid, const char *data, size_t siz
     call.data = data;
     call.size = size;
     call.offset = offset;
-    (void)file; // the suid and sgid bits that it may ask to clear, mux_write clears always
+    // The suid and sgid bits that it may ask to clear, mux_write clears always.
+    call.flags = file->writepage ? FS_WRITE_BACK : 0;
     if (mux_nodeid_is_shared(nodeid)) {
         // mux refuses it, but the pages that every view shares are already dirtied.
         fs_count(call.session, FS_COUNT_SHARED_WRITE, 1);

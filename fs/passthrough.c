@@ -11,6 +11,7 @@
 // has too many such files open, -ENOMEM. Whatever else goes wrong, the file is read by requests as
 // all others are; when the kernel refuses the first of all backing files, that is said once and for
 // all. Read next: op_open.c, docs/FUSE.md.
+#include "fs/limit.h"
 #include "fs/session_priv.h"
 
 #include "mux/base/log.h"
@@ -177,7 +178,9 @@ int fs_passthrough_open(struct fs_call *call, uint64_t size)
     int rc = mux_read(session->mux, &call->ctx, call->nodeid, 1, 0, &read);
     if (rc != 0)
         return rc;
-    rc = add(session->passthrough, call, is_whole(read.fd, size) ? read.fd : -1);
+    // What the kernel reads by itself counts against no limit.
+    bool passes = !fs_limit_has(session, fs_call_slot(call)) && is_whole(read.fd, size);
+    rc = add(session->passthrough, call, passes ? read.fd : -1);
     mux_read_done(session->mux, &read);
     return rc;
 }

@@ -4,6 +4,7 @@
 // requests from /dev/fuse; requests over io_uring bring their own. Takes no locks (libfuse does).
 // Fails: an answer the kernel does not want any more (the caller was killed) is dropped; nodeids
 // need no undoing, since no table counts them. Read next: call.h, slow.c.
+#include "fs/limit.h"
 #include "fs/session_priv.h"
 #include "fs/taps_priv.h"
 
@@ -150,7 +151,10 @@ static void send_open(struct fs_call *call)
 
 void fs_call_send(struct fs_call *call, int rc)
 {
-    int64_t took_ns = af_monotonic_ns() - call->start_ns;
+    int64_t now_ns = af_monotonic_ns();
+    int64_t took_ns = now_ns - call->start_ns - call->held_ns;
+    if (call->limited && fs_limit_settle(call, rc, now_ns))
+        return;
     if (!call->session->no_counting) {
         fs_count_answer(call->session, call->op, rc, took_ns);
         fs_count_view(call, rc, took_ns);
@@ -239,6 +243,9 @@ void fs_call_begin(struct fs_call *call, fuse_req_t req, enum fs_op op, uint64_t
     call->length = 0;
     call->answer = FS_ANSWER_NONE;
     call->read_open = false;
+    call->limited = false;
+    call->charged_bytes = 0;
+    call->held_ns = 0;
     if (!call->session->no_counting)
         fs_count_request(call->session, op, 1);
 }
@@ -257,7 +264,9 @@ static void run_and_send(struct fs_call *call, fs_run_fn run)
 
 void fs_call_dispatch(struct fs_call *call, fs_run_fn run)
 {
-    if (!fs_fair_defers(call) || fs_slow_push(call->session->turns, call, run) != 0)
+    if (fs_limit_holds(call, run))
+        ; // held.c has it
+    else if (!fs_fair_defers(call) || fs_slow_push(call->session->turns, call, run) != 0)
         run_and_send(call, run);
     fs_fair_served(af_monotonic_ns());
 }

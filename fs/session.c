@@ -8,6 +8,7 @@
 // the mount from this process (priming, the last flush) runs on a thread that is given up on
 // after a while by aborting the connection, so neither start nor stop can hang.
 // Fails with a sentence; a failed start leaves nothing behind. Read next: transport.c, ops.c.
+#include "fs/limit.h"
 #include "fs/session_priv.h"
 #include "fs/taps_priv.h"
 
@@ -17,6 +18,7 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/fuse.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -91,7 +93,8 @@ static unsigned default_workers(void)
 static int make_parts(struct fs_session *session, struct af_error *err)
 {
     session->counters = fs_counters_new();
-    if (!session->counters || fs_view_counters_new(session) < 0 || fs_taps_new(session) < 0)
+    if (!session->counters || fs_view_counters_new(session) < 0 || fs_taps_new(session) < 0 ||
+        fs_limits_new(session) < 0)
         return af_error_errno(err, ENOMEM, "FUSE session");
     session->end_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (session->end_fd < 0)
@@ -205,7 +208,7 @@ void fs_session_negotiate(struct fs_session *session, struct fuse_conn_info *con
         conn->max_readahead = FS_IO_MAX;
     conn->max_background = FS_BACKGROUND;
     conn->congestion_threshold = FS_BACKGROUND * 3 / 4;
-    fs_compat_no_interrupt(conn); // nothing here can be interrupted half way
+    fs_compat_no_interrupt(conn); // worker_thread reads them
     atomic_store(&session->transport.ring_offered, has_ring);
 }
 
@@ -219,9 +222,9 @@ static void connection_ended(struct fs_session *session)
     (void)ignored;
 }
 
-// With rings nothing but FORGETs comes over the device, and nobody waits for those. Were this
-// thread always waiting for one, whoever closes or removes the last of a file would have to wake
-// it; after a pause those that came meanwhile are read together.
+// With rings nothing but FORGETs and INTERRUPTs comes over the device, and nobody waits for those.
+// Were this thread always waiting for one, whoever closes or removes the last of a file would have
+// to wake it; after a pause those that came meanwhile are read together.
 static void let_forgets_gather(const struct fs_session *session)
 {
     struct timespec pause = {.tv_nsec = FORGET_PAUSE_NS};
@@ -229,7 +232,15 @@ static void let_forgets_gather(const struct fs_session *session)
         nanosleep(&pause, NULL);
 }
 
-// Reads requests from /dev/fuse; with io_uring only INIT and FORGET come this way.
+// A signal for who waits. It has no answer, and is not for libfuse, which would tell the kernel to
+// send no more of them.
+static bool is_interrupt(const void *message, ssize_t n)
+{
+    const struct fuse_in_header *in = message;
+    return n >= (ssize_t)sizeof *in && in->opcode == FUSE_INTERRUPT;
+}
+
+// Reads requests from /dev/fuse; with io_uring only INIT, FORGET and INTERRUPT come this way.
 static void *worker_thread(void *arg)
 {
     struct fs_session *session = arg;
@@ -238,7 +249,9 @@ static void *worker_thread(void *arg)
     int error = mem ? 0 : ENOMEM;
     while (error == 0 && !fuse_session_exited(session->fuse)) {
         ssize_t n = read(session->dev_fd, mem, FS_DEV_BUF);
-        if (n > 0) {
+        if (is_interrupt(mem, n)) {
+            fs_limit_interrupted(session);
+        } else if (n > 0) {
             struct fuse_buf buf = {.size = (size_t)n, .mem = mem};
             fuse_session_process_buf(session->fuse, &buf);
             let_forgets_gather(session);
@@ -344,6 +357,8 @@ int fs_session_start_parts(struct fs_session *session, struct af_error *err)
     if (rc == 0)
         rc = fs_slow_new(session, default_workers(), false, &session->turns);
     if (rc == 0)
+        rc = fs_limits_start(session);
+    if (rc == 0)
         rc = fs_invalidator_start(session->invalidator);
     return rc == 0 ? 0 : af_error_errno(err, rc, "starting the FUSE session's threads");
 }
@@ -395,7 +410,7 @@ static int serve(struct fs_session *session, struct af_error *err)
                                   session->mountpoint);
         if (fs_transport_verify(&session->transport, err) != 0)
             return -1;
-        // With rings one is enough: only forgets come over the device.
+        // With rings one is enough: only forgets and interrupts come over the device.
         if (!fs_transport_is_ring(&session->transport))
             rc = start_workers(session, session->worker_count);
     }
@@ -464,6 +479,7 @@ void fs_session_stop(struct fs_session *session)
         return;
     if (session->invalidator)
         fs_invalidator_close(session->invalidator);
+    fs_limits_close(session);
     leave_mount(session);
     for (unsigned i = 0; i < session->workers_started; i++)
         pthread_join(session->workers[i], NULL);
@@ -500,6 +516,7 @@ void fs_session_free(struct fs_session *session)
     fs_counters_free(session->counters);
     fs_view_counters_free(session);
     fs_taps_free(session);
+    fs_limits_free(session);
     if (session->end_fd >= 0)
         close(session->end_fd);
     free(session->mountpoint);

@@ -23,21 +23,29 @@
 #define FS_RING_IO_MAX (256u << 10)              // over io_uring: see docs/FUSE.md
 #define FS_DEV_BUF     (FS_IO_MAX + (64u << 10)) // of a worker that reads /dev/fuse
 #define FS_WORKERS_MAX 64
-#define FS_RING_DEPTH  32 // requests in flight per CPU on io_uring; see docs/FUSE.md
-#define FS_BACKGROUND  64
-#define FS_TEXT_MAX    160
+// Requests in flight per CPU on io_uring, and of these not to be used up by what is held back; see
+// docs/FUSE.md.
+#define FS_RING_ENTRIES   1024 // of all CPUs
+#define FS_RING_DEPTH_MIN 127
+#define FS_RING_DEPTH_MAX 511
+#define FS_RING_SPARE     64
+#define FS_BACKGROUND     64
+#define FS_TEXT_MAX       160
 
 struct fs_slow;
 struct fs_passthrough;
 struct fs_invalidator;
 struct fs_counter_shard;
 struct fs_taps;
+struct fs_limits;
 
 // ---- transport.c -------------------------------------------------------------------------
 
 struct fs_transport_state {
     enum fs_transport wanted;
     bool ring_asked;           // libfuse is told to use io_uring
+    unsigned depth;            // of each ring
+    char options[64];          // of libfuse
     atomic_bool ring_offered;  // the kernel offers it to this connection
     atomic_bool ring_seen;     // a request has come over it
     char why_not[FS_TEXT_MAX]; // why io_uring is not asked for; "" when it is
@@ -92,7 +100,8 @@ struct fs_session {
     struct fs_slow *turns; // fair.c; ends before `slow`
     struct fs_invalidator *invalidator;
     struct fs_counter_shard *counters;
-    void *view_blocks; // view_counters.c
+    void *view_blocks;        // view_counters.c
+    struct fs_limits *limits; // limit.h
     struct fs_taps *taps;
     atomic_uint taps_open;         // of them: whether an answer is anybody's business
     uid_t uid_base;                // see struct fs_options
@@ -122,6 +131,15 @@ int fs_mount_find(const char *path, struct fs_mount *ret);
 int fs_mount_canonical(const char *path, char **ret);
 // Ends a FUSE connection: everybody who waits for it gets an error. 0 or -errno.
 int fs_mount_abort(unsigned minor);
+// How many requests that nobody waits for (READs ahead) may be under way on it. 0 or -errno.
+int fs_mount_set_background(unsigned minor, unsigned count);
+
+// ---- call_copy.c -------------------------------------------------------------------------
+
+// Bytes of `storage` that a copy of the call needs.
+size_t fs_call_copy_bytes(const struct fs_call *call);
+void fs_call_copy(const struct fs_call *call, struct fs_call *ret, struct stat *attr,
+                  char *storage);
 
 // ---- slow.c: a pool for what may block ---------------------------------------------------
 
@@ -177,6 +195,9 @@ enum fs_count {
     FS_COUNT_INVALIDATION,
     FS_COUNT_INVALIDATION_LOST,
     FS_COUNT_SHARED_WRITE,
+    FS_COUNT_HELD,
+    FS_COUNT_HELD_NS,
+    FS_COUNT_NOT_HELD,
     FS_COUNT_COUNT,
 };
 
@@ -184,16 +205,22 @@ struct fs_counter_shard *fs_counters_new(void); // NULL: out of memory
 void fs_counters_free(struct fs_counter_shard *shards);
 void fs_count_request(struct fs_session *session, enum fs_op op, unsigned n);
 void fs_count_answer(struct fs_session *session, enum fs_op op, int rc, int64_t latency_ns);
-void fs_count(struct fs_session *session, enum fs_count what, int n);
+void fs_count(struct fs_session *session, enum fs_count what, uint64_t n);
 // view_counters.c. 0 or -errno.
 int fs_view_counters_new(struct fs_session *session);
 void fs_view_counters_free(struct fs_session *session);
 void fs_count_view(const struct fs_call *call, int rc, int64_t latency_ns);
+void fs_count_view_held(const struct fs_call *call, uint64_t held_ns);
 // The kernel gets n references to a nodeid, or gives them back (n < 0). Counted by view.
 void fs_count_references(struct fs_session *session, uint64_t nodeid, int64_t n);
 // The slot of the view that asks: the nodeid says which, or for a file that views share, the
 // caller's uid. 0: none.
 uint32_t fs_call_slot(const struct fs_call *call);
 unsigned fs_slow_queued(struct fs_slow *slow);
+
+// ---- held.c ------------------------------------------------------------------------------
+
+// Whether a thread of this machine is about to end by SIGKILL, or has ended. Asks /proc.
+bool fs_thread_is_killed(pid_t tid);
 
 #endif

@@ -108,52 +108,17 @@ static bool has_room_locked(const struct fs_slow *slow, const struct queue *queu
 
 // ---- jobs --------------------------------------------------------------------------------
 
-// Whether the data of a WRITE stays where it is until the request is answered.
-static bool data_stays(const struct fs_call *call)
-{
-    char *payload;
-    size_t size;
-    return fs_call_payload(call, &payload, &size) && call->data >= payload &&
-           call->data < payload + size;
-}
-
-static size_t text_bytes(const char *text)
-{
-    return text ? strlen(text) + 1 : 0;
-}
-
-static const char *copy_bytes(char **to, const void *from, size_t size)
-{
-    if (!from)
-        return NULL;
-    char *at = *to;
-    memcpy(at, from, size);
-    *to += size;
-    return at;
-}
-
 static struct job *job_new(struct fs_slow *slow, const struct fs_call *call, fs_run_fn run)
 {
-    size_t name = text_bytes(call->name);
-    size_t new_name = text_bytes(call->new_name);
-    size_t data = call->data && !data_stays(call) ? call->size : 0;
-    struct job *job = malloc(sizeof *job + name + new_name + data);
+    size_t bytes = fs_call_copy_bytes(call);
+    struct job *job = malloc(sizeof *job + bytes);
     if (!job)
         return NULL;
     job->next = NULL;
     job->slow = slow;
-    job->call = *call;
     job->run = run;
-    job->bytes = name + new_name + data;
-    char *to = job->storage;
-    job->call.name = copy_bytes(&to, call->name, name);
-    job->call.new_name = copy_bytes(&to, call->new_name, new_name);
-    if (data > 0)
-        job->call.data = copy_bytes(&to, call->data, data);
-    if (call->attr) {
-        job->attr = *call->attr;
-        job->call.attr = &job->attr;
-    }
+    job->bytes = bytes;
+    fs_call_copy(call, &job->call, &job->attr, job->storage);
     job->call.ctx.may_block = slow->may_block;
     return job;
 }

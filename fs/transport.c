@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/sysinfo.h>
 
 #define PARAMETER "/sys/module/fuse/parameters/enable_uring"
 
@@ -59,6 +60,16 @@ static bool switch_on(struct fs_transport_state *state)
     return true;
 }
 
+// One less than a power of two where it is at its bounds: libfuse adds an entry, io_uring rounds
+// up.
+static unsigned ring_depth(void)
+{
+    unsigned depth = FS_RING_ENTRIES / (unsigned)get_nprocs_conf() - 1;
+    if (depth > FS_RING_DEPTH_MAX)
+        return FS_RING_DEPTH_MAX;
+    return depth < FS_RING_DEPTH_MIN ? FS_RING_DEPTH_MIN : depth;
+}
+
 int fs_transport_choose(struct fs_transport_state *state, enum fs_transport wanted,
                         struct af_error *err)
 {
@@ -67,6 +78,8 @@ int fs_transport_choose(struct fs_transport_state *state, enum fs_transport want
     atomic_init(&state->ring_offered, false);
     atomic_init(&state->ring_seen, false);
     state->why_not[0] = '\0';
+    state->depth = ring_depth();
+    snprintf(state->options, sizeof state->options, "io_uring,io_uring_q_depth=%u", state->depth);
     if (wanted == FS_TRANSPORT_DEV_FUSE)
         why_not(state, "as asked");
     else if (!FS_FUSE_HAS_RING)
@@ -85,9 +98,7 @@ int fs_transport_choose(struct fs_transport_state *state, enum fs_transport want
 
 const char *fs_transport_options(const struct fs_transport_state *state)
 {
-#define TEXT_(x) #x
-#define TEXT(x)  TEXT_(x)
-    return state->ring_asked ? "io_uring,io_uring_q_depth=" TEXT(FS_RING_DEPTH) : NULL;
+    return state->ring_asked ? state->options : NULL;
 }
 
 bool fs_transport_is_ring(const struct fs_transport_state *state)
@@ -110,7 +121,7 @@ void fs_transport_describe(const struct fs_transport_state *state, unsigned work
                            size_t size)
 {
     if (fs_transport_is_ring(state))
-        snprintf(ret, size, "transport io_uring (one queue per CPU, depth %d)", FS_RING_DEPTH);
+        snprintf(ret, size, "transport io_uring (one queue per CPU, depth %u)", state->depth);
     else if (!state->ring_asked)
         snprintf(ret, size, "transport /dev/fuse (%u threads; %s)", workers, state->why_not);
     else

@@ -16,8 +16,9 @@ struct fs_view_block {
     struct {
         _Atomic uint64_t requests, errors, total_ns, slowest_ns;
     } op[FS_OP_COUNT];
-    struct af_histogram latency; // of all operations
-    _Atomic int64_t references;  // of the kernel to nodeids of the view
+    struct af_histogram latency;    // of all operations
+    _Atomic int64_t references;     // of the kernel to nodeids of the view
+    _Atomic uint64_t held, held_ns; // limit.c
 };
 
 typedef _Atomic(struct fs_view_block *) block_pointer;
@@ -72,6 +73,8 @@ static void clear(struct fs_view_block *block)
         atomic_store_explicit(&block->latency.counts[i], 0, memory_order_relaxed);
     atomic_store_explicit(&block->latency.sum_ns, 0, memory_order_relaxed);
     atomic_store_explicit(&block->references, 0, memory_order_relaxed);
+    atomic_store_explicit(&block->held, 0, memory_order_relaxed);
+    atomic_store_explicit(&block->held_ns, 0, memory_order_relaxed);
 }
 
 uint32_t fs_call_slot(const struct fs_call *call)
@@ -140,6 +143,15 @@ void fs_count_view(const struct fs_call *call, int rc, int64_t latency_ns)
     af_histogram_observe(&block->latency, latency_ns);
 }
 
+void fs_count_view_held(const struct fs_call *call, uint64_t held_ns)
+{
+    struct fs_view_block *block = block_of_call(call);
+    if (!block)
+        return;
+    atomic_fetch_add_explicit(&block->held, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&block->held_ns, held_ns, memory_order_relaxed);
+}
+
 bool fs_session_view_counters(struct fs_session *session, uint32_t slot, uint32_t route,
                               struct fs_view_counters *ret)
 {
@@ -159,5 +171,7 @@ bool fs_session_view_counters(struct fs_session *session, uint32_t slot, uint32_
     af_histogram_gather(&block->latency, &ret->latency);
     int64_t references = atomic_load_explicit(&block->references, memory_order_relaxed);
     ret->references = references > 0 ? (uint64_t)references : 0;
+    ret->held = atomic_load_explicit(&block->held, memory_order_relaxed);
+    ret->held_ns = atomic_load_explicit(&block->held_ns, memory_order_relaxed);
     return true;
 }

@@ -98,6 +98,8 @@ static int collect_view(void *arg, const struct store_sandbox *sandbox)
         .delta_inodes = delta.inodes,
         .quota_bytes = sandbox->quota_bytes,
         .quota_inodes = sandbox->quota_inodes,
+        .iops = sandbox->iops,
+        .bandwidth = sandbox->bandwidth,
         .access = sandbox->access,
         .created_ns = sandbox->created_ns,
     };
@@ -118,6 +120,7 @@ int mux_inspect_views(struct mux *mux, int (*fn)(void *arg, const struct mux_vie
         return mux_fail(err, rc, "listing the views");
     for (size_t i = 0; i < views.count; i++) {
         uint64_t root;
+        mux_limit_in_force(mux, &infos[i].iops, &infos[i].bandwidth);
         if (mux_view_find(mux, infos[i].sandbox_id.text, &root)) {
             infos[i].slot = mux_nodeid_slot(root);
             infos[i].route = mux_nodeid_route(root);

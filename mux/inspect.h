@@ -20,6 +20,7 @@ struct mux_view_info {
     size_t stack_depth, n_rules;
     uint64_t delta_bytes, delta_inodes;
     uint64_t quota_bytes, quota_inodes; // 0: none
+    uint64_t iops, bandwidth;           // in force; 0: none
     enum store_sandbox_access access;
     int64_t created_ns;
 };

@@ -73,6 +73,8 @@ int mux_open_sized(const struct mux_options *options, size_t nodes_max, struct m
     mux->uid_count = options->uid_count;
     mux->reserved_uid = options->reserved_uid;
     mux->no_sharing = options->no_sharing;
+    mux->iops_max = options->iops_max;
+    mux->bandwidth_max = options->bandwidth_max;
     mux->opened_ns = af_wall_ns();
     mux->absorb_max = MUX_ABSORB_MAX;
     mux->merge_step_max = MUX_MERGE_STEP_MAX;

@@ -44,6 +44,8 @@ struct mux_options {
                            // uid_base .. uid_base + uid_count
     unsigned batch_after;  // see struct store_options; 0: the default
     uint32_t nodes_max;    // inodes cached over all views, about 250 bytes each; 0: the default
+    // Of each view, whatever its own limit is (struct store_sandbox); 0: none.
+    uint64_t iops_max, bandwidth_max;
 };
 
 // Opens the store and marks sandboxes that were running when the daemon ended as stopped, their
@@ -78,6 +80,9 @@ struct mux_notifier {
     // its last one. With the table of views held: they must neither block nor ask mux.
     void (*attached)(void *arg, uint32_t slot, const char *sandbox_id);
     void (*detached)(void *arg, uint32_t slot);
+    // What this slot's view may ask for in a second, requests and bytes; 0: any number. Told when a
+    // view with a limit is attached, and at each change. As above, or with the view held.
+    void (*limited)(void *arg, uint32_t slot, uint64_t iops, uint64_t bandwidth);
 };
 // Set once, before the first operation. `notifier` must outlive mux.
 void mux_set_notifier(struct mux *mux, const struct mux_notifier *notifier, void *arg);

@@ -41,6 +41,7 @@ struct mux {
     uint32_t uid_count;
     uid_t reserved_uid;
     bool no_sharing;                     // mux/nodeid.h
+    uint64_t iops_max, bandwidth_max;    // of each view; 0: none
     int64_t opened_ns;                   // wall clock: the times of the top directory
     const struct mux_notifier *notifier; // or NULL: nobody listens (tests, tools)
     void *notifier_arg;

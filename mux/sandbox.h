@@ -15,6 +15,7 @@ struct mux_sandbox_spec {
     int64_t expires_ns; // wall clock, 0: never
     uint32_t owner_max; // RESOURCE_EXHAUSTED when the owner has as many; 0: no bound
     uint64_t quota_bytes, quota_inodes;
+    uint64_t iops, bandwidth; // requests and bytes a second; 0: no limit
     const void *user_data;
     size_t user_data_len;
 };
@@ -87,6 +88,10 @@ bool mux_view_can_move(struct mux *mux, const char *id);
 // Gives an attached view the slot of a reserved uid, and its own slot free. Nobody notices: it
 // fails with FAILED_PRECONDITION when somebody might; then the uid stays reserved.
 int mux_view_move(struct mux *mux, const char *id, uid_t uid, struct af_error *err);
+
+// What a sandbox gets that asks for so much: no more than the maxima of this mux, which is also
+// what those get that ask for nothing.
+void mux_limit_in_force(const struct mux *mux, uint64_t *iops, uint64_t *bandwidth);
 
 // The host uid of an attached view. False: it is not attached.
 bool mux_view_uid(struct mux *mux, const char *id, uid_t *ret_uid);

@@ -144,6 +144,8 @@ static int create_one(struct store_txn *txn, const struct mux_sandbox_spec *spec
         .expires_ns = spec->expires_ns,
         .quota_bytes = spec->quota_bytes,
         .quota_inodes = spec->quota_inodes,
+        .iops = spec->iops,
+        .bandwidth = spec->bandwidth,
         .rules = spec->rules,
         .n_rules = spec->n_rules,
         .user_data = spec->user_data,

@@ -56,6 +56,7 @@ struct mux_view {
     uint64_t quota_bytes, quota_inodes; // 0: none
     uint64_t tree;                      // of what is below the delta (listings.h)
     bool delta_is_empty;                // certainly; false says nothing
+    uint64_t iops, bandwidth;           // that it asks for, 0: none
     struct mux_gone gone;               // what others have taken the names of
     struct mux_alias alias;             // directories that became one with others'
     uint64_t changed_in;                // the last change's id for store_look_begin
@@ -190,6 +191,8 @@ void mux_view_release(struct mux_hold *hold);
 // whose stacks have the new layer, go by it from now on. Nodes in the cache stay true: of a layer
 // they know no more than whether it is the delta.
 void mux_view_merge_layers(struct mux *mux, const uint64_t *run, size_t count, uint64_t merged);
+// Tells the notifier what the view may ask for in a second. With the view or the table held.
+void mux_view_tell_limit(struct mux *mux, const struct mux_view *view);
 // A stamp that was never used before.
 uint64_t mux_view_new_stamp(struct mux *mux);
 

@@ -1,4 +1,4 @@
-// Rules, quota and access of a sandbox that may be running: the record, then the view.
+// Rules, quota, limits and access of a sandbox that may be running: the record, then the view.
 //
 // view_table.c serialises changes and attaching, so that what the view has is always what the
 // record says. Read next: view_change.h, revoke.c.
@@ -157,6 +157,39 @@ int mux_view_set_quota(struct mux *mux, const char *id, uint64_t quota_bytes, ui
     struct quota quota = {.bytes = quota_bytes, .inodes = quota_inodes};
     uint64_t root;
     return change_view(mux, id, put_quota, apply_quota, &quota, &root, err);
+}
+
+// ---- requests and bytes a second
+
+struct limit {
+    struct mux *mux;
+    uint64_t iops, bandwidth;
+};
+
+static int put_limit(void *arg, struct store_sandbox *sandbox, struct af_error *err)
+{
+    const struct limit *limit = arg;
+    (void)err;
+    sandbox->iops = limit->iops;
+    sandbox->bandwidth = limit->bandwidth;
+    return 0;
+}
+
+// The notifier is told with the view held, so that of two changes the last one stays.
+static void apply_limit(void *arg, struct mux_view *view)
+{
+    const struct limit *limit = arg;
+    view->iops = limit->iops;
+    view->bandwidth = limit->bandwidth;
+    mux_view_tell_limit(limit->mux, view);
+}
+
+int mux_view_set_limit(struct mux *mux, const char *id, uint64_t iops, uint64_t bandwidth,
+                       struct af_error *err)
+{
+    struct limit limit = {.mux = mux, .iops = iops, .bandwidth = bandwidth};
+    uint64_t root;
+    return change_view(mux, id, put_limit, apply_limit, &limit, &root, err);
 }
 
 // ---- holders

@@ -1,4 +1,4 @@
-// Changing a sandbox while it may be running: rules, quota, access. For the api.
+// Changing a sandbox while it may be running: rules, quota, limits, access. For the api.
 //
 // The record changes first, in one transaction; then the view, between two of its operations. From
 // then on every request that arrives is answered by the new state. What the kernel answers by
@@ -25,6 +25,9 @@ int mux_view_set_access(struct mux *mux, const char *id, enum store_sandbox_acce
                         struct mux_revoke **ret, struct af_error *err);
 // 0: none. Lower than what is used: the view cannot grow, nothing else happens.
 int mux_view_set_quota(struct mux *mux, const char *id, uint64_t quota_bytes, uint64_t quota_inodes,
+                       struct af_error *err);
+// Requests and bytes a second; 0: no limit. What waits now goes by the new one.
+int mux_view_set_limit(struct mux *mux, const char *id, uint64_t iops, uint64_t bandwidth,
                        struct af_error *err);
 
 // Runs until the kernel has forgotten, and frees. NULL is ignored. *stop (may be NULL) ends it

@@ -129,6 +129,8 @@ static int fill_view(struct mux *mux, struct store_txn *txn, const struct store_
     view->access = sandbox->access;
     view->quota_bytes = sandbox->quota_bytes;
     view->quota_inodes = sandbox->quota_inodes;
+    view->iops = sandbox->iops;
+    view->bandwidth = sandbox->bandwidth;
     int rc = mux_layer_list_load(txn, sandbox->delta, sandbox->stack, &view->layers);
     struct store_inode root;
     struct store_layer delta = {0};
@@ -213,6 +215,37 @@ static void publish(struct mux *mux, struct mux_view *view, struct attached *ent
     pthread_rwlock_unlock(&table->lock);
 }
 
+static uint64_t in_force(uint64_t asked, uint64_t max)
+{
+    return max > 0 && (asked == 0 || asked > max) ? max : asked;
+}
+
+void mux_limit_in_force(const struct mux *mux, uint64_t *iops, uint64_t *bandwidth)
+{
+    *iops = in_force(*iops, mux->iops_max);
+    *bandwidth = in_force(*bandwidth, mux->bandwidth_max);
+}
+
+void mux_view_tell_limit(struct mux *mux, const struct mux_view *view)
+{
+    uint64_t iops = view->iops, bandwidth = view->bandwidth;
+    mux_limit_in_force(mux, &iops, &bandwidth);
+    if (mux->notifier && mux->notifier->limited)
+        mux->notifier->limited(mux->notifier_arg, view->slot, iops, bandwidth);
+}
+
+// Whoever follows a slot learns whose it is now, and what it may ask for: with the view held, for a
+// change of that may be on its way.
+static void tell_attached(struct mux *mux, struct mux_view *view)
+{
+    if (mux->notifier && mux->notifier->attached)
+        mux->notifier->attached(mux->notifier_arg, view->slot, view->sandbox_id.text);
+    pthread_rwlock_rdlock(&view->home->lock);
+    if (view->iops > 0 || view->bandwidth > 0 || mux->iops_max > 0 || mux->bandwidth_max > 0)
+        mux_view_tell_limit(mux, view);
+    pthread_rwlock_unlock(&view->home->lock);
+}
+
 static int attach(struct mux *mux, const char *id, uint32_t reserved, struct mux_attachment *ret,
                   struct af_error *err)
 {
@@ -241,8 +274,7 @@ static int attach(struct mux *mux, const char *id, uint32_t reserved, struct mux
     *ret = (struct mux_attachment){.slot = slot, .uid = view->uid, .gid = view->gid};
     mux_kept_start(mux, view->rules);
     publish(mux, view, entry, 0);
-    if (mux->notifier && mux->notifier->attached)
-        mux->notifier->attached(mux->notifier_arg, slot, id);
+    tell_attached(mux, view);
     return 0;
 }
 
@@ -373,8 +405,7 @@ static bool move(struct mux *mux, struct attached *entry, uint32_t to)
         return false;
     if (mux->notifier && mux->notifier->detached)
         mux->notifier->detached(mux->notifier_arg, from);
-    if (mux->notifier && mux->notifier->attached)
-        mux->notifier->attached(mux->notifier_arg, to, entry->id);
+    tell_attached(mux, view);
     give_slot(table, from);
     return true;
 }

@@ -60,6 +60,8 @@ static int collect_view(void *arg, const struct mux_view_info *info)
     item->message.delta_inodes = info->delta_inodes;
     item->message.quota_bytes = info->quota_bytes;
     item->message.quota_inodes = info->quota_inodes;
+    item->message.iops = info->iops;
+    item->message.bandwidth = info->bandwidth;
     item->message.access = grpc_text(access_word(info->access));
     item->message.rules = (uint32_t)info->n_rules;
     item->message.created_at = &item->created;

@@ -262,6 +262,32 @@ static int check_resources(struct daemon *daemon, const Sandbox__V1__ResourceLim
     return exec_engine_check_resources(daemon->engine, &resources, err);
 }
 
+static int check_rate(const char *name, uint64_t wanted, uint64_t max, struct af_error *err)
+{
+    if (max == 0 || wanted <= max)
+        return 0;
+    return af_error_set(err, AF_INVALID_ARGUMENT,
+                        "io_limit.%s is above the %" PRIu64 " that this server allows", name, max);
+}
+
+int sandbox_io_limit_check(const struct daemon *daemon, const Agentfense__V1__IoLimit *limit,
+                           struct af_error *err)
+{
+    const struct af_config *config = &daemon->config;
+    if (!limit)
+        return 0;
+    if (check_rate("iops", limit->iops, AF_IOPS_MAX, err) < 0 ||
+        check_rate("bandwidth", limit->bandwidth, AF_BANDWIDTH_MAX, err) < 0 ||
+        check_rate("iops", limit->iops, config->iops_max, err) < 0 ||
+        check_rate("bandwidth", limit->bandwidth, config->bandwidth_max, err) < 0)
+        return -1;
+    if (limit->bandwidth > 0 && limit->bandwidth < AF_BANDWIDTH_MIN)
+        return af_error_set(err, AF_INVALID_ARGUMENT,
+                            "io_limit.bandwidth is below the least, %u bytes a second; 0 is none",
+                            AF_BANDWIDTH_MIN);
+    return 0;
+}
+
 // Packs what mux has no use for.
 static int pack_facts(const struct daemon *daemon, const Sandbox__V1__CreateSandboxRequest *message,
                       const struct sandbox_options *options, struct sandbox_request *ret,
@@ -329,6 +355,8 @@ int sandbox_request_parse(struct daemon *daemon, const Sandbox__V1__CreateSandbo
         parse_rules(message, ret, err) < 0 ||
         sandbox_options_parse(options_message, &options, err) < 0 ||
         check_network(daemon, &options, err) < 0 ||
+        sandbox_io_limit_check(daemon, options_message ? options_message->io_limit : NULL, err) <
+            0 ||
         pack_facts(daemon, message, &options, ret, err) < 0) {
         sandbox_request_fini(ret);
         return -1;
@@ -337,6 +365,10 @@ int sandbox_request_parse(struct daemon *daemon, const Sandbox__V1__CreateSandbo
     if (options_message && options_message->quota) {
         ret->spec.quota_bytes = options_message->quota->bytes;
         ret->spec.quota_inodes = options_message->quota->inodes;
+    }
+    if (options_message && options_message->io_limit) {
+        ret->spec.iops = options_message->io_limit->iops;
+        ret->spec.bandwidth = options_message->io_limit->bandwidth;
     }
     ret->spec.owner_max = daemon->config.sandboxes_per_owner_max;
     ret->spec.expires_ns = expires_in_ns > 0 ? af_wall_ns() + expires_in_ns : 0;

@@ -24,6 +24,10 @@ void sandbox_reply_send(struct grpc_call *call, const char *id);
 int sandbox_rules_parse(Sandbox__V1__PermissionRule *const *list, size_t count,
                         struct store_rule **ret, struct af_error *err);
 
+// A limit as this server allows it; NULL asks for none. INVALID_ARGUMENT.
+int sandbox_io_limit_check(const struct daemon *daemon, const Agentfense__V1__IoLimit *limit,
+                           struct af_error *err);
+
 // What CreateSandbox asks for, checked, in mux's terms. The messages must outlive it.
 struct sandbox_request {
     struct mux_sandbox_spec spec;

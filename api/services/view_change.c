@@ -184,6 +184,22 @@ void view_set_quota(struct grpc_call *call, const ProtobufCMessage *message)
         view_reply_send(call, id.text);
 }
 
+void view_set_io_limit(struct grpc_call *call, const ProtobufCMessage *message)
+{
+    const Agentfense__V1__SetIoLimitRequest *request = (const void *)message;
+    const Agentfense__V1__IoLimit *limit = request->io_limit;
+    struct daemon *daemon = daemon_of(call);
+    struct af_error err;
+    struct af_id id;
+    if (service_check_id("sb", request->sandbox_id, &id, &err) < 0 ||
+        sandbox_io_limit_check(daemon, limit, &err) < 0 ||
+        mux_view_set_limit(daemon->mux, id.text, limit ? limit->iops : 0,
+                           limit ? limit->bandwidth : 0, &err) < 0)
+        grpc_call_finish_error(call, &err);
+    else
+        view_reply_send(call, id.text);
+}
+
 // ---- expiry
 
 static int put_expiry(void *arg, struct store_sandbox *sandbox, struct af_error *err)

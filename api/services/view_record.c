@@ -9,6 +9,7 @@ struct view_reply {
     Agentfense__V1__SandboxInfo message;
     Agentfense__V1__SandboxOptions options;
     Agentfense__V1__Quota quota;
+    Agentfense__V1__IoLimit io_limit;
     struct sandbox_reply *sandbox;
     char owner[AF_NAME_TEXT_MAX + 1];
 };
@@ -29,10 +30,14 @@ struct view_reply *view_reply_new(const struct store_sandbox *record,
     agentfense__v1__quota__init(&reply->quota);
     reply->quota.bytes = record->quota_bytes;
     reply->quota.inodes = record->quota_inodes;
+    agentfense__v1__io_limit__init(&reply->io_limit);
+    reply->io_limit.iops = record->iops;
+    reply->io_limit.bandwidth = record->bandwidth;
     reply->options.commit_policy = options.commit_policy;
     reply->options.conflict_policy = options.conflict_policy;
     reply->options.network = options.network;
     reply->options.quota = &reply->quota;
+    reply->options.io_limit = &reply->io_limit;
     memcpy(reply->owner, record->owner, record->owner_len);
 
     Agentfense__V1__SandboxInfo *message = &reply->message;

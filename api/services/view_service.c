@@ -99,6 +99,7 @@ const struct grpc_method view_methods[] = {
     METHOD("Get", get_request, get),
     METHOD("UpdatePermissions", update_permissions_request, view_update_permissions),
     METHOD("SetQuota", set_quota_request, view_set_quota),
+    METHOD("SetIoLimit", set_io_limit_request, view_set_io_limit),
     METHOD("SetAccess", set_access_request, view_set_access),
     METHOD("SetExpiry", set_expiry_request, view_set_expiry),
     {

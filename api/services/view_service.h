@@ -17,6 +17,7 @@ void view_list_free(struct grpc_call *call);
 void view_update_permissions(struct grpc_call *call, const ProtobufCMessage *message);
 void view_set_access(struct grpc_call *call, const ProtobufCMessage *message);
 void view_set_quota(struct grpc_call *call, const ProtobufCMessage *message);
+void view_set_io_limit(struct grpc_call *call, const ProtobufCMessage *message);
 void view_set_expiry(struct grpc_call *call, const ProtobufCMessage *message);
 
 #endif

@@ -26,6 +26,11 @@
 #define AF_LISTINGS_BYTES_MAX        (32u << 20) // of listings of frozen directories, all views
 #define AF_PASSTHROUGH_BYTES_DEFAULT (64u << 10) // measured: docs/FUSE.md
 
+// Limits of one sandbox: more is none. A READ has up to 1 MiB, which takes 16 s at the least.
+#define AF_IOPS_MAX      1000000000u
+#define AF_BANDWIDTH_MIN (64u << 10)  // bytes a second
+#define AF_BANDWIDTH_MAX (1ULL << 33) //
+
 // Rules.
 #define AF_RULES_MAX           1024 // rules of one sandbox
 #define AF_PATTERN_MAX         1024 // bytes in one pattern

@@ -67,6 +67,14 @@ enum af_metric_kind { AF_METRIC_COUNTER = 1, AF_METRIC_GAUGE = 2, AF_METRIC_HIST
       "requests refused because too many that may block were waiting")                             \
     M(FUSE_DEFERRED, COUNTER, "agentfense_fuse_deferred_total", NULL, NULL,                        \
       "requests of views that ask without a pause, done after other views'")                       \
+    M(FUSE_HELD, COUNTER, "agentfense_fuse_held_total", NULL, NULL,                                \
+      "requests of sandboxes with a limit that had to wait for it")                                \
+    M(FUSE_HELD_SECONDS, COUNTER, "agentfense_fuse_held_seconds_total", NULL, NULL,                \
+      "how long, all together; no part of the times of requests")                                  \
+    M(FUSE_HELD_NOW, GAUGE, "agentfense_fuse_held_now", NULL, NULL,                                \
+      "requests that wait for a limit now")                                                        \
+    M(FUSE_NOT_HELD, COUNTER, "agentfense_fuse_not_held_total", NULL, NULL,                        \
+      "requests over a limit that were served, since others would have waited with them")          \
     M(FUSE_READS_ASYNC, COUNTER, "agentfense_fuse_reads_async_total", NULL, NULL,                  \
       "reads that waited for the backing file")                                                    \
     M(FUSE_INVALIDATIONS, COUNTER, "agentfense_fuse_invalidations_total", NULL, NULL,              \
@@ -130,6 +138,14 @@ enum af_metric_kind { AF_METRIC_COUNTER = 1, AF_METRIC_GAUGE = 2, AF_METRIC_HIST
     M(VIEW_LAYERS, GAUGE, "agentfense_view_layers", NULL, NULL, "layers below the delta")          \
     M(VIEW_COMMANDS, GAUGE, "agentfense_view_commands_running", NULL, NULL,                        \
       "commands of the sandbox that have not ended, those that last included")                     \
+    M(VIEW_IOPS, GAUGE, "agentfense_view_iops_limit", NULL, NULL,                                  \
+      "requests a second that the sandbox may make; 0: any number")                                \
+    M(VIEW_BANDWIDTH, GAUGE, "agentfense_view_bandwidth_limit_bytes", NULL, NULL,                  \
+      "bytes a second that it may read and write; 0: any number")                                  \
+    M(VIEW_HELD, COUNTER, "agentfense_view_held_total", NULL, NULL,                                \
+      "requests of the sandbox that had to wait for its limit")                                    \
+    M(VIEW_HELD_SECONDS, COUNTER, "agentfense_view_held_seconds_total", NULL, NULL,                \
+      "how long, all together; no part of the times of requests")                                  \
     M(VIEW_REQUESTS, COUNTER, "agentfense_view_requests_total", "operation", NULL,                 \
       "requests of the sandbox since it was started")                                              \
     M(VIEW_ERRORS, COUNTER, "agentfense_view_errors_total", "operation", NULL,                     \

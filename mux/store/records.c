@@ -143,14 +143,17 @@ int store_sandbox_put(struct store_txn *txn, const struct store_sandbox *s)
     int rc = check_space(txn, STORE_DBI_SANDBOX, s->id.text);
     if (rc < 0)
         return rc;
-    size_t total = sizeof(struct value_sandbox) + codebase_len + s->owner_len + s->user_data_len;
+    const struct value_limit limit = {.iops = s->iops, .bandwidth = s->bandwidth};
+    size_t limit_len = s->iops > 0 || s->bandwidth > 0 ? sizeof limit : 0;
+    size_t total =
+        sizeof(struct value_sandbox) + limit_len + codebase_len + s->owner_len + s->user_data_len;
     for (size_t i = 0; i < s->n_rules; i++)
         total += sizeof(struct value_rule) + s->rules[i].pattern_len;
     AF_CLEANUP_FREE uint8_t *bytes = malloc(total);
     if (!bytes)
         return -ENOMEM;
     struct value_sandbox v = {
-        .format = STORE_FORMAT,
+        .format = limit_len > 0 ? STORE_FORMAT_LIMITED : STORE_FORMAT,
         .status = (uint8_t)s->status,
         .access = (uint8_t)s->access,
         .codebase_len = (uint16_t)codebase_len,
@@ -169,7 +172,10 @@ int store_sandbox_put(struct store_txn *txn, const struct store_sandbox *s)
     };
     uint8_t *p = bytes;
     memcpy(p, &v, sizeof v);
-    memcpy(p += sizeof v, s->codebase_id.text, codebase_len);
+    p += sizeof v;
+    memcpy(p, &limit, limit_len);
+    p += limit_len;
+    memcpy(p, s->codebase_id.text, codebase_len);
     p += codebase_len;
     if (s->owner_len > 0)
         memcpy(p, s->owner, s->owner_len);
@@ -213,13 +219,21 @@ static int decode_rules(const uint8_t **p, const uint8_t *end, size_t n, struct 
 int store_sandbox_decode(MDB_val key, MDB_val value, struct store_sandbox *ret)
 {
     struct value_sandbox v;
+    struct value_limit limit = {0};
     const uint8_t *p = value.mv_data, *end = p + value.mv_size;
     if (value.mv_size < sizeof v)
         return -EUCLEAN;
     memcpy(&v, p, sizeof v);
     p += sizeof v;
-    if (v.format != STORE_FORMAT || v.n_rules > AF_RULES_MAX ||
-        (size_t)(end - p) < (size_t)v.codebase_len + v.owner_len ||
+    if (v.format == STORE_FORMAT_LIMITED) {
+        if ((size_t)(end - p) < sizeof limit)
+            return -EUCLEAN;
+        memcpy(&limit, p, sizeof limit);
+        p += sizeof limit;
+    } else if (v.format != STORE_FORMAT) {
+        return -EUCLEAN;
+    }
+    if (v.n_rules > AF_RULES_MAX || (size_t)(end - p) < (size_t)v.codebase_len + v.owner_len ||
         v.owner_len > AF_NAME_TEXT_MAX || v.access < STORE_ACCESS_NORMAL ||
         v.access > STORE_ACCESS_CUT_OFF)
         return -EUCLEAN;
@@ -235,6 +249,8 @@ int store_sandbox_decode(MDB_val key, MDB_val value, struct store_sandbox *ret)
         .expires_ns = v.expires_ns,
         .quota_bytes = v.quota_bytes,
         .quota_inodes = v.quota_inodes,
+        .iops = limit.iops,
+        .bandwidth = limit.bandwidth,
         .n_rules = v.n_rules,
         .user_data_len = v.user_data_len,
     };

@@ -10,9 +10,10 @@
 #include <stdint.h>
 #include <string.h>
 
-#define STORE_SCHEMA_VERSION 8
+#define STORE_SCHEMA_VERSION 9
 #define STORE_SCHEMA_OLDEST  6 // readable as it is: nothing says who owns a blob's end
-#define STORE_FORMAT         1 // first byte of every value
+#define STORE_FORMAT         1 // first byte of every value, but for the next
+#define STORE_FORMAT_LIMITED 2 // of a sandbox: a value_limit comes before the texts
 
 enum store_dbi {
     STORE_DBI_META,     // "schema", "hash_key"
@@ -88,6 +89,10 @@ struct value_sandbox {
     uint64_t root_fid, stack, delta, quota_bytes, quota_inodes;
     int64_t created_ns, started_ns, stopped_ns, expires_ns;
 } __attribute__((packed)); // then codebase id, owner, n_rules value_rule with patterns, user_data
+
+struct value_limit {
+    uint64_t iops, bandwidth;
+} __attribute__((packed));
 
 struct value_rule {
     uint16_t pattern_len;

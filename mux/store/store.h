@@ -415,6 +415,7 @@ struct store_sandbox {
     enum store_sandbox_access access;
     int64_t created_ns, started_ns, stopped_ns, expires_ns; // 0: never
     uint64_t quota_bytes, quota_inodes;                     // 0: none
+    uint64_t iops, bandwidth; // requests and bytes a second; 0: no limit
     const struct store_rule *rules;
     size_t n_rules;
     const char *owner; // of its codebase when it was made; not NUL-terminated

@@ -1,7 +1,8 @@
 // Stores of older schemas: which ones this program reads as they are, and their upgrade.
 //
-// Schema 8 has one more form of an inode's and of a blob's value than 7 (schema.h), 7 a journal
-// that 6 has not: a store of either is one of schema 8 with another number. synced.meta gets the
+// Schema 9 has one more form of a sandbox's value than 8, 8 one more of an inode's and of a blob's
+// than 7 (schema.h), 7 a journal that 6 has not: a store of any of them is one of schema 9 with
+// another number. synced.meta gets the
 // new number with the first sync point of a start, before anything is written: from then on an
 // older program refuses the directory. A crash before the database has it, too, is made up for at
 // the next start. A check (fsck_only) changes no number. Errors: -errno. Read next: env.c.

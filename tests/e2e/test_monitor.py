@@ -296,7 +296,7 @@ def fsctl(daemon):
 
 
 def requests_of(fsctl, sandbox):
-    return {r["operation"]: r for r in fsctl("requests", sandbox)}
+    return {r["operation"]: r for r in fsctl("requests", sandbox)["operations"]}
 
 
 def test_requests_are_counted_for_the_view_that_makes_them(client, fsctl):

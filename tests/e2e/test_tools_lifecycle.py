@@ -13,9 +13,9 @@ from harness import BIN, pb, sbpb
 def tool(daemon):
     """Runs agentfense on the module's daemon; returns (exit code, stdout, stderr)."""
 
-    def call(*args):
+    def call(*args, program="agentfense"):
         done = subprocess.run(
-            [str(BIN / "agentfense"), "--socket", str(daemon.socket), *map(str, args)],
+            [str(BIN / program), "--socket", str(daemon.socket), *map(str, args)],
             capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL, check=False,
         )
         return done.returncode, done.stdout, done.stderr
@@ -58,6 +58,7 @@ def test_create_passes_quota_policy_labels_and_lifetime_on(tool, client, project
 
 @pytest.mark.parametrize("flag, value", [
     ("--quota", "0"), ("--quota", "-1"), ("--quota", "1X"), ("--quota", "99999999999T"),
+    ("--iops", "0"), ("--iops", "2G"), ("--bandwidth", "63K"), ("--bandwidth", "9G"),
     ("--memory", "lots"), ("--cpus", "nan"), ("--cpus", "0"), ("--pids", "1K"),
     ("--expires-in", "5"), ("--expires-in", "1y"), ("--commit-policy", "sometimes"),
     ("--network", "lan"), ("--runtime", "vm"), ("--owner", ""), ("--label", "novalue"),
@@ -125,6 +126,41 @@ def test_a_living_sandbox_gets_another_lifetime_policy_and_quota(tool, client, p
         assert tool("set", box, *args)[0] == 2, args
     assert tool("set", "sb_nothing", "--quota", "1M")[0] == 1
     tool("rm", box)
+
+
+def test_limits_of_requests_and_bytes_are_given_changed_and_shown(tool, client, project):
+    box = made(tool, project, "--iops", "1K", "--bandwidth", "2M")["sandbox_id"]
+
+    def limit():
+        options = client.views.Get(sbpb.GetRequest(sandbox_id=box)).options
+        return options.io_limit.iops, options.io_limit.bandwidth
+
+    def views():
+        return next(v for v in json.loads(tool("views", "--json", program="agentfense-fsctl")[1])
+                    if v["sandbox_id"] == box)
+
+    assert limit() == (1024, 2 << 20)
+    assert tool("set", box, "--iops", "30") == (0, "", "")
+    assert limit() == (30, 2 << 20), "what is not given stays"
+    assert (views()["iops"], views()["bandwidth"]) == (30, 2 << 20)
+    assert "30     2.0M" in tool("views", program="agentfense-fsctl")[1]
+    assert tool("exec", box, "--", "sh", "-c", "mkdir $(seq 30)")[0] == 0
+    shown = json.loads(tool("requests", "--json", box, program="agentfense-fsctl")[1])
+    assert (shown["iops"], shown["bandwidth"]) == (30, 2 << 20)
+    assert shown["held"] > 0 and shown["held_ns"] > 1e8
+    text = tool("requests", box, program="agentfense-fsctl")[1]
+    assert "limit: 30 requests/s, 2.0M/s; held back: " in text, text
+    assert tool("set", box, "--iops", "none", "--bandwidth", "none") == (0, "", "")
+    assert limit() == (0, 0)
+    assert "limit: none; held back: " in tool("requests", box, program="agentfense-fsctl")[1]
+    assert tool("rm", box)[0] == 0
+
+
+def test_run_takes_a_limit(tool, project):
+    began = time.monotonic()
+    assert tool("run", str(project), "--permission", "**=write", "--iops", "20", "--", "sh", "-c",
+                "mkdir $(seq 10)")[0] == 0
+    assert time.monotonic() - began > 0.8
 
 
 def test_rebase_brings_in_what_others_did(tool, client):

@@ -2,6 +2,7 @@
 
 import datetime
 import threading
+import time
 
 import agentfense as af
 import pytest
@@ -86,6 +87,8 @@ def test_one_sandbox_with_everything_a_spec_can_say(client, codebase, nothing_le
             conflict_policy=af.ConflictPolicy.REFUSE,
             quota_bytes=123456,
             quota_inodes=77,
+            iops=1000,
+            bandwidth=1 << 24,
             network=af.Network.NONE,
             start=True,
         )
@@ -95,6 +98,7 @@ def test_one_sandbox_with_everything_a_spec_can_say(client, codebase, nothing_le
     assert view.commit_policy == af.CommitPolicy.MANUAL
     assert view.conflict_policy == af.ConflictPolicy.REFUSE
     assert (view.quota_bytes, view.quota_inodes) == (123456, 77)
+    assert (view.iops, view.bandwidth) == (1000, 1 << 24)
     assert (view.access, view.network) == (af.Access.NORMAL, af.Network.NONE)
     assert view.owner_id == "owner-of-views"
     found = list(client.list_views(owner_id="owner-of-views", labels={"a": "b"}))
@@ -133,11 +137,26 @@ def test_quota_access_and_expiry(client, sandbox):
     assert client.set_expiry(sandbox.id, None).sandbox.expires_at is None
 
 
+def test_a_limit_of_requests_and_bytes(client, sandbox):
+    view = client.set_io_limit(sandbox.id, iops=20)
+    assert (view.iops, view.bandwidth) == (20, 0)
+    began = time.monotonic()
+    assert sandbox.run("for i in 1 2 3 4 5 6 7 8 9 10; do mkdir d$i; done").success
+    assert time.monotonic() - began > 0.8
+    view = client.set_io_limit(sandbox.id)
+    assert (view.iops, view.bandwidth) == (0, 0)
+    with pytest.raises(af.InvalidConfigurationError, match="65536"):
+        client.set_io_limit(sandbox.id, bandwidth=1)
+    with pytest.raises(TypeError):
+        client.set_io_limit(sandbox.id, iops="5")
+
+
 def test_what_is_not_there(client):
     for call in (
         client.get_view,
         lambda id_: client.update_permissions(id_, FULL),
         lambda id_: client.set_quota(id_, 1),
+        lambda id_: client.set_io_limit(id_, 1),
         lambda id_: client.set_access(id_, "normal"),
         lambda id_: client.set_expiry(id_, 5),
     ):

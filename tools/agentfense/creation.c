@@ -3,6 +3,7 @@
 
 #include "mux/base/cleanup.h"
 #include "mux/base/clock.h"
+#include "mux/base/limits.h"
 #include "tools/agentfense/help.h"
 
 #include <ctype.h>
@@ -12,12 +13,14 @@
 #include <string.h>
 
 enum row {
+    ROW_BANDWIDTH,
     ROW_COMMIT_POLICY,
     ROW_CONFLICTS,
     ROW_CPU_SHARES,
     ROW_CPUS,
     ROW_EXPIRES_IN,
     ROW_IMAGE,
+    ROW_IOPS,
     ROW_MEMORY,
     ROW_NETWORK,
     ROW_OWNER,
@@ -28,6 +31,9 @@ enum row {
 };
 
 const struct creation_option creation_options[] = {
+    [ROW_BANDWIDTH] = {"bandwidth", "BYTES",
+                       "what it may read and write in a second; 64K at least, or none",
+                       TAKES_QUOTA},
     [ROW_COMMIT_POLICY] = {"commit-policy", "WHEN",
                            "changes reach the codebase: manual (default), on-exec, on-destroy",
                            TAKES_LIVING},
@@ -42,6 +48,8 @@ const struct creation_option creation_options[] = {
                         TAKES_LIVING},
     [ROW_IMAGE] = {"image", "NAME", "its root: one of exec.roots, or Docker's image",
                    TAKES_CREATION},
+    [ROW_IOPS] = {"iops", "N", "file system requests it may make in a second, or none",
+                  TAKES_QUOTA},
     [ROW_MEMORY] = {"memory", "BYTES", "memory at most; K, M, G and T are powers of 1024",
                     TAKES_CREATION},
     [ROW_NETWORK] = {"network", "KIND", "none (default), or host where the daemon allows it",
@@ -130,6 +138,19 @@ static int take_bytes(const char *text, uint64_t *ret)
     return creation_parse_size(text, INT64_MAX, ret);
 }
 
+static int take_rate(const char *text, uint64_t min, uint64_t max, int64_t *ret)
+{
+    uint64_t value;
+    if (strcmp(text, "none") == 0) {
+        *ret = CREATION_NONE;
+        return 0;
+    }
+    if (creation_parse_size(text, max, &value) < 0 || value < min)
+        return -1;
+    *ret = (int64_t)value;
+    return 0;
+}
+
 static int take_cpus(const char *text, int64_t *ret_us)
 {
     char *end;
@@ -177,6 +198,10 @@ static int take(struct creation *to, size_t index, const char *text)
 {
     uint64_t bytes;
     switch ((enum row)index) {
+    case ROW_BANDWIDTH:
+        return take_rate(text, AF_BANDWIDTH_MIN, AF_BANDWIDTH_MAX, &to->bandwidth);
+    case ROW_IOPS:
+        return take_rate(text, 1, AF_IOPS_MAX, &to->iops);
     case ROW_COMMIT_POLICY:
         to->commit_policy = (Agentfense__V1__CommitPolicy)find_word(policies, text);
         return to->commit_policy ? 0 : -1;

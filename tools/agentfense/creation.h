@@ -15,6 +15,7 @@
 #define CREATION_OPTION_FIRST 512 // getopt_long's value of the first row
 
 #define CREATION_NEVER (-1)
+#define CREATION_NONE  (-1)
 
 struct creation {
     Agentfense__V1__CommitPolicy commit_policy; // unspecified: manual
@@ -23,6 +24,7 @@ struct creation {
     Sandbox__V1__RuntimeType runtime;
     const char *image, *owner;
     uint64_t quota_bytes, quota_inodes;
+    int64_t iops, bandwidth; // a second; 0: not given, CREATION_NONE
     int64_t memory_bytes, cpu_quota_us, cpu_shares, pids;
     int64_t expires_in_ns; // 0: not given, CREATION_NEVER
 };

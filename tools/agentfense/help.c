@@ -130,7 +130,8 @@ const struct command_row command_rows[] = {
          "PROCESS is an id or the beginning of one. Exit code: that of the last one; 124\n"
          "when it ran out of time, 125 when it has none.\n",
          1, 1000, 0},
-    [COMMAND_SET] = {"set", "SANDBOX", "changes a sandbox's lifetime, commit policy or quota",
+    [COMMAND_SET] = {"set", "SANDBOX",
+                     "changes a sandbox's lifetime, commit policy, quota or limits",
                      "SANDBOX is an id or the beginning of one. What is not given stays.\n", 1, 1,
                      TAKES_LIVING | TAKES_QUOTA},
     [COMMAND_COMMIT] =

@@ -305,7 +305,7 @@ static int check(const struct parse *parse, const struct command_row *row, bool 
         {TAKES_LABELS, "--label"},
         {TAKES_JSON, "--json"},
         {TAKES_CREATION, "limits, a runtime or a network"},
-        {TAKES_QUOTA, "--quota or --quota-inodes"},
+        {TAKES_QUOTA, "--quota, --quota-inodes, --iops or --bandwidth"},
         {TAKES_LIVING, "--commit-policy, --conflicts or --expires-in"},
         {TAKES_POLICY, "--owner or --copies"},
         {TAKES_SET, "--file or --end-holders"},

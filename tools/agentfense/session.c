@@ -120,6 +120,7 @@ static size_t set_labels(const struct options *options, bool is_owned, struct la
 struct wishes {
     Agentfense__V1__SandboxOptions options;
     Agentfense__V1__Quota quota;
+    Agentfense__V1__IoLimit io_limit;
     Sandbox__V1__ResourceLimits limits;
     Google__Protobuf__Duration expires_in;
 };
@@ -129,6 +130,7 @@ static void set_wishes(const struct creation *from, Sandbox__V1__CreateSandboxRe
 {
     agentfense__v1__sandbox_options__init(&ret->options);
     agentfense__v1__quota__init(&ret->quota);
+    agentfense__v1__io_limit__init(&ret->io_limit);
     sandbox__v1__resource_limits__init(&ret->limits);
     google__protobuf__duration__init(&ret->expires_in);
     // Its changes stay its own unless asked otherwise: to be looked at, applied to the directory,
@@ -141,6 +143,9 @@ static void set_wishes(const struct creation *from, Sandbox__V1__CreateSandboxRe
     ret->quota.bytes = from->quota_bytes;
     ret->quota.inodes = from->quota_inodes;
     ret->options.quota = &ret->quota;
+    ret->io_limit.iops = from->iops > 0 ? (uint64_t)from->iops : 0;
+    ret->io_limit.bandwidth = from->bandwidth > 0 ? (uint64_t)from->bandwidth : 0;
+    ret->options.io_limit = &ret->io_limit;
     ret->limits.memory_bytes = from->memory_bytes;
     ret->limits.cpu_quota = from->cpu_quota_us;
     ret->limits.cpu_shares = from->cpu_shares;

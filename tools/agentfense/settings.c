@@ -1,7 +1,7 @@
 // agentfense set, rebase: changes of a sandbox that lives. See run.h.
 //
-// Each option is one call, in this order: lifetime, commit policy, quota; the first that fails ends
-// it, and what came before stays. Owns the connection.
+// Each kind is one call, in this order: lifetime, commit policy, quota, limits; the first that
+// fails ends it, and what came before stays. Owns the connection.
 #include "tools/agentfense/run.h"
 
 #include "mux/base/cleanup.h"
@@ -57,6 +57,23 @@ static int set_quota(struct session *session, const struct creation *to,
     return change(session, SERVICE "SetQuota", &request.base, err);
 }
 
+static uint64_t rate(int64_t wanted, uint64_t now)
+{
+    return wanted == 0 ? now : wanted == CREATION_NONE ? 0 : (uint64_t)wanted;
+}
+
+static int set_io_limit(struct session *session, const struct creation *to,
+                        const Agentfense__V1__SandboxOptions *now, struct af_error *err)
+{
+    Agentfense__V1__SetIoLimitRequest request = AGENTFENSE__V1__SET_IO_LIMIT_REQUEST__INIT;
+    Agentfense__V1__IoLimit limit = AGENTFENSE__V1__IO_LIMIT__INIT;
+    request.sandbox_id = af_client_text(session->sandbox_id.text);
+    request.io_limit = &limit;
+    limit.iops = rate(to->iops, now->io_limit ? now->io_limit->iops : 0);
+    limit.bandwidth = rate(to->bandwidth, now->io_limit ? now->io_limit->bandwidth : 0);
+    return change(session, SERVICE "SetIoLimit", &request.base, err);
+}
+
 static int set_all(struct session *session, const struct creation *to, struct af_error *err)
 {
     Agentfense__V1__GetRequest get = AGENTFENSE__V1__GET_REQUEST__INIT;
@@ -72,6 +89,8 @@ static int set_all(struct session *session, const struct creation *to, struct af
     if ((to->commit_policy || to->conflicts) && set_policies(session, to, info->options, err) < 0)
         return -1;
     if ((to->quota_bytes || to->quota_inodes) && set_quota(session, to, info->options, err) < 0)
+        return -1;
+    if ((to->iops || to->bandwidth) && set_io_limit(session, to, info->options, err) < 0)
         return -1;
     return 0;
 }

@@ -7,6 +7,7 @@
 #include "tools/common/escape.h"
 #include "tools/common/json.h"
 #include "tools/common/when.h"
+#include "tools/common/words.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -23,6 +24,9 @@ struct operation {
 struct operations {
     struct operation items[OPERATIONS_MAX];
     size_t count;
+    uint64_t iops, bandwidth; // what the view may ask for in a second; 0: any number
+    uint64_t held;            // requests that had to wait for it
+    double held_s;
 };
 
 static bool equals(ProtobufCBinaryData field, const char *text)
@@ -42,11 +46,24 @@ static struct operation *find(struct operations *list, ProtobufCBinaryData name)
     return &list->items[list->count++];
 }
 
+static void gather_limit(const Agentfense__V1__Metric *metric, struct operations *list)
+{
+    if (equals(metric->name, "agentfense_view_iops_limit"))
+        list->iops = (uint64_t)metric->value;
+    else if (equals(metric->name, "agentfense_view_bandwidth_limit_bytes"))
+        list->bandwidth = (uint64_t)metric->value;
+    else if (equals(metric->name, "agentfense_view_held_total"))
+        list->held = (uint64_t)metric->value;
+    else if (equals(metric->name, "agentfense_view_held_seconds_total"))
+        list->held_s = metric->value;
+}
+
 // The names point into the reply.
 static void gather(const Agentfense__V1__GetStatsResponse *reply, struct operations *list)
 {
     for (size_t i = 0; i < reply->n_metrics; i++) {
         const Agentfense__V1__Metric *metric = reply->metrics[i];
+        gather_limit(metric, list);
         struct operation *op = metric->n_labels == 1 ? find(list, metric->labels[0]->value) : NULL;
         if (!op)
             continue;
@@ -83,14 +100,43 @@ static void put_operations(struct json *json, const struct operations *list)
     }
 }
 
+static void put_limit(struct json *json, const struct operations *list)
+{
+    json_uint(json, "iops", list->iops);
+    json_uint(json, "bandwidth", list->bandwidth);
+    json_uint(json, "held", list->held);
+    json_uint(json, "held_ns", (uint64_t)(list->held_s * 1e9));
+}
+
 static void print_json(struct fsctl *ctl, const struct operations *list)
 {
     struct json json;
     json_init(&json, ctl->out);
-    json_begin_array(&json, NULL);
+    json_begin_object(&json, NULL);
+    put_limit(&json, list);
+    json_begin_array(&json, "operations");
     put_operations(&json, list);
     json_end(&json);
+    json_end(&json);
     json_finish(&json);
+}
+
+// Nothing for a view without a limit that was never held back.
+static void print_limit(struct fsctl *ctl, const struct operations *list)
+{
+    char rate[TOOL_SIZE_MAX];
+    if (list->iops == 0 && list->bandwidth == 0 && list->held == 0)
+        return;
+    fputs("limit:", ctl->out);
+    if (list->iops)
+        fprintf(ctl->out, " %" PRIu64 " requests/s", list->iops);
+    tool_size_text(list->bandwidth, rate);
+    if (list->bandwidth)
+        fprintf(ctl->out, "%s %s/s", list->iops ? "," : "", rate);
+    if (list->iops == 0 && list->bandwidth == 0)
+        fputs(" none", ctl->out);
+    fprintf(ctl->out, "; held back: %" PRIu64 " requests, %.1f s in all, %.1f ms each\n",
+            list->held, list->held_s, list->held ? list->held_s * 1e3 / (double)list->held : 0.0);
 }
 
 static void add_operation(struct table *table, const struct operation *op)
@@ -113,6 +159,7 @@ static void print_table(struct fsctl *ctl, const struct operations *list)
         table_addf(&table, "%.1f", list->items[i].slowest_s * 1e6);
     }
     table_print(&table, ctl->out, fsctl_bold(ctl), fsctl_plain(ctl));
+    print_limit(ctl, list);
 }
 
 // ---- once, or again and again
@@ -125,7 +172,7 @@ static int ask(struct fsctl *ctl, const struct af_id *id, Agentfense__V1__GetSta
     if (rpc_unary(ctl->client, "/agentfense.v1.MonitorService/GetStats", &request.base,
                   &agentfense__v1__get_stats_response__descriptor, ret, err) < 0)
         return -1;
-    list->count = 0;
+    *list = (struct operations){.count = 0};
     gather(*ret, list);
     return 0;
 }
@@ -136,6 +183,10 @@ static void subtract(const struct operations *now, const struct operations *befo
 {
     struct operations known = *before;
     *ret = *now;
+    if (before->held <= now->held) {
+        ret->held -= before->held;
+        ret->held_s -= before->held_s;
+    }
     for (size_t i = 0; i < ret->count; i++) {
         struct operation *op = &ret->items[i];
         const struct operation *was = find(&known, op->name);
@@ -157,6 +208,7 @@ static void print_interval_json(struct fsctl *ctl, const struct operations *list
     json_begin_object(&json, NULL);
     json_time(&json, "at", now.tv_sec, (int32_t)now.tv_nsec);
     json_uint(&json, "interval_ns", (uint64_t)(seconds * 1e9));
+    put_limit(&json, list);
     json_begin_array(&json, "operations");
     put_operations(&json, list);
     json_end(&json);
@@ -183,6 +235,7 @@ static void print_interval(struct fsctl *ctl, const struct operations *list, dou
     }
     fprintf(ctl->out, "%s  %" PRIu64 " requests\n", when, all);
     table_print(&table, ctl->out, fsctl_bold(ctl), fsctl_plain(ctl));
+    print_limit(ctl, list);
 }
 
 static int repeat(struct fsctl *ctl, const struct af_id *id, struct af_error *err)

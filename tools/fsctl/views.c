@@ -30,6 +30,8 @@ static void views_json(struct fsctl *ctl, const Agentfense__V1__ListViewsRespons
         json_uint(&json, "rules", view->rules);
         json_uint(&json, "quota_bytes", view->quota_bytes);
         json_uint(&json, "quota_inodes", view->quota_inodes);
+        json_uint(&json, "iops", view->iops); // in a second, 0: any number
+        json_uint(&json, "bandwidth", view->bandwidth);
         json_bytes(&json, "access", view->access.data, view->access.len);
         if (view->created_at)
             json_time(&json, "created_at", view->created_at->seconds, view->created_at->nanos);
@@ -57,8 +59,8 @@ static void add_number(struct table *table, uint64_t value)
 int fsctl_views(struct fsctl *ctl, struct af_error *err)
 {
     static const char *const titles[] = {
-        "SANDBOX", "STATUS",  ">SLOT",   ">UID",   ">LAYERS", ">DELTA",
-        ">QUOTA",  ">INODES", ">IQUOTA", ">RULES", "ACCESS",  "CREATED",
+        "SANDBOX", "STATUS",  ">SLOT", ">UID",     ">LAYERS", ">DELTA", ">QUOTA",
+        ">INODES", ">IQUOTA", ">IOPS", ">BYTES/s", ">RULES",  "ACCESS", "CREATED",
     };
     Agentfense__V1__ListViewsRequest request = AGENTFENSE__V1__LIST_VIEWS_REQUEST__INIT;
     AF_CLEANUP(rpc_cleanup) Agentfense__V1__ListViewsResponse *reply = NULL;
@@ -73,10 +75,13 @@ int fsctl_views(struct fsctl *ctl, struct af_error *err)
     table_init(&table, AF_ARRAY_LEN(titles), titles);
     for (size_t i = 0; i < reply->n_views; i++) {
         const Agentfense__V1__View *view = reply->views[i];
-        char size[TOOL_SIZE_MAX], quota[TOOL_SIZE_MAX] = "-", when[TOOL_WHEN_MAX] = "-";
+        char size[TOOL_SIZE_MAX], quota[TOOL_SIZE_MAX] = "-", rate[TOOL_SIZE_MAX] = "-",
+                                  when[TOOL_WHEN_MAX] = "-";
         tool_size_text(view->delta_bytes, size);
         if (view->quota_bytes)
             tool_size_text(view->quota_bytes, quota);
+        if (view->bandwidth)
+            tool_size_text(view->bandwidth, rate);
         if (view->created_at)
             tool_when_local(view->created_at->seconds, when);
         add_bytes(&table, view->sandbox_id);
@@ -88,6 +93,8 @@ int fsctl_views(struct fsctl *ctl, struct af_error *err)
         table_add(&table, quota);
         table_addf(&table, "%" PRIu64, view->delta_inodes);
         add_number(&table, view->quota_inodes);
+        add_number(&table, view->iops);
+        table_add(&table, rate);
         table_addf(&table, "%" PRIu32, view->rules);
         add_bytes(&table, view->access);
         table_add(&table, when);

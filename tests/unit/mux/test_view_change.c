@@ -4,6 +4,7 @@
 #include "tests/unit/mux/ops_model.h"
 
 #include "mux/nodeid.h"
+#include "mux/mux_priv.h"
 #include "mux/view_change.h"
 
 #include <errno.h>
@@ -343,6 +344,84 @@ static void test_a_quota_bounds_the_copies_of_what_was_only_renamed_or_chmod_ed(
     assert_accounting(&v);
 }
 
+// ---- limits
+
+struct told_limit {
+    unsigned times;
+    uint32_t slot;
+    uint64_t iops, bandwidth;
+};
+
+static void note_limit(void *arg, uint32_t slot, uint64_t iops, uint64_t bandwidth)
+{
+    struct told_limit *told = arg;
+    *told = (struct told_limit){told->times + 1, slot, iops, bandwidth};
+}
+
+static void assert_told(const struct told_limit *told, unsigned times, uint64_t iops,
+                        uint64_t bandwidth)
+{
+    assert_int_equal(told->times, times);
+    assert_int_equal(told->iops, iops);
+    assert_int_equal(told->bandwidth, bandwidth);
+}
+
+static void test_a_limit_is_told_at_each_change_and_attachment(void **state)
+{
+    static const struct mux_notifier listener = {.limited = note_limit};
+    struct told_limit told = {0};
+    struct af_error err;
+    struct view v = ops_view(*state, ops_codebase(*state, tree), "**/*=write");
+    struct mux *mux = v.fixture->mux;
+    mux_set_notifier(mux, &listener, &told);
+    assert_int_equal(mux_view_set_limit(mux, v.sandbox.text, 50, 1 << 20, &err), 0);
+    assert_told(&told, 1, 50, 1 << 20);
+    assert_int_equal(told.slot, mux_nodeid_slot(v.root));
+    ops_detach(&v);
+    assert_int_equal(mux_view_set_limit(mux, v.sandbox.text, 60, 0, &err), 0);
+    assert_told(&told, 1, 50, 1 << 20); // it is not attached
+    ops_attach(&v);
+    assert_told(&told, 2, 60, 0);
+    assert_int_equal(told.slot, mux_nodeid_slot(v.root));
+    ops_detach(&v);
+    struct mux_attachment at;
+    uid_t uid;
+    assert_int_equal(mux_view_attach(mux, v.sandbox.text, &at, &err), 0);
+    assert_told(&told, 3, 60, 0);
+    assert_int_equal(mux_uid_reserve(mux, &uid, &err), 0);
+    assert_int_equal(mux_view_move(mux, v.sandbox.text, uid, &err), 0);
+    assert_told(&told, 4, 60, 0);
+    assert_int_equal(told.slot, uid - mux->uid_base);
+    assert_int_equal(mux_view_set_limit(mux, v.sandbox.text, 0, 0, &err), 0);
+    assert_told(&told, 5, 0, 0);
+    mux_view_detach(mux, v.sandbox.text);
+    ops_attach(&v);
+    assert_told(&told, 5, 0, 0); // without one there is nothing to tell
+    assert_int_equal(mux_view_set_limit(mux, UNKNOWN_SANDBOX, 1, 0, &err), -1);
+    assert_int_equal(err.status, AF_NOT_FOUND);
+    end(&v);
+}
+
+static void test_no_view_has_more_than_the_maximum(void **state)
+{
+    static const struct mux_notifier listener = {.limited = note_limit};
+    struct told_limit told = {0};
+    struct af_error err;
+    struct view v = ops_view(*state, ops_codebase(*state, tree), "**/*=write");
+    struct mux *mux = v.fixture->mux;
+    mux->iops_max = 100;
+    mux->bandwidth_max = 1 << 20;
+    mux_set_notifier(mux, &listener, &told);
+    ops_detach(&v);
+    ops_attach(&v);
+    assert_told(&told, 1, 100, 1 << 20);
+    assert_int_equal(mux_view_set_limit(mux, v.sandbox.text, 101, 1 << 10, &err), 0);
+    assert_told(&told, 2, 100, 1 << 10);
+    assert_int_equal(mux_view_set_limit(mux, v.sandbox.text, 99, 0, &err), 0);
+    assert_told(&told, 3, 99, 1 << 20);
+    end(&v);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -354,6 +433,8 @@ int main(void)
         fixture_test(test_what_is_forgotten_while_frozen_or_cut_off_is_freed),
         fixture_test(test_a_quota_bounds_the_copies_of_what_was_only_renamed_or_chmod_ed),
         fixture_test(test_B3_no_history_makes_a_quota_drift_or_lets_anything_pass_it),
+        fixture_test(test_a_limit_is_told_at_each_change_and_attachment),
+        fixture_test(test_no_view_has_more_than_the_maximum),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

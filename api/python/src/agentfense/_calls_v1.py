@@ -85,6 +85,10 @@ def create_request(spec: ext.SandboxSpec) -> sbx.CreateRequest:
         options.quota.bytes = _count(spec.quota_bytes, "quota_bytes")
     if spec.quota_inodes is not None:
         options.quota.inodes = _count(spec.quota_inodes, "quota_inodes")
+    if spec.iops is not None:
+        options.io_limit.iops = _count(spec.iops, "iops")
+    if spec.bandwidth is not None:
+        options.io_limit.bandwidth = _count(spec.bandwidth, "bandwidth")
     return request
 
 
@@ -146,6 +150,8 @@ def view(m: sbx.SandboxInfo) -> ext.View:
         m.delta_bytes,
         m.delta_inodes,
         m.owner_id,
+        options.io_limit.iops,
+        options.io_limit.bandwidth,
     )
 
 
@@ -189,6 +195,13 @@ def set_quota(id_: str, bytes_: int, inodes: int) -> Call[Any, Any, ext.View]:
     quota = sbx.Quota(bytes=_count(bytes_, "bytes"), inodes=_count(inodes, "inodes"))
     request = sbx.SetQuotaRequest(sandbox_id=id_, quota=quota)
     return Call(rpc.SET_QUOTA, request, _about("set quota", id_), view)
+
+
+def set_io_limit(id_: str, iops: int, bandwidth: int) -> Call[Any, Any, ext.View]:
+    id_ = sandbox_id(id_)
+    limit = sbx.IoLimit(iops=_count(iops, "iops"), bandwidth=_count(bandwidth, "bandwidth"))
+    request = sbx.SetIoLimitRequest(sandbox_id=id_, io_limit=limit)
+    return Call(rpc.SET_IO_LIMIT, request, _about("set limit", id_), view)
 
 
 def set_access(id_: str, access: ext.Access) -> Call[Any, Any, ext.View]:

@@ -204,6 +204,14 @@ class ExtensionCalls:
         """Bounds what the sandbox may add to its base; 0: no bound."""
         return self._wire.call(v1.set_quota(sandbox_id, bytes, inodes))
 
+    def set_io_limit(self, sandbox_id: str, iops: int = 0, bandwidth: int = 0) -> ext.View:
+        """Limits its file system requests, and the bytes they move, in a second; 0: no limit.
+
+        What is over the limit waits, also what waits now. Requests that the kernel answers from
+        its caches cost nothing. InvalidConfigurationError: above what the daemon allows.
+        """
+        return self._wire.call(v1.set_io_limit(sandbox_id, iops, bandwidth))
+
     def set_access(self, sandbox_id: str, access: ext.Access) -> ext.View:
         """Freezes the view, cuts it off, or gives it back."""
         return self._wire.call(v1.set_access(sandbox_id, access))

@@ -111,6 +111,7 @@ LIST_VIEWS = Method(_VIEWS + "List", sbx.ListRequest, sbx.SandboxInfo, "us")
 UPDATE_PERMISSIONS = Method(
     _VIEWS + "UpdatePermissions", sbx.UpdatePermissionsRequest, sbx.UpdatePermissionsResponse
 )
+SET_IO_LIMIT = Method(_VIEWS + "SetIoLimit", sbx.SetIoLimitRequest, sbx.SandboxInfo)
 SET_QUOTA = Method(_VIEWS + "SetQuota", sbx.SetQuotaRequest, sbx.SandboxInfo)
 SET_ACCESS = Method(_VIEWS + "SetAccess", sbx.SetAccessRequest, sbx.SandboxInfo)
 SET_EXPIRY = Method(_VIEWS + "SetExpiry", sbx.SetExpiryRequest, sbx.SandboxInfo)

@@ -91,6 +91,8 @@ class SandboxSpec:
     conflict_policy: Optional[ConflictPolicy] = None
     quota_bytes: Optional[int] = None  # of what it adds to its base
     quota_inodes: Optional[int] = None
+    iops: Optional[int] = None  # file system requests a second; what is over it waits
+    bandwidth: Optional[int] = None  # bytes a second that they read and write, 65536 at least
     network: Optional[Network] = None
     start: bool = False
 
@@ -124,6 +126,8 @@ class View:
     delta_bytes: int  # what the sandbox added so far, charged to the quota
     delta_inodes: int
     owner_id: str
+    iops: int = 0  # requests a second that it asked for, 0: no limit of its own
+    bandwidth: int = 0  # bytes a second, likewise
 
 
 @dataclass

@@ -1,6 +1,8 @@
 // Records: entries merged over layers, inodes and their counts, blobs, garbage.
 #include "tests/unit/mux/store/store_fixture.h"
 
+#include "mux/store/store_priv.h"
+
 #include <dirent.h>
 #include <fcntl.h>
 
@@ -429,6 +431,51 @@ static void test_sandbox_and_codebase_records_come_back_whole(void **state)
     store_read_end(txn);
 }
 
+// With a limit the value has another form; without one it is as it always was.
+static void test_a_sandboxs_limit_comes_back_and_goes_again(void **state)
+{
+    struct fixture *f = *state;
+    struct store_sandbox sandbox = {.access = STORE_ACCESS_NORMAL,
+                                    .owner = "o",
+                                    .owner_len = 1,
+                                    .user_data = "data",
+                                    .user_data_len = 4};
+    static const struct {
+        uint64_t iops, bandwidth;
+        uint8_t format;
+    } limits[] = {{0, 0, STORE_FORMAT},
+                  {100, 0, STORE_FORMAT_LIMITED},
+                  {0, UINT64_MAX, STORE_FORMAT_LIMITED},
+                  {1, 2, STORE_FORMAT_LIMITED},
+                  {0, 0, STORE_FORMAT}};
+    af_id_new("sb", &sandbox.id);
+    af_id_new("cb", &sandbox.codebase_id);
+    MDB_val key = store_val(sandbox.id.text, strlen(sandbox.id.text)), value;
+    for (size_t i = 0; i < AF_ARRAY_LEN(limits); i++) {
+        struct store_txn *txn = begin(f);
+        struct store_sandbox out;
+        sandbox.iops = limits[i].iops;
+        sandbox.bandwidth = limits[i].bandwidth;
+        assert_int_equal(store_sandbox_put(txn, &sandbox), 0);
+        assert_int_equal(store_sandbox_get(txn, sandbox.id.text, &out), 0);
+        assert_true(out.iops == sandbox.iops && out.bandwidth == sandbox.bandwidth);
+        assert_memory_equal(out.user_data, "data", 4);
+        assert_memory_equal(out.owner, "o", 1);
+        store_sandbox_free_rules(&out);
+        assert_int_equal(store_get(txn, STORE_DBI_SANDBOX, key, &value), 0);
+        assert_int_equal(*(const uint8_t *)value.mv_data, limits[i].format);
+        uint8_t bytes[512];
+        assert_true(value.mv_size < sizeof bytes);
+        memcpy(bytes, value.mv_data, value.mv_size);
+        for (size_t len = 0; len < value.mv_size; len++) // cut short
+            assert_int_equal(store_sandbox_decode(key, store_val(bytes, len), &out), -EUCLEAN);
+        bytes[0] = 3; // a form that does not exist
+        assert_int_equal(store_sandbox_decode(key, store_val(bytes, value.mv_size), &out),
+                         -EUCLEAN);
+        commit(txn);
+    }
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
@@ -444,6 +491,7 @@ int main(void)
         TEST(test_pending_layer_of_a_crashed_import_is_collected),
         TEST(test_orphans_are_reaped_with_their_inodes),
         TEST(test_sandbox_and_codebase_records_come_back_whole),
+        TEST(test_a_sandboxs_limit_comes_back_and_goes_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
