@@ -50,7 +50,6 @@ void mux_changes_fini(struct mux_changes *changes)
     mux_arena_fini(&changes->arena);
     mux_fid_map_fini(&changes->dirs);
     mux_fid_map_fini(&changes->named);
-    mux_fid_map_fini(&changes->linked);
     free(changes->gone);
     free(changes->items);
     *changes = (struct mux_changes){0};
@@ -194,17 +193,6 @@ static int compare_layers(struct differ *differ, struct mux_layers of, struct mu
     return rc;
 }
 
-static int note_gone(struct differ *differ, uint64_t fid)
-{
-    struct mux_changes *changes = differ->changes;
-    struct store_inode before;
-    changes->gone[changes->n_gone++] = fid;
-    int rc = mux_resolve_inode(differ->txn, differ->before, fid, &before, NULL);
-    if (rc == 0 && before.nlink > 1 && !S_ISDIR(before.mode))
-        rc = mux_fid_map_put(&changes->linked, fid, RULES_NONE);
-    return rc == -ENOENT ? 0 : rc;
-}
-
 // Those of `lost` that no other name leads to.
 static int find_gone(struct differ *differ)
 {
@@ -220,10 +208,10 @@ static int find_gone(struct differ *differ)
         int rc = mux_resolve_inode(differ->txn, differ->after, fid, &inode, NULL);
         if (rc == 0)
             rc = mux_links_any(differ->txn, differ->after, &inode, &named);
-        if (rc == 0 || rc == -ENOENT)
-            rc = named ? 0 : note_gone(differ, fid);
-        if (rc < 0)
+        if (rc < 0 && rc != -ENOENT)
             return rc;
+        if (!named)
+            changes->gone[changes->n_gone++] = fid;
     }
     return 0;
 }

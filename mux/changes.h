@@ -23,7 +23,6 @@ struct mux_changes {
     struct mux_fid_map named; // what names lead to now that led elsewhere, or nowhere
     uint64_t *gone;           // what had a name and has none
     size_t n_gone;
-    struct mux_fid_map linked; // of these, files that had several names; the caller's value
 };
 
 #define AF_CLEANUP_CHANGES AF_CLEANUP(mux_changes_fini)

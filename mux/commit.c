@@ -185,26 +185,6 @@ static void join(struct mux_move *move, struct mux_view *view)
         mux_alias_join(&view->alias, from, to, mux_fid_map_get(&move->known, to, NULL));
 }
 
-// A file that had several names goes on at the level that all of them gave it: what is committed
-// still knows them.
-static int note_levels(struct mux_move *move)
-{
-    struct mux_op look = {.mux = move->mux, .view = move->hold.op.view};
-    struct mux_node node;
-    uint64_t fid, level;
-    size_t position = 0;
-    int rc = 0;
-    while (rc == 0 && mux_fid_map_next(&move->changes.linked, &position, &fid, &level)) {
-        rc = mux_node_load(&look, fid, &node);
-        if (rc == 0)
-            mux_fid_map_put(&move->changes.linked, fid, node.level); // in place: cannot fail
-        else if (rc == -ESTALE)
-            rc = 0;
-    }
-    mux_op_end_read(&look);
-    return rc;
-}
-
 // What the kernel will be told, and what it may hold though no name leads there any more.
 static int note_changes(struct mux_move *move)
 {
@@ -218,8 +198,6 @@ static int note_changes(struct mux_move *move)
                                  &move->changes);
     if (rc == 0)
         rc = note_joined(move);
-    if (rc == 0)
-        rc = note_levels(move);
     if (rc == 0)
         rc = mux_gone_prepare(&view->gone, move->txn, before, move->after.ids[0] == before.ids[0],
                               &move->changes, &move->past);

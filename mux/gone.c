@@ -26,6 +26,19 @@ bool mux_gone_has(const struct mux_gone *gone, uint64_t fid)
     return mux_fid_map_get(&gone->fids, fid, NULL);
 }
 
+bool mux_gone_past(const struct mux_gone *gone, uint64_t fid, struct mux_layers *ret)
+{
+    uint64_t number = 0;
+    mux_fid_map_get(&gone->fids, fid, &number);
+    for (const struct mux_past *past = gone->pasts; number != 0 && past; past = past->next) {
+        if (past->number != number)
+            continue;
+        *ret = mux_layer_list_all(&past->layers);
+        return true;
+    }
+    return false;
+}
+
 enum rules_level mux_gone_ceiling(const struct mux_gone *gone, uint64_t fid)
 {
     uint64_t ceiling = RULES_WRITE;
@@ -103,15 +116,6 @@ static int drop_named(struct mux_gone *gone, struct store_txn *txn,
     return rc;
 }
 
-static int put(struct mux_gone *gone, const struct mux_changes *changes, uint64_t fid)
-{
-    uint64_t ceiling;
-    int rc = mux_fid_map_put(&gone->fids, fid, gone->last + 1);
-    if (rc == 0 && mux_fid_map_get(&changes->linked, fid, &ceiling))
-        rc = mux_fid_map_put(&gone->ceilings, fid, ceiling);
-    return rc;
-}
-
 int mux_gone_prepare(struct mux_gone *gone, struct store_txn *txn, struct mux_layers before,
                      bool keeps_delta, const struct mux_changes *changes, struct mux_past **ret)
 {
@@ -123,7 +127,7 @@ int mux_gone_prepare(struct mux_gone *gone, struct store_txn *txn, struct mux_la
         before = (struct mux_layers){.ids = before.ids + 1, .count = before.count - 1};
     rc = new_past(txn, before, changes, gone->last + 1, ret);
     for (size_t i = 0; rc == 0 && i < changes->n_gone; i++)
-        rc = put(gone, changes, changes->gone[i]);
+        rc = mux_fid_map_put(&gone->fids, changes->gone[i], gone->last + 1);
     if (rc < 0) {
         mux_gone_drop(gone, changes, *ret);
         *ret = NULL;
@@ -203,6 +207,24 @@ static int keep(struct store_txn *txn, const struct mux_past *past, uint64_t fid
     return rc == -ENOENT ? -EUCLEAN : rc;
 }
 
+// Before the layers that know their names are let go.
+static int note_levels(struct mux_op *op, const uint64_t *fids, size_t count)
+{
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < count; i++) {
+        struct mux_node node;
+        enum rules_level level = RULES_NONE;
+        rc = mux_node_load(op, fids[i], &node);
+        if (rc == 0) {
+            level = (enum rules_level)node.level;
+            mux_node_fini(op, &node);
+        }
+        if (rc == 0 || rc == -ESTALE)
+            rc = mux_fid_map_put(&op->view->gone.ceilings, fids[i], level);
+    }
+    return rc;
+}
+
 // Copies a batch, or lets go of the past when there is no more.
 static int settle_some(struct mux_op *op, struct mux_gone *gone, struct mux_past *past)
 {
@@ -214,7 +236,9 @@ static int settle_some(struct mux_op *op, struct mux_gone *gone, struct mux_past
         past->settled = at;
         return 0;
     }
-    int rc = mux_op_write(op);
+    int rc = note_levels(op, fids, count);
+    if (rc == 0)
+        rc = mux_op_write(op);
     if (rc == 0 && count == 0)
         rc = store_layers_unpin(op->txn, past->pin);
     if (rc == 0 && count > 0 && layer == 0)

@@ -22,7 +22,7 @@ struct mux_past;
 
 struct mux_gone {
     struct mux_fid_map fids;     // -> number of its past; 0: its record is in `layer`
-    struct mux_fid_map ceilings; // of those that had several names: mux_gone_ceiling
+    struct mux_fid_map ceilings; // of those whose record is in `layer`: mux_gone_ceiling
     uint64_t layer;              // 0: none
     struct mux_past *pasts;      // oldest first
     uint64_t last;               // number of the newest past
@@ -34,8 +34,10 @@ bool mux_gone_has(const struct mux_gone *gone, uint64_t fid);
 int mux_gone_get(const struct mux_gone *gone, struct store_txn *txn, uint64_t fid,
                  struct store_inode *ret);
 
-// The level that such a one does not exceed, whatever the one name that its record remembers has:
-// of a file with several names that of the most restricted one when they went.
+// The layers that still know the names it had; false: its record has been copied out of them. Then
+// its level does not exceed the one that these names gave it (of several the most restricted one):
+// the record remembers one name, and the directory of that may be gone.
+bool mux_gone_past(const struct mux_gone *gone, uint64_t fid, struct mux_layers *ret);
 enum rules_level mux_gone_ceiling(const struct mux_gone *gone, uint64_t fid);
 
 // In the transaction that takes the names away: `before` are the layers of the view, its delta

@@ -241,6 +241,44 @@ static int load_by_name(struct mux_op *op, uint64_t fid, struct mux_node *ret)
     return rc;
 }
 
+// What others have taken the names of, as it was in the layers that had them.
+static int load_in_past(struct mux_op *op, uint64_t fid, struct mux_layers past,
+                        struct mux_node *ret)
+{
+    struct mux_view then = {
+        .magic = MUX_VIEW_MAGIC,
+        .route = op->view->route,
+        .root_fid = op->view->root_fid,
+        .rules = op->view->rules,
+        .stamp = mux_view_new_stamp(op->mux), // nothing that is cached of it is true of the view
+        .layers = {(uint64_t *)past.ids, past.count},
+    };
+    struct mux_op look = {.mux = op->mux, .view = &then, .txn = op->txn, .writing = op->writing};
+    int rc = mux_node_load(&look, fid, ret);
+    if (rc < 0)
+        return rc;
+    ret->stamp = op->view->stamp;
+    ret->index = (uint32_t)op->view->layers.count; // in none of the view's layers
+    ret->nlink = 0;
+    mux_node_cache_put(op->mux->nodes, op->view->rules, ret);
+    return 0;
+}
+
+static int load_gone(struct mux_op *op, const struct mux_node *node, struct mux_node *ret)
+{
+    struct mux_layers past;
+    if (mux_gone_past(&op->view->gone, node->fid, &past))
+        return load_in_past(op, node->fid, past, ret);
+    int rc = load_by_name(op, node->fid, ret);
+    if (rc != -ESTALE || S_ISDIR(node->mode))
+        return rc;
+    *ret = *node; // the directory of its name is gone, too
+    ret->level = (uint8_t)mux_gone_ceiling(&op->view->gone, node->fid);
+    ret->nlink = 0;
+    mux_node_cache_put(op->mux->nodes, op->view->rules, ret);
+    return 0;
+}
+
 static int load_uncached(struct mux_op *op, uint64_t fid, struct mux_node *ret)
 {
     struct mux_node node;
@@ -259,7 +297,9 @@ static int load_uncached(struct mux_op *op, uint64_t fid, struct mux_node *ret)
         *ret = node;
         return 0;
     }
-    if (has_names(&node) && !mux_gone_has(&op->view->gone, fid)) {
+    if (mux_gone_has(&op->view->gone, fid))
+        return load_gone(op, &node, ret);
+    if (has_names(&node)) {
         rc = settle_linked(op, name, name_len, &node);
         if (rc == 0)
             *ret = node;

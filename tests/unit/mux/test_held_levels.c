@@ -120,6 +120,44 @@ static void test_a_file_with_several_open_names_stays_readable(void **state)
     kernel_stop(&kernel);
 }
 
+// ---- where the directory is gone as well
+
+// The kernel has the file by no name, so it has no directory either: made by O_TMPFILE, then
+// linked.
+static void without_directory(struct fixture *fixture, const char *rules)
+{
+    struct view v = ops_view(fixture, ops_codebase(fixture, base), rules);
+    struct kernel kernel;
+    struct mux_entry file, named;
+    struct af_error err;
+    bool told;
+    kernel_start(&kernel, fixture);
+    assert_int_equal(ops_mkdir(&v, "out", 0755), 0);
+    uint64_t dir = ops_nodeid(&v, "out");
+    assert_int_equal(mux_tmpfile(fixture->mux, &v.ctx, dir, 0644, &file), 0);
+    kernel_hold_node(&kernel, file.nodeid);
+    assert_int_equal(ops_write_node(&v, file.nodeid, "mine", 4, 0), 0);
+    assert_int_equal(mux_link(fixture->mux, &v.ctx, file.nodeid, dir, "name", &named), 0);
+    assert_int_equal(mux_rollback(fixture->mux, v.sandbox.text, &told, &err), 0);
+    clean_up_all(fixture);
+    assert_int_equal(read_it(&v, file.nodeid), 4);
+    assert_int_equal(kernel_stat(&v, file.nodeid).st_mode & 0777, 0644);
+    assert_int_equal(ops_write_node(&v, file.nodeid, "more", 4, 4), 0);
+    assert_int_equal(read_it(&v, file.nodeid), 8);
+    assert_fsck_clean(fixture);
+    kernel_stop(&kernel);
+}
+
+static void test_a_file_stays_though_its_directory_went_with_its_name(void **state)
+{
+    without_directory(*state, "**/*=write");
+}
+
+static void test_and_keeps_its_level_where_rules_differ(void **state)
+{
+    without_directory(*state, "**/*=read /out/**=write@9");
+}
+
 // ---- where nothing is shared: a version that its view has no more
 
 struct pinned {
@@ -246,6 +284,8 @@ int main(void)
         fixture_test(test_P5_a_file_that_lost_its_names_is_as_closed_as_its_most_restricted_one),
         fixture_test(test_P5_also_when_the_closed_name_went_first),
         fixture_test(test_a_file_with_several_open_names_stays_readable),
+        fixture_test(test_a_file_stays_though_its_directory_went_with_its_name),
+        fixture_test(test_and_keeps_its_level_where_rules_differ),
         fixture_test(test_a_replaced_version_keeps_the_level_of_the_name_it_had),
         fixture_test(test_P7_rules_that_change_hold_for_a_replaced_version),
         fixture_test(test_nothing_is_made_in_a_directory_that_others_removed),
