@@ -95,6 +95,27 @@ struct process_record *process_record_new(const struct process_info *info)
     return NULL;
 }
 
+void process_record_cut(struct process_record *record, size_t bytes_max)
+{
+    Agentfense__V1__Process *message = &record->message;
+    if (message->command.len > bytes_max)
+        message->command.len = bytes_max;
+    size_t left = bytes_max;
+    for (size_t i = 0; i < message->n_argv; i++) {
+        ProtobufCBinaryData *arg = &message->argv[i];
+        if (left == 0) {
+            free(arg->data);
+            *arg = (ProtobufCBinaryData){0};
+            continue;
+        }
+        if (arg->len > left)
+            arg->len = left;
+        left -= arg->len;
+    }
+    while (left == 0 && message->n_argv > 0 && !message->argv[message->n_argv - 1].data)
+        message->n_argv--;
+}
+
 Agentfense__V1__Process *process_record_message(struct process_record *record)
 {
     return &record->message;

@@ -13,6 +13,8 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+#define LISTED_BYTES_MAX 4096 // of a command in a list
+
 // ---- requests ---------------------------------------------------------------------------
 
 int process_window_take(const Agentfense__V1__Terminal *terminal, struct exec_window *ret,
@@ -150,7 +152,10 @@ static void get_process(struct grpc_call *call, const ProtobufCMessage *message)
 
 static int collect(void *arg, const struct process_info *info)
 {
-    return service_list_add(arg, process_record_new(info), process_record_free);
+    struct process_record *record = process_record_new(info);
+    if (record) // so that all of a sandbox fit into one reply
+        process_record_cut(record, LISTED_BYTES_MAX);
+    return service_list_add(arg, record, process_record_free);
 }
 
 static int sandbox_exists(void *arg, const struct store_sandbox *sandbox)

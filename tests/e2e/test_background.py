@@ -167,6 +167,21 @@ def test_list_get_and_what_is_forgotten(client, daemon, sandbox):
     expect(Code.NOT_FOUND, client.processes.List, procpb.ListProcessesRequest(sandbox_id=own))
 
 
+def test_long_commands_are_listed_by_their_beginning_and_told_whole(client):
+    own = client.sandbox(client.codebase(), FULL)
+    argv = ["true", *["y" * 120000] * 7]
+    ids = [start(client, own, argv) for _ in range(8)]
+    ids.append(start(client, own, "true " + "x" * 5000))
+    for process in ids:
+        wait(client, process)
+    listed = client.processes.List(procpb.ListProcessesRequest(sandbox_id=own)).processes
+    assert [p.id for p in listed] == ids
+    assert list(listed[0].argv) == [b"true", b"y" * 4092]
+    assert listed[-1].command == b"true " + b"x" * 4091
+    assert list(get(client, ids[0]).argv) == [a.encode() for a in argv]
+    client.destroy(own)
+
+
 def test_running_processes_of_a_sandbox_are_bounded(client):
     own = client.sandbox(client.codebase(), FULL)
     for _ in range(64):
