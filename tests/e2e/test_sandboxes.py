@@ -133,6 +133,32 @@ def test_oversized_and_broken_messages(client, daemon, codebase):
     expect(grpc.StatusCode.UNIMPLEMENTED, unknown, b"")
 
 
+def test_a_start_waits_for_the_stop_that_is_under_way(client, codebase):
+    sandbox = client.sandbox(codebase)
+    start = pb.StartSandboxRequest(sandbox_id=sandbox)
+    waited = 0
+    for _ in range(40):
+        stop = client.sandboxes.StopSandbox.future(pb.StopSandboxRequest(sandbox_id=sandbox))
+        try:
+            client.sandboxes.StartSandbox(start)
+            waited += 1
+        except grpc.RpcError as error:  # it came before the stop
+            assert "is running already" in error.details()
+            stop.result()
+            client.sandboxes.StartSandbox(start)
+        stop.result()
+        assert client.out(sandbox, "echo up") == "up\n"
+    assert waited > 0
+    # Destroyed instead, it is not there to be started.
+    gone = client.sandboxes.DestroySandbox.future(pb.DestroySandboxRequest(sandbox_id=sandbox))
+    with pytest.raises(grpc.RpcError) as refused:
+        while True:
+            client.sandboxes.StartSandbox(start)
+    assert refused.value.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION)
+    gone.result()
+    expect(grpc.StatusCode.NOT_FOUND, client.sandboxes.StartSandbox, start)
+
+
 def test_destroy_of_a_running_sandbox_leaves_nothing(client, daemon, codebase):
     made = client.sandbox(codebase)
     client.out(made, "echo x > y")
