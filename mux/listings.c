@@ -271,13 +271,21 @@ static void keep(struct mux_listings *listings, const struct key *key, struct mu
     pthread_mutex_unlock(&shard->lock);
 }
 
-struct mux_listing *mux_listings_get(struct mux_listings *listings, struct store_txn *txn,
-                                     uint64_t tree, struct mux_layers base, uint64_t dir, bool make)
+struct mux_listing *mux_listings_find(struct mux_listings *listings, uint64_t tree, uint64_t dir)
+{
+    struct key key = {.tree = tree, .dir = dir};
+    struct mux_listing *listing = NULL;
+    find(listings, &key, &listing);
+    return listing;
+}
+
+struct mux_listing *mux_listings_make(struct mux_listings *listings, struct store_txn *txn,
+                                      uint64_t tree, struct mux_layers base, uint64_t dir)
 {
     struct key key = {.tree = tree, .dir = dir};
     struct mux_listing *listing = NULL;
     size_t bytes = 0;
-    if (find(listings, &key, &listing) || !make)
+    if (find(listings, &key, &listing))
         return listing;
     int rc = make_listing(txn, base, dir, &listing, &bytes);
     if (rc == 0 || rc == -E2BIG)
@@ -296,6 +304,20 @@ uint32_t mux_listing_after(const struct mux_listing *listing, uint64_t cookie)
             high = middle;
     }
     return low;
+}
+
+const struct mux_listing_name *mux_listing_find(const struct mux_listing *listing, uint64_t cookie,
+                                                const char *name, size_t name_len)
+{
+    // Names that share a cookie stand together.
+    for (uint32_t i = mux_listing_after(listing, cookie - 1); i < listing->count; i++) {
+        const struct mux_listing_name *found = &listing->names[i];
+        if (found->entry.cookie != cookie)
+            break;
+        if (found->entry.name_len == name_len && memcmp(found->entry.name, name, name_len) == 0)
+            return found;
+    }
+    return NULL;
 }
 
 void mux_listings_stats(struct mux_listings *listings, struct mux_listings_stats *ret)

@@ -41,15 +41,19 @@ uint64_t mux_listings_tree(struct mux_listings *listings, uint64_t stack);
 // it. If that is taken back after all, nothing is lost but what was kept.
 void mux_listings_tree_changes(struct mux_listings *listings, uint64_t stack);
 
-// The listing of a directory in a tree, made from its layers if it is not there and `make` is set.
-// NULL: it is not to be had, and the caller asks the store. The caller owns a reference.
-struct mux_listing *mux_listings_get(struct mux_listings *listings, struct store_txn *txn,
-                                     uint64_t tree, struct mux_layers base, uint64_t dir,
-                                     bool make);
+// The listing of a directory in a tree, and the same, made from the tree's layers if it is not
+// there. NULL: it is not to be had, and the caller asks the store. The caller owns a reference.
+struct mux_listing *mux_listings_find(struct mux_listings *listings, uint64_t tree, uint64_t dir);
+struct mux_listing *mux_listings_make(struct mux_listings *listings, struct store_txn *txn,
+                                      uint64_t tree, struct mux_layers base, uint64_t dir);
 void mux_listing_unref(struct mux_listing *listing); // NULL is ignored
 
 // The first name behind this cookie; count: there is none.
 uint32_t mux_listing_after(const struct mux_listing *listing, uint64_t cookie);
+
+// A name with this cookie, or NULL.
+const struct mux_listing_name *mux_listing_find(const struct mux_listing *listing, uint64_t cookie,
+                                                const char *name, size_t name_len);
 
 struct mux_listings_stats {
     uint64_t count, bytes, hits, misses;

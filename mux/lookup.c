@@ -22,7 +22,7 @@ static int lookup_in(struct mux_op *op, uint64_t parent, const char *text, struc
             mux_count(&op->mux->counters.lookups_hidden);
         mux_entry_fill_absent(ret);
     } else {
-        rc = mux_node_load_as(op, name.fid, name.state, &node);
+        rc = mux_name_load(op, &name, &node);
         if (rc == 0) {
             mux_entry_fill(op, &node, ret);
             mux_node_fini(op, &node);

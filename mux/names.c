@@ -1,6 +1,8 @@
 // Names: rules first, then the store. Read next: names.h, then lookup.c.
 #include "mux/names.h"
 
+#include "mux/listings.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <string.h>
@@ -61,6 +63,46 @@ static int look(struct mux_op *op, const struct mux_node *dir, struct mux_name *
     return rc == -ENOENT ? 0 : rc;
 }
 
+// The same where the directory's base is kept, decoded. 1: it is not.
+static int look_in_listing(struct mux_op *op, const struct mux_node *dir, struct mux_name *name)
+{
+    struct mux_view *view = op->view;
+    struct store_entry entry;
+    if (!mux_gone_is_empty(&view->gone))
+        return 1;
+    name->listing = mux_listings_find(op->mux->listings, view->tree, dir->fid);
+    if (!name->listing)
+        return 1;
+    int rc = view->delta_is_empty ? -ENOENT : mux_op_read(op);
+    if (rc == 0)
+        rc = store_entry_get(op->txn, mux_op_delta(op), dir->fid, name->text, name->len, &entry);
+    if (rc == 0 && entry.fid != 0)
+        found(name, &entry);
+    if (rc != -ENOENT)
+        return rc;
+    uint64_t cookie = store_name_cookie(op->mux->store, name->text, name->len);
+    const struct mux_listing_name *kept =
+        mux_listing_find(name->listing, cookie, name->text, name->len);
+    if (kept) {
+        found(name, &kept->entry);
+        name->base = kept->node.nlink == 1 || kept->entry.type == DT_DIR ? &kept->node : NULL;
+    }
+    return 0;
+}
+
+int mux_name_load(struct mux_op *op, const struct mux_name *name, struct mux_node *ret)
+{
+    struct store_inode own;
+    int rc = name->base ? -ENOENT : 0;
+    if (name->base && !op->view->delta_is_empty)
+        rc = store_inode_get(op->txn, mux_op_delta(op), name->fid, &own);
+    if (rc == 0)
+        return mux_node_load_as(op, name->fid, name->state, ret);
+    if (rc == -ENOENT)
+        mux_node_of_base(op, name->base, name->state, true, ret);
+    return rc == -ENOENT ? 0 : rc;
+}
+
 // The delta last: what the change does next is at the place that was just looked at.
 static int look_for_change(struct mux_op *op, const struct mux_node *dir, struct mux_name *name)
 {
@@ -86,6 +128,8 @@ int mux_name_resolve(struct mux_op *op, const struct mux_node *dir, const char *
     struct mux_name name;
     int rc = step(op, dir, text, &name);
     if (rc == 0 && !name.hidden)
+        rc = look_in_listing(op, dir, &name);
+    if (rc == 1)
         rc = look(op, dir, &name);
     if (rc < 0)
         mux_name_fini(op, &name);
@@ -113,6 +157,9 @@ void mux_name_fini(struct mux_op *op, struct mux_name *name)
     if (name->state != RULES_STATE_INVALID)
         rules_state_release(op->view->rules, name->state);
     name->state = RULES_STATE_INVALID;
+    mux_listing_unref(name->listing);
+    name->listing = NULL;
+    name->base = NULL;
 }
 
 int mux_name_check_removable(const struct mux_name *name)

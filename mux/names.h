@@ -13,12 +13,14 @@ struct mux_name {
     size_t len;
     rules_state state; // owned: mux_name_fini
     enum rules_level level;
-    bool hidden;   // by the rules, whatever it is
-    bool exists;   // hidden or not
-    bool visible;  // exists and may be known of
-    bool in_lower; // mux_name_resolve_change only: a layer below the delta has it
-    uint64_t fid;  // when it exists
-    uint8_t type;  // DT_*
+    bool hidden;                 // by the rules, whatever it is
+    bool exists;                 // hidden or not
+    bool visible;                // exists and may be known of
+    bool in_lower;               // mux_name_resolve_change only: a layer below the delta has it
+    uint64_t fid;                // when it exists
+    uint8_t type;                // DT_*
+    struct mux_listing *listing; // mux_name_resolve only, owned: where it was found, or NULL
+    const struct mux_node *base; // then what is there, unless the delta has a record of it
 };
 
 // Loads a directory that names are looked for in. -ENOTDIR, -ENOENT (hidden), -ESTALE.
@@ -32,6 +34,8 @@ int mux_name_resolve(struct mux_op *op, const struct mux_node *dir, const char *
 int mux_name_resolve_change(struct mux_op *op, const struct mux_node *dir, const char *name,
                             struct mux_name *ret);
 void mux_name_fini(struct mux_op *op, struct mux_name *name);
+// The node of a name that is visible.
+int mux_name_load(struct mux_op *op, const struct mux_name *name, struct mux_node *ret);
 
 // Whether what is there may be unlinked, renamed or replaced: -ENOENT when absent or hidden,
 // -EACCES below write.

@@ -336,6 +336,20 @@ int mux_node_load_as(struct mux_op *op, uint64_t fid, rules_state state, struct 
     return 0;
 }
 
+void mux_node_of_base(struct mux_op *op, const struct mux_node *base, rules_state state, bool cache,
+                      struct mux_node *ret)
+{
+    struct rules *rules = op->view->rules;
+    *ret = *base;
+    ret->nodeid = mux_view_nodeid(op->view, base->fid);
+    ret->stamp = op->view->stamp;
+    ret->level = (uint8_t)rules_level(rules, state);
+    if (S_ISDIR(ret->mode))
+        ret->state = rules_state_ref(rules, state);
+    if (cache)
+        mux_node_cache_put(op->mux->nodes, rules, ret);
+}
+
 void mux_node_fini(struct mux_op *op, struct mux_node *node)
 {
     if (node->state != RULES_STATE_INVALID)

@@ -44,6 +44,10 @@ int mux_node_load(struct mux_op *op, uint64_t fid, struct mux_node *ret);
 // The same when the caller knows the state that the rules give to the name it came by; used by
 // lookup and readdir, who then need not walk up. Takes its own reference.
 int mux_node_load_as(struct mux_op *op, uint64_t fid, rules_state state, struct mux_node *ret);
+// The same of a name that the view has not changed: `base` is what the layers below its delta say
+// of the file, which has no other name.
+void mux_node_of_base(struct mux_op *op, const struct mux_node *base, rules_state state, bool cache,
+                      struct mux_node *ret);
 // The node of a shared nodeid, from the cache or the store; takes no view's lock, but that of a
 // pinned one's view. -ESTALE.
 int mux_node_load_shared(struct mux *mux, uint64_t nodeid, struct mux_node *ret);

@@ -27,28 +27,16 @@ struct listing {
     void *arg;
 };
 
-// The node of a name that the view has not changed, from its base.
-static void take_base(struct mux_op *op, const struct mux_node *base, rules_state state,
-                      struct mux_node *ret)
-{
-    *ret = *base;
-    ret->nodeid = mux_view_nodeid(op->view, base->fid);
-    ret->stamp = op->view->stamp;
-    ret->level = (uint8_t)rules_level(op->view->rules, state);
-    if (!S_ISDIR(ret->mode))
-        return;
-    ret->state = rules_state_ref(op->view->rules, state);
-    mux_node_cache_put(op->mux->nodes, op->view->rules, ret); // it will be listed, too
-}
-
 // base: what the name is, if that is known.
 static int load(struct listing *list, const struct store_entry *found, const struct mux_node *base,
                 rules_state state, struct mux_entry *ret)
 {
     struct mux_node node;
-    if (base)
-        take_base(list->op, base, state, &node);
-    int rc = base ? 0 : mux_node_load_as(list->op, found->fid, state, &node);
+    int rc = 0;
+    if (base) // a directory is listed next: its node will be wanted
+        mux_node_of_base(list->op, base, state, S_ISDIR(base->mode), &node);
+    else
+        rc = mux_node_load_as(list->op, found->fid, state, &node);
     if (rc < 0)
         return rc == -ESTALE ? -EUCLEAN : rc;
     mux_entry_fill(list->op, &node, ret);
@@ -155,12 +143,14 @@ static int list_names(struct listing *list, const struct mux_ctx *ctx, uint64_t 
         rc = store_dir_is_touched(op->txn, mux_op_delta(op), list->dir->fid, &touched);
     if (rc < 0)
         return rc;
-    // One that is not read from its beginning is larger than those that are kept.
     struct mux_listing *base = NULL;
-    if (!touched && mux_gone_is_empty(&op->view->gone))
-        base = mux_listings_get(op->mux->listings, op->txn, op->view->tree,
-                                mux_layer_list_base(&op->view->layers), list->dir->fid,
-                                list->plus && cookie <= COOKIE_DOTDOT);
+    bool untouched = !touched && mux_gone_is_empty(&op->view->gone);
+    // One that is not read from its beginning is larger than those that are kept.
+    if (untouched && list->plus && cookie <= COOKIE_DOTDOT)
+        base = mux_listings_make(op->mux->listings, op->txn, op->view->tree,
+                                 mux_layer_list_base(&op->view->layers), list->dir->fid);
+    else if (untouched)
+        base = mux_listings_find(op->mux->listings, op->view->tree, list->dir->fid);
     rc = base ? list_base(list, base, cookie) : list_store(list, ctx, cookie);
     mux_listing_unref(base);
     return rc;

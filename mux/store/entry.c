@@ -9,7 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-uint64_t store_name_hash(const struct store *store, const char *name, size_t len)
+uint64_t store_name_cookie(const struct store *store, const char *name, size_t len)
 {
     uint64_t hash = store_siphash(store->hash_key, name, len) >> 1;
     return hash <= STORE_COOKIE_FIRST ? hash + STORE_COOKIE_FIRST + 1 : hash;
@@ -20,7 +20,7 @@ static size_t make_key(struct key_entry *key, const struct store *store, uint64_
 {
     key->layer_be = htobe64(layer);
     key->parent_be = htobe64(parent);
-    key->hash_be = htobe64(store_name_hash(store, name, len));
+    key->hash_be = htobe64(store_name_cookie(store, name, len));
     memcpy(key->name, name, len);
     return KEY_ENTRY_PREFIX + len;
 }

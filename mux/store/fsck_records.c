@@ -59,7 +59,7 @@ static const char *bad_entry(struct fsck *f, MDB_val key, MDB_val value)
     if (!is_name(name, len))
         return "its name is none";
     if (u64_be(key.mv_data, offsetof(struct key_entry, hash_be)) !=
-        store_name_hash(f->store, name, len))
+        store_name_cookie(f->store, name, len))
         return "its place in the directory is not that of its name";
     if (v.format != STORE_FORMAT || v.fid > ID_MAX || (v.fid == 0) != (v.type == 0) ||
         (v.type != 0 && !is_type(v.type)))

@@ -185,6 +185,9 @@ struct store_entry {
     const char *name; // not NUL-terminated
 };
 
+// The cookie that a name has in whatever directory.
+uint64_t store_name_cookie(const struct store *store, const char *name, size_t len);
+
 #define STORE_COOKIE_FIRST 16 // cookies up to this are free for "." and ".."
 
 int store_entry_get(struct store_txn *txn, uint64_t layer, uint64_t parent, const char *name,

@@ -184,7 +184,6 @@ int store_del(struct store_txn *txn, enum store_dbi dbi, MDB_val key);
 int store_keep_error(struct store_txn *txn, int rc);
 
 // entry.c: a name's place in its directory
-uint64_t store_name_hash(const struct store *store, const char *name, size_t len);
 // inode.c, records.c: -EUCLEAN when the value is none
 int store_inode_decode(MDB_val value, uint64_t layer, uint64_t fid, struct store_inode *ret);
 int store_codebase_decode(MDB_val key, MDB_val value, struct store_codebase *ret);

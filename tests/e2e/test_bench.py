@@ -17,7 +17,7 @@ PIECES = {
     "api": {"create a sandbox", "small reads", "memory of one of 50 idle sandboxes"},
     "imports": {"import, 50 small files, tmpfs", "import again, 1 x 1 MiB, tmpfs"},
     "fair": {"small read, 3 at work, p99", "small read, another creates by 2 threads, p99"},
-    "cold": {"walk, first", "git status, first: requests"},
+    "cold": {"walk, fresh view", "git status, second view: requests"},
     "growth": {"cold look in a delta of so many, 50", "list and look up, a name, of so many, 100"},
 }
 

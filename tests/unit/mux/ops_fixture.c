@@ -1,7 +1,9 @@
 // File operations by path on an attached view. Read next: ops_fixture.h.
 #include "tests/unit/mux/ops_fixture.h"
 
+#include "mux/listings.h"
 #include "mux/mux_priv.h"
+#include "mux/node.h"
 #include "mux/nodeid.h"
 #include "mux/rules.h"
 
@@ -398,8 +400,7 @@ static bool add_name(void *arg, const char *name, size_t len, uint64_t cookie,
     return true;
 }
 
-// What a listing says of a name is what a lookup of it says.
-static void assert_entries(struct view *view, uint64_t dir, const struct batch *batch)
+static void assert_looked_up(struct view *view, uint64_t dir, const struct batch *batch)
 {
     for (size_t i = 0; i < batch->count; i++) {
         struct mux_entry found, *entry = &batch->entries[i];
@@ -412,6 +413,20 @@ static void assert_entries(struct view *view, uint64_t dir, const struct batch *
                      (long long)entry->st.st_size, (unsigned long long)found.nodeid,
                      found.st.st_mode, (long long)found.st.st_size);
     }
+}
+
+// What a listing says of a name is what a lookup of it says, and what the store says to one that
+// finds nothing kept or cached.
+static void assert_entries(struct view *view, uint64_t dir, const struct batch *batch)
+{
+    struct mux *mux = view->fixture->mux;
+    struct mux_listings *kept = mux->listings;
+    assert_looked_up(view, dir, batch);
+    assert_int_equal(mux_listings_new(0, &mux->listings), 0);
+    mux_node_cache_clear(mux->nodes, 0);
+    assert_looked_up(view, dir, batch);
+    mux_listings_free(mux->listings);
+    mux->listings = kept;
 }
 
 static int compare_names(const void *a, const void *b)
