@@ -8,6 +8,8 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define HASH_NONFATAL_OOM 1 // what could not be added has no table
 #include <uthash.h>
 
 #define SHARDS    16  // a power of two
@@ -56,12 +58,25 @@ int mux_listings_new(size_t bytes_max, struct mux_listings **ret)
     return 0;
 }
 
-static void drop(struct shard *shard, struct kept *kept)
+static void let_go(struct shard *shard, struct kept *kept)
 {
-    HASH_DEL(shard->kept, kept);
     shard->bytes -= kept->bytes;
     mux_listing_unref(kept->listing);
     free(kept);
+}
+
+static void drop(struct shard *shard, struct kept *kept)
+{
+    HASH_DEL(shard->kept, kept);
+    let_go(shard, kept);
+}
+
+// To the end of the order. For want of memory it goes.
+static void append(struct shard *shard, struct kept *kept)
+{
+    HASH_ADD(hh, shard->kept, key, sizeof kept->key, kept);
+    if (!kept->hh.tbl)
+        let_go(shard, kept);
 }
 
 void mux_listings_free(struct mux_listings *listings)
@@ -240,12 +255,13 @@ static bool find(struct mux_listings *listings, const struct key *key, struct mu
 static void evict(struct shard *shard)
 {
     struct kept *kept;
-    while ((kept = shard->kept)->recent) {
+    while ((kept = shard->kept) && kept->recent) {
         kept->recent = false;
         HASH_DEL(shard->kept, kept);
-        HASH_ADD(hh, shard->kept, key, sizeof kept->key, kept);
+        append(shard, kept);
     }
-    drop(shard, kept);
+    if (kept)
+        drop(shard, kept);
 }
 
 // Takes a reference of its own. For want of memory nothing is kept.
@@ -264,7 +280,7 @@ static void keep(struct mux_listings *listings, const struct key *key, struct mu
         if (listing)
             atomic_fetch_add_explicit(&listing->refs, 1, memory_order_relaxed);
         shard->bytes += kept->bytes;
-        HASH_ADD(hh, shard->kept, key, sizeof kept->key, kept);
+        append(shard, kept);
         while (shard->bytes > listings->shard_bytes_max)
             evict(shard);
     }
