@@ -285,7 +285,8 @@ static void on_hello(struct exec_box *box, const struct exec_msg_hello *hello, p
     // A descriptor of the launcher's own: ours is closed when the init ends.
     box->launch.init_pidfd = fcntl(pidfd, F_DUPFD_CLOEXEC, 0);
     box->launch.init_pid = sender;
-    box->shell = hello->shell;
+    if (!atomic_load(&box->known)) // else other threads make commands by what was looked up
+        box->shell = hello->shell;
     box->state = BOX_ATTACHING;
     exec_launch_attach(box, on_attached);
 }

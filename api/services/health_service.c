@@ -145,13 +145,14 @@ static void watch(struct grpc_call *call, const ProtobufCMessage *message)
     grpc_call_set_data(call, watcher);
     send_status(call, is_known(call, request->service) ? SERVING : SERVICE_UNKNOWN);
     pthread_mutex_lock(&health->lock);
-    watcher->listed = !health->stopped;
-    if (watcher->listed) {
+    bool listed = watcher->listed = !health->stopped;
+    if (listed) {
         grpc_call_ref(call);
         LIST_INSERT_HEAD(&health->watchers, watcher, link);
     }
     pthread_mutex_unlock(&health->lock);
-    if (!watcher->listed)
+    // From here on the watcher is whoever's takes it off the list.
+    if (!listed)
         grpc_call_finish(call, AF_UNAVAILABLE, "the server is stopping");
 }
 
