@@ -34,6 +34,9 @@ OPEN_POLICY = os.environ.get("AGENTFENSE_OPEN_POLICY") or "kernel"
 OPENING = {"open", "release", "opendir", "releasedir"} if OPEN_POLICY == "server" else set()
 READY_SECONDS = 60
 STOP_SECONDS = 60
+# The thread sanitiser's build needs several times as long: limits that only end a hang are longer.
+PATIENCE = 6 if "tsan" in BIN.parts else 1
+COMMAND_SECONDS = 30  # what the server gives a command that does not say
 
 
 def generate_stubs():
@@ -275,6 +278,8 @@ class Client:
     def exec(self, sandbox_id, command, timeout=None, **fields):
         """Runs a shell command; returns the ExecResult."""
         request = pb.ExecRequest(sandbox_id=sandbox_id, command=command, **fields)
+        if timeout is None and PATIENCE > 1:
+            timeout = COMMAND_SECONDS * PATIENCE
         if timeout is not None:
             request.timeout.FromNanoseconds(int(timeout * 1e9))
         return self.sandboxes.Exec(request)
@@ -302,7 +307,7 @@ def expect(code, call, *args, **kwargs):
 
 def eventually(condition, seconds=30):
     """Waits until the condition holds; fails when it does not within the time."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * PATIENCE
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true in time"
         select.select([], [], [], 0.01)
