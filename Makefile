@@ -155,13 +155,18 @@ endif
 CFLAGS_ALL  := $(COMMON) $(FLAGS) $(INCLUDE) $(FUSE_CFLAGS) $(PKG_CFLAGS) $(CFLAGS)
 LDFLAGS_ALL := $(FLAGS) -pie -pthread -Wl,--as-needed -Wl,-z,relro,-z,now $(LDFLAGS)
 LIBS_ALL    := $(FUSE_LIBS) $(PKG_LIBS) -lm
-# The init runs inside every sandbox: static, small, and never instrumented.
+# The init runs inside every sandbox: static, small, and never instrumented. By musl, where it is
+# installed, it is up 0.2 ms earlier: glibc asks the CPU for its caches first, in a virtual machine
+# a slow question. What musl-gcc does not have are the headers of the kernel.
+INIT_CC := $(or $(if $(filter cc gcc clang,$(notdir $(CC))),$(shell command -v musl-gcc)),$(CC))
 INIT_CFLAGS := -std=gnu17 $(WARN) -g -Os -D_GNU_SOURCE -I. -fno-pie -fstack-protector-strong \
-               -ffunction-sections -fdata-sections -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
+               -ffunction-sections -fdata-sections -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 \
+               $(if $(filter %musl-gcc,$(INIT_CC)),$(addprefix -idirafter ,/usr/include \
+                 /usr/include/$(shell $(CC) -print-multiarch)))
 INIT_LDFLAGS := -static -no-pie -Wl,--gc-sections -Wl,-z,relro,-z,now
 
 # A change of flags rebuilds objects, a change of the file list rebuilds archives.
-FLAGS_NOW   := $(strip $(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) $(LIBS_ALL) $(INIT_CFLAGS))
+FLAGS_NOW   := $(strip $(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) $(LIBS_ALL) $(INIT_CC) $(INIT_CFLAGS))
 SOURCES_NOW := $(strip $(SRC_mux) $(SRC_fs) $(SRC_init) $(SRC_exec) $(SRC_client) $(SRC_api) \
                  $(SRC_tools) $(SRC_fsctl) $(SRC_cli) $(SRC_unit) $(SRC_fuzz) $(PROTOS))
 ifneq ($(BUILD_GOALS),)
@@ -215,7 +220,7 @@ $(B)/obj/gen/%.o: $(B)/gen/%.c $(B)/.flags | $(GEN_H)
 $(B)/obj-init/%.o: %.c $(B)/.flags
 	@mkdir -p $(@D)
 	@echo '  CC      $< (init)'
-	@$(CC) $(INIT_CFLAGS) -MMD -MP -c -o $@ $<
+	@$(INIT_CC) $(INIT_CFLAGS) -MMD -MP -c -o $@ $<
 
 OBJ_proto := $(GEN_C:$(B)/gen/%.c=$(B)/obj/gen/%.o)
 # A library has everything of its folder but the main programs, so that tests can link it.
@@ -266,7 +271,7 @@ $(BIN)/agentfense: $(call objs_of,tools/agentfense/main.c) $(call lib,cli tools 
 	$(link)
 $(BIN)/agentfense-init: $(SRC_init:%.c=$(B)/obj-init/%.o) $(B)/.sources
 	@mkdir -p $(@D); echo '  LD      $@'
-	@$(CC) $(INIT_LDFLAGS) -o $@ $(filter %.o,$^)
+	@$(INIT_CC) $(INIT_LDFLAGS) -o $@ $(filter %.o,$^)
 
 $(B)/bench/%: $(B)/obj/bench/%.o $(call lib,client base proto)
 	$(link)

@@ -116,7 +116,7 @@ static void descriptors_set(int socket_fd, int lock_fd)
     if (s < 0 || l < 0 || dup3(s, INIT_SOCKET_FD, O_CLOEXEC) < 0 ||
         dup3(l, INIT_LOCK_FD, O_CLOEXEC) < 0)
         init_die("descriptors");
-    if (close_range(INIT_LOCK_FD + 1, ~0u, 0) < 0)
+    if (syscall(SYS_close_range, INIT_LOCK_FD + 1, ~0u, 0) < 0)
         init_die("close_range");
 }
 

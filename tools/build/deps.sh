@@ -14,8 +14,8 @@ build='build-essential pkg-config clang clang-format clang-tidy libclang-rt-14-d
 fuse_build='meson ninja-build libnuma-dev libudev-dev dpkg-dev gpgv ca-certificates'
 # mux: file system session (fs), ring (mux/base), store (mux/store)
 core='libfuse3-dev liburing-dev liblmdb-dev uthash-dev liburcu-dev libarchive-dev'
-# exec: seccomp filter, capabilities, Docker's Engine API, limits
-exec='libseccomp-dev libcap-dev libcurl4-openssl-dev libjansson-dev'
+# exec: seccomp filter, capabilities, Docker's Engine API, limits, a libc for the init
+exec='libseccomp-dev libcap-dev libcurl4-openssl-dev libjansson-dev musl-tools'
 # api: HTTP/2, protobuf messages, hashes, YAML config, sd_notify
 api='libnghttp2-dev libprotobuf-c-dev protobuf-c-compiler libprotobuf-dev libssl-dev libcyaml-dev
      libyaml-dev libfyaml-dev libsystemd-dev'
@@ -47,7 +47,8 @@ if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
     # Words of the other distributions differ too much to guess: name what is needed.
     cat >&2 <<END
 deps: this is not a Debian system; install these yourself, then run make again with FUSE=system:
-  compilers   gcc, make, pkg-config, clang (with clang-format, clang-tidy, sanitizer runtime)
+  compilers   gcc, make, pkg-config, clang (with clang-format, clang-tidy, sanitizer runtime),
+              musl-gcc (else the init is linked with the system's libc)
   libraries   libfuse3 (>= 3.18.3, or FUSE=system with 3.14 and fewer features), liburing, lmdb,
               libseccomp, libcap, protobuf-c (with protoc-c), protobuf (protoc and its .proto
               files), nghttp2, libcurl, openssl, jansson, libcyaml, libfyaml, uthash, liburcu,
