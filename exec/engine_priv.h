@@ -330,6 +330,7 @@ struct exec_engine {
     int init_fd;                // agentfense-init; boxes execute it by this descriptor
     int filter_fds[2];          // memfds: the seccomp programs
     int null_fd;
+    unsigned cpus; // of the machine, if all of them may be used; else 0
     int epoll_fd, event_fd;
     pthread_t event_thread;
 

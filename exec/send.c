@@ -85,6 +85,7 @@ static int send_start(struct exec_command *command, int socket_fd)
 {
     struct exec_sender *sender = &command->box->sender;
     command->head.head.id = sender->last_id + 1;
+    command->head.cpus = command->engine->cpus;
     command->memory = exec_cgroup_memory_events(command->box->launch.cgroup); // it may be over soon
     bool apart = command->head.flags & EXEC_START_TEXT_FD;
     struct iovec iov[] = {{&command->head, sizeof(command->head)},

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -151,6 +152,16 @@ static int check_user_namespaces(struct af_error *err)
     return 0;
 }
 
+// Online CPUs, when none of them is kept from the daemon.
+static unsigned all_cpus(void)
+{
+    cpu_set_t set;
+    long online = sysconf(_SC_NPROCESSORS_ONLN);
+    bool all =
+        online > 0 && sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) == online;
+    return all ? (unsigned)online : 0;
+}
+
 void exec_short_slices(void)
 {
     exec_slice_set(EXEC_SLICE_SHORT_NS);
@@ -160,6 +171,7 @@ int exec_setup(struct exec_engine *e, const struct exec_options *options, struct
 {
     e->options = *options;
     set_defaults(&e->options);
+    e->cpus = all_cpus();
     if (fill_standard_fds() < 0 || (e->null_fd = open_high("/dev/null", O_RDWR)) < 0)
         return af_error_errno(err, errno, "cannot open /dev/null");
     if (check_user_namespaces(err) < 0 || exec_attach_probe(err) < 0 ||

@@ -277,16 +277,18 @@ static struct slot *slot_new(uint64_t id)
 
 // A supervisor and a leader take turns, each for a few steps: on another CPU, which may be asleep,
 // they would begin later than on this one, which the init leaves to them. The program may go
-// wherever it likes; so may the init afterwards.
+// wherever it likes; so may the init afterwards. Only where that is every CPU of the machine: one
+// that was bound to some of them, by an administrator or a group, would stay bound when they change
+// their mind, for the kernel remembers what it was asked for.
 static void stay_here(struct init_command *command)
 {
-    cpu_set_t here;
+    cpu_set_t here, now;
     int cpu = sched_getcpu();
-    command->on_one_cpu = cpu >= 0 && cpu < CPU_SETSIZE &&
-                          sched_getaffinity(0, sizeof(command->cpus), &command->cpus) == 0 &&
-                          CPU_COUNT(&command->cpus) > 1;
-    if (!command->on_one_cpu)
+    command->on_one_cpu = false;
+    if (command->head.cpus < 2 || cpu < 0 || cpu >= CPU_SETSIZE ||
+        sched_getaffinity(0, sizeof(now), &now) < 0 || CPU_COUNT(&now) != (int)command->head.cpus)
         return;
+    memset(&command->cpus, 0xff, sizeof(command->cpus));
     CPU_ZERO(&here);
     CPU_SET(cpu, &here);
     command->on_one_cpu = sched_setaffinity(0, sizeof(here), &here) == 0;

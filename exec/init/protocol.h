@@ -13,7 +13,7 @@
 
 #include <stdint.h>
 
-#define EXEC_PROTO_VERSION     4u
+#define EXEC_PROTO_VERSION     5u
 #define EXEC_PROTO_TEXT_MAX    (32u << 10) // bytes of text inside a START; more goes by a memfd
 #define EXEC_PROTO_MEMFD_MAX   (1u << 20)  // bytes of text in that memfd
 #define EXEC_PROTO_STRINGS_MAX 8192u       // argv and environment strings of one command
@@ -80,6 +80,8 @@ struct exec_msg_start {
     uint32_t argc;
     uint32_t envc;
     uint32_t text_bytes;
+    uint32_t cpus; // of the machine, as far as the engine may use all of them; else 0
+    uint32_t reserved;
 };
 
 #define EXEC_START_FDS_MIN 3

@@ -2,6 +2,7 @@
 #include "tests/unit/exec/fixture.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -165,6 +166,27 @@ static void a_command_runs_where_the_box_may_run(void **state)
     snprintf(wanted, sizeof(wanted), "%s", xt_sh(xt, "grep Cpus_allowed_list /proc/1/status")->out);
     for (int i = 0; i < 8; i++)
         assert_string_equal(xt_sh(xt, "grep Cpus_allowed_list /proc/self/status")->out, wanted);
+}
+
+static void a_box_that_was_bound_to_a_cpu_is_unbound_when_that_is_asked_for(void **state)
+{
+    struct xt *xt = *state;
+    pid_t init = xt_init_pid(XT_UID);
+    cpu_set_t all, first;
+    assert_int_equal(sched_getaffinity(init, sizeof(all), &all), 0);
+    int cpu = 0;
+    while (!CPU_ISSET(cpu, &all))
+        cpu++;
+    CPU_ZERO(&first);
+    CPU_SET(cpu, &first);
+    char every[16];
+    snprintf(every, sizeof(every), "%d\n", CPU_COUNT(&all));
+    assert_string_equal(xt_sh(xt, "nproc")->out, every);
+    assert_int_equal(sched_setaffinity(init, sizeof(first), &first), 0);
+    for (int i = 0; i < 4; i++)
+        assert_string_equal(xt_sh(xt, "nproc")->out, "1\n");
+    assert_int_equal(sched_setaffinity(init, sizeof(all), &all), 0);
+    assert_string_equal(xt_sh(xt, "nproc")->out, every);
 }
 
 static void long_command_lines_and_environments_fit(void **state)
@@ -334,6 +356,7 @@ int main(void)
         xt_test(a_program_is_looked_up_in_the_callers_path),
         xt_test(a_script_without_a_first_line_keeps_its_arguments),
         xt_test(a_command_runs_where_the_box_may_run),
+        xt_test(a_box_that_was_bound_to_a_cpu_is_unbound_when_that_is_asked_for),
         xt_test(long_command_lines_and_environments_fit),
         xt_test(output_is_capped_and_the_rest_counted),
         xt_test(x6_binary_output_survives),
