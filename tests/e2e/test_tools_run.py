@@ -256,6 +256,23 @@ def test_names_of_one_file_stay_names_of_one_file(linked):
     assert (linked / "b").read_text() == "a\n"
 
 
+def test_what_is_left_out_is_left_out_by_all_its_names(linked):
+    with socket.socket(socket.AF_UNIX) as bound:
+        here = os.open(linked, os.O_RDONLY)
+        bound.bind(f"/proc/self/fd/{here}/s1")
+        os.close(here)
+    (linked / "s2").hardlink_to(linked / "s1")
+    os.symlink("README", linked / "l1")
+    os.link(linked / "l1", linked / "l2", follow_symlinks=False)
+    os.mkfifo(linked / "p1")
+    (linked / "p2").hardlink_to(linked / "p1")
+    done = full(linked, "ls; readlink l1 l2; stat -c %h p2")
+    assert done.returncode == 0, done.stderr
+    names = ["README", "b", "half", "l1", "l2", "p1", "p2", "src"]
+    assert done.stdout.decode().split() == names + ["README", "README", "2"]
+    assert done.stderr.count(b"left out") == 2
+
+
 def test_apply_changes_every_name_of_a_file_and_keeps_them_together(linked):
     done = full(linked, "echo more >> b; chmod 600 half; echo n > n1; ln n1 src/n2; ln n1 n3",
                 "--apply")

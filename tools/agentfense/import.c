@@ -203,7 +203,8 @@ static int import_one(struct import *import, struct af_error *err)
     }
     if (st.st_dev != import->dev)
         return skip(import, &st, "on another file system");
-    int rc = S_ISDIR(st.st_mode) || st.st_nlink < 2 ? 1 : import_name(import, &st, err);
+    bool may_have_names = S_ISREG(st.st_mode) || S_ISFIFO(st.st_mode); // what is always sent
+    int rc = may_have_names && st.st_nlink > 1 ? import_name(import, &st, err) : 1;
     if (rc <= 0)
         return rc;
     switch (st.st_mode & S_IFMT) {
