@@ -46,8 +46,10 @@ struct archive_writer {
     archive_sink sink;
     void *arg;
     struct item *items, **last, *next;
-    size_t skip;   // bytes of a path that are the asked-for directory's
-    bool readable; // only what the agent may read
+    const struct item *newest; // of items
+    const struct item *moved;  // of a delta: the latest directory that came whole
+    size_t skip;               // bytes of a path that are the asked-for directory's
+    bool readable;             // only what the agent may read
     struct first_name *names;
     struct mux_file *file; // being written, `left` bytes to go
     uint64_t offset, left;
@@ -59,7 +61,10 @@ struct archive_writer {
 static int add(struct archive_writer *writer, const struct item *facts, const char *path,
                const char *target)
 {
+    const struct item *newest = writer->newest;
     size_t path_len = strlen(path), target_len = target ? strlen(target) + 1 : 0;
+    if (newest && !newest->removed && !facts->removed && strcmp(newest->path, path) == 0)
+        return 0; // renamed, and changed as well
     struct item *item = malloc(sizeof *item + path_len + 1 + target_len);
     if (!item)
         return -ENOMEM;
@@ -70,6 +75,7 @@ static int add(struct archive_writer *writer, const struct item *facts, const ch
         item->target = memcpy(item->path + path_len + 1, target, target_len);
     *writer->last = item;
     writer->last = &item->next;
+    writer->newest = item;
     return 0;
 }
 
@@ -87,18 +93,41 @@ static int add_node(void *arg, const struct mux_tree_node *node)
     return add(writer, &facts, node->path, node->symlink_target);
 }
 
+static bool is_below(const char *path, const struct item *dir)
+{
+    size_t len = dir ? strlen(dir->path) : 0;
+    return dir && strncmp(path, dir->path, len) == 0 && path[len] == '/';
+}
+
+// What a directory that was renamed holds: a diff tells the directory alone.
+static int add_moved(struct archive_writer *writer, const char *path)
+{
+    struct af_error err;
+    writer->moved = writer->newest;
+    int rc = mux_inspect_tree(writer->mux, writer->sandbox_id, path, strlen(path), 0, true,
+                              add_node, writer, &err);
+    return rc < 0 && rc != -ENOMEM && err.status == AF_NOT_FOUND ? 0 : rc; // gone since
+}
+
 static int add_change(void *arg, const struct mux_diff_entry *entry)
 {
     struct archive_writer *writer = arg;
-    struct item facts = {
-        .mode = entry->mode, .size = entry->size, .nlink = 1, .mtime_ns = entry->mtime_ns};
+    struct item facts = {.mode = entry->mode,
+                         .size = entry->size,
+                         .fid = entry->fid,
+                         .nlink = 2, // for all that a diff says: others may be told as well
+                         .mtime_ns = entry->mtime_ns};
+    bool is_there = is_below(entry->path, writer->moved);
     int rc = 0;
-    if (entry->change == MUX_RENAMED || entry->change == MUX_DELETED) {
+    if (entry->change == MUX_RENAMED || (entry->change == MUX_DELETED && !is_there)) {
         struct item gone = {.mode = S_IFREG, .removed = true, .mtime_ns = writer->now_ns};
         rc = add(writer, &gone, entry->old_path ? entry->old_path : entry->path, NULL);
     }
-    if (rc == 0 && entry->change != MUX_DELETED)
-        rc = add(writer, &facts, entry->path, entry->symlink_target);
+    if (rc < 0 || is_there || entry->change == MUX_DELETED)
+        return rc;
+    rc = add(writer, &facts, entry->path, entry->symlink_target);
+    if (rc == 0 && entry->change == MUX_RENAMED && S_ISDIR(entry->mode))
+        rc = add_moved(writer, entry->path);
     return rc;
 }
 

@@ -226,6 +226,32 @@ def test_a_view_is_exported_as_its_agent_sees_it(client):
     client.destroy(sandbox)
 
 
+def removed(data):
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        key = "SCHILY.xattr.user.agentfense.removed"
+        return {m.name for m in archive if key in m.pax_headers}
+
+
+def test_a_delta_has_whole_directories_and_names_of_one_file(client):
+    codebase = client.codebase({"d/x": "x", "d/sub/y": "y", "d/gone": "g", "a": "a", "m": "m"})
+    sandbox = client.sandbox(codebase, FULL, manual=True)
+    client.out(sandbox, "mv d e && rm e/gone && echo more >> e/x && mv a e/sub/a && echo n > n1"
+               " && ln n1 n2 && mv m k && echo more >> k && mkdir empty")
+    data = fetch(client, delta_of=sandbox)
+    assert removed(data) == {"d", "a", "m"}
+    kept = [name for name in names(data) if name not in removed(data)]
+    assert sorted(kept) == sorted(
+        ["e", "e/sub", "e/sub/a", "e/sub/y", "e/x", "empty", "k", "n1", "n2"]
+    )
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        read = {m.name: archive.extractfile(m).read() for m in archive if m.isreg() and m.size}
+        assert read == {
+            "e/x": b"xmore\n", "e/sub/y": b"y", "e/sub/a": b"a", "k": b"mmore\n", "n1": b"n\n",
+        }
+        assert archive.getmember("n2").islnk() and archive.getmember("n2").linkname == "n1"
+    client.destroy(sandbox)
+
+
 def test_names_are_bytes(client):
     codebase = client.codebase()
     odd = ["caf\u00e9", "\udcff\udcfe not utf-8", "with\nnewline", "n" * 255, " "]
@@ -280,5 +306,7 @@ def test_requests_out_of_order_are_refused(client):
     data = filepb.ImportArchiveRequest(data=b"x")
     for messages in ([], [data], [target, target], [filepb.ImportArchiveRequest()]):
         expect(grpc.StatusCode.INVALID_ARGUMENT, client.archives.ImportArchive, iter(messages))
-    for source in ({}, {"codebase_id": "x"}, {"delta_of": "sb_0"}):
+    sandbox = client.sandbox(codebase, FULL, start=False)
+    bad = [{}, {"codebase_id": "x"}, {"delta_of": "sb_0"}, {"delta_of": sandbox, "path": b"d"}]
+    for source in bad:
         expect(grpc.StatusCode.INVALID_ARGUMENT, fetch, client, **source)
