@@ -15,6 +15,7 @@
 static void clear_queue(struct mux_import *import)
 {
     for (size_t i = 0; i < import->n_items; i++) {
+        mux_import_copy_free(import->items[i].copy);
         free(import->items[i].path);
         free(import->items[i].link_target);
         mux_content_fini(&import->items[i].content, 0);
@@ -24,6 +25,7 @@ static void clear_queue(struct mux_import *import)
 
 static void free_import(struct mux_import *import)
 {
+    mux_import_copies_free(import->copies); // nothing writes into what the queue holds
     clear_queue(import);
     mux_content_sink_fini(&import->sink);
     mux_fid_map_fini(&import->implied);

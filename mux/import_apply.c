@@ -233,6 +233,8 @@ static int try_flush(struct mux_import *import, size_t *ret_item, size_t *ret_cl
 // replaces makes room for what is of another kind than before; each round removes one such name.
 int mux_import_flush(struct mux_import *import, struct af_error *err)
 {
+    if (mux_import_settle(import, err) < 0)
+        return -1;
     while (import->n_items > 0) {
         size_t item = 0, clash_len = 0;
         if (try_flush(import, &item, &clash_len, err) == 0)

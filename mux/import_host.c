@@ -20,6 +20,8 @@
 #define CLONE_BYTES_MIN (128u << 10)
 // Up to here one read and one write cost less than a copy in the kernel.
 #define BUFFER_BYTES (64u << 10)
+// From here on a copy is worth another thread.
+#define COPY_BESIDE_BYTES (1u << 20)
 
 static int read_inline(int fd, size_t size, struct mux_content *ret)
 {
@@ -42,23 +44,8 @@ static int copy_small(int from, int to, size_t size)
     return n < 0 ? (int)n : af_write_whole(to, buf, (size_t)n, 0);
 }
 
-static int copy_large(const struct stat *st, int from, int to)
-{
-    struct stat now;
-    bool is_sparse = st->st_blocks * 512 < st->st_size;
-    int rc = is_sparse ? mux_copy_extents(from, to, 0, st->st_size)
-                       : mux_copy_bytes(from, to, 0, (size_t)st->st_size);
-    if (rc < 0)
-        return rc;
-    // A hole at the end; or it has become shorter: what is there is taken.
-    off_t size = st->st_size;
-    if (fstat(from, &now) == 0 && now.st_size < size)
-        size = now.st_size;
-    return ftruncate(to, size) < 0 ? -errno : 0;
-}
-
 static int copy_to_blob(struct mux_import *import, const struct stat *st, int from, int to,
-                        bool *ret_shared)
+                        bool *ret_shared, struct mux_import_copy **ret_copy)
 {
     *ret_shared = false;
     if (st->st_size <= BUFFER_BYTES)
@@ -69,13 +56,25 @@ static int copy_to_blob(struct mux_import *import, const struct stat *st, int fr
         if (*ret_shared)
             return 0;
     }
-    return copy_large(st, from, to);
+    return st->st_size < COPY_BESIDE_BYTES
+               ? mux_import_copy_file(st, from, to)
+               : mux_import_copies_add(&import->copies, st, from, to, ret_copy);
+}
+
+// What a blob has become.
+static int take_size(struct mux_content *content)
+{
+    struct stat made;
+    if (fstat(store_blob_fd(content->blob), &made) < 0)
+        return -errno;
+    content->size = (uint64_t)made.st_size;
+    return made.st_size > AF_FILE_SIZE_MAX ? -EFBIG : 0;
 }
 
 static int read_content(struct mux_import *import, const struct stat *st, int fd,
-                        struct mux_content *ret, bool *ret_shared)
+                        struct mux_content *ret, bool *ret_shared,
+                        struct mux_import_copy **ret_copy)
 {
-    struct stat made;
     *ret = (struct mux_content){0};
     *ret_shared = false;
     if (st->st_size <= AF_INLINE_CONTENT_MAX)
@@ -83,14 +82,14 @@ static int read_content(struct mux_import *import, const struct stat *st, int fd
     int rc = store_blob_new(import->store, &ret->blob);
     if (rc < 0)
         return rc;
-    int blob = store_blob_fd(ret->blob);
-    rc = copy_to_blob(import, st, fd, blob, ret_shared);
-    if (rc == 0 && fstat(blob, &made) < 0)
-        rc = -errno;
-    if (rc == 0)
-        ret->size = (uint64_t)made.st_size;
-    if (rc == 0 && made.st_size > AF_FILE_SIZE_MAX)
+    if (st->st_size > AF_FILE_SIZE_MAX)
         rc = -EFBIG;
+    if (rc == 0)
+        rc = copy_to_blob(import, st, fd, store_blob_fd(ret->blob), ret_shared, ret_copy);
+    if (rc == 0 && *ret_copy)
+        ret->size = (uint64_t)st->st_size; // until it is settled
+    else if (rc == 0)
+        rc = take_size(ret);
     if (rc < 0 || ret->size == 0)
         mux_content_fini(ret, 0);
     return rc;
@@ -105,12 +104,38 @@ static int count_bytes(struct mux_import *import, uint64_t bytes, struct af_erro
                         "the tree's files have more than %lld bytes in all", AF_CODEBASE_SIZE_MAX);
 }
 
-static int fail_reading(int rc, const struct mux_path *path, struct af_error *err)
+static int fail_reading(int rc, const char *path, size_t path_len, struct af_error *err)
 {
     if (rc == -EFBIG)
         return af_error_set(err, AF_INVALID_ARGUMENT, "'%.*s' is larger than %lld bytes",
-                            MUX_SHOW(path->text, path->len), AF_FILE_SIZE_MAX);
+                            MUX_SHOW(path, path_len), AF_FILE_SIZE_MAX);
     return mux_fail(err, rc, "copying a file");
+}
+
+static int settle_one(struct mux_import *import, struct mux_import_item *item)
+{
+    uint64_t expected = item->content.size;
+    int rc = item->copy->rc;
+    mux_import_copy_free(item->copy);
+    item->copy = NULL;
+    if (rc == 0)
+        rc = take_size(&item->content);
+    if (rc == 0 && item->content.size == 0) // it has become empty
+        mux_content_fini(&item->content, 0);
+    import->totals.bytes += item->content.size - expected;
+    return rc;
+}
+
+int mux_import_settle(struct mux_import *import, struct af_error *err)
+{
+    mux_import_copies_wait(import->copies);
+    for (size_t i = 0; i < import->n_items; i++) {
+        struct mux_import_item *item = &import->items[i];
+        int rc = item->copy ? settle_one(import, item) : 0;
+        if (rc < 0)
+            return fail_reading(rc, item->path, item->path_len, err);
+    }
+    return 0;
 }
 
 int mux_import_file(struct mux_import *import, const void *path, size_t path_len,
@@ -128,15 +153,12 @@ int mux_import_file(struct mux_import *import, const void *path, size_t path_len
         .source = source,
         .has_source = st->st_nlink == 1 && mux_source_is_settled(&source, now_ns),
     };
-    int rc = read_content(import, st, fd, &item.content, &item.is_shared);
-    if (rc < 0) {
-        fail_reading(rc, &parsed, err);
-        return mux_import_fail(import, err);
-    }
     item.path = strdup(parsed.text);
-    if (!item.path) {
-        mux_content_fini(&item.content, 0);
-        mux_fail(err, -ENOMEM, "importing");
+    int rc = item.path ? read_content(import, st, fd, &item.content, &item.is_shared, &item.copy)
+                       : -ENOMEM;
+    if (rc < 0) {
+        free(item.path);
+        fail_reading(rc, parsed.text, parsed.len, err);
         return mux_import_fail(import, err);
     }
     import->items[import->n_items++] = item;

@@ -4,6 +4,7 @@
 #define AF_MUX_IMPORT_PRIV_H
 
 #include "mux/codebase_priv.h"
+#include "mux/import_copies.h"
 #include "mux/layer_list.h"
 #include "mux/tree_edit.h"
 
@@ -24,7 +25,8 @@ struct mux_import_item {
     bool has_source; // a file that mux_import_file read
     bool is_shared;  // its content took no copy
     struct mux_source source;
-    char *link_target; // a hard link to this path, else NULL
+    struct mux_import_copy *copy; // under way into `content`, or NULL
+    char *link_target;            // a hard link to this path, else NULL
     size_t link_target_len;
 };
 
@@ -59,8 +61,9 @@ struct mux_import {
     uint64_t parent_fid; // 0: none
     // The same for mux_import_keep: a directory that is in the base.
     struct mux_path kept_path;
-    uint64_t kept_parent; // 0: none
-    bool clones;          // the file system shares extents, as far as is known
+    uint64_t kept_parent;             // 0: none
+    bool clones;                      // the file system shares extents, as far as is known
+    struct mux_import_copies *copies; // NULL: none was needed so far
 
     bool failed; // then every further call gives `failure`
     struct af_error failure;
@@ -80,6 +83,8 @@ int mux_import_check_base(struct mux_import *import, struct store_txn *txn,
 int mux_import_edit(struct mux_import *import, struct store_txn *txn, struct mux_tree_edit *ret,
                     struct af_error *err);
 void mux_import_edited(struct mux_import *import, const struct mux_tree_edit *edit);
+// import_host.c: the copies under way have ended, and the items have what came of them.
+int mux_import_settle(struct mux_import *import, struct af_error *err);
 // import.c: the steps that every entry takes, for import_host.c.
 int mux_import_ready(struct mux_import *import, const void *path, size_t path_len,
                      struct mux_path *ret, struct af_error *err);

@@ -261,4 +261,6 @@ def test_the_tool_shows_them(daemon, client, base):
     client.codebases.DeleteCodebase(pb.DeleteCodebaseRequest(codebase_id=base))
     reader.join(STREAM_SECONDS)
     assert plain.wait(STREAM_SECONDS) == 0  # it ends with the codebase
+    wrong = tool(daemon, base[:-1], stderr=subprocess.PIPE)
+    assert "no codebase's id" in wrong.communicate()[1] and wrong.returncode == 1
     assert any(f"renamed   dir/new -> dir/newer  ({sandbox})" in line for line in lines)

@@ -129,6 +129,11 @@ int command_watch(const struct options *options)
     bool is_codebase = af_id_parse("cb", of, strlen(of), &codebase_id);
     Agentfense__V1__WatchRequest request = AGENTFENSE__V1__WATCH_REQUEST__INIT;
     int rc = options->n_args > 1 ? take_path(options->args[1], path, &err) : 0;
+    if (rc == 0 && !is_codebase && strncmp(of, "cb_", 3) == 0)
+        rc = af_error_set(&err, AF_INVALID_ARGUMENT,
+                          "'%s' is no codebase's id: give the whole of it, cb_ and 26 letters or "
+                          "digits",
+                          of);
     if (rc == 0)
         rc = session_open(&session, options_socket(options), &err);
     if (rc == 0 && !is_codebase)

@@ -111,12 +111,108 @@ static void test_holes_stay_holes(void **state)
     assert_int_equal(fstat(fd, &st), 0);
     struct mux_import *import = begin(f, id);
     put(import, "sparse", &st, fd);
+    struct af_error err = {0};
+    must(mux_import_settle(import, &err), &err);
     assert_int_equal(fstat(store_blob_fd(import->items[0].content.blob), &made), 0);
     assert_int_equal(made.st_size, 2LL << 30);
     assert_true(made.st_blocks * 512 < 1 << 20);
     commit(import);
     assert_int_equal(get_codebase(f, id).size_bytes, 2LL << 30);
     close(fd);
+}
+
+// ---- large files, copied beside each other
+
+#define BESIDE     40
+#define BESIDE_LEN ((1u << 20) + 12345)
+
+static void fill(char *bytes, int seed)
+{
+    for (size_t i = 0; i < BESIDE_LEN; i++)
+        bytes[i] = (char)(i * 31 + i / 4096 + (size_t)seed);
+}
+
+static void test_large_files_copied_at_once_are_each_their_own(void **state)
+{
+    struct fixture *f = *state;
+    struct af_id id = new_codebase(f);
+    char *bytes = malloc(BESIDE_LEN), path[16];
+    struct mux_import *import = begin(f, id);
+    for (int i = 0; i < BESIDE; i++) {
+        struct stat st;
+        fill(bytes, i);
+        int fd = host_file(bytes, BESIDE_LEN, &st);
+        if (i == 7) // it became shorter since its stat
+            assert_int_equal(ftruncate(fd, 100), 0);
+        if (i == 8)
+            assert_int_equal(ftruncate(fd, 0), 0);
+        snprintf(path, sizeof path, "f%02d", i);
+        put(import, path, &st, fd);
+        close(fd); // the import reads on
+    }
+    struct mux_import_totals totals = commit(import);
+    assert_int_equal(totals.bytes, (BESIDE - 2) * (uint64_t)BESIDE_LEN + 100);
+    for (int i = 0; i < BESIDE; i++) {
+        struct mux_file *file;
+        struct af_error err = {0};
+        size_t len;
+        snprintf(path, sizeof path, "f%02d", i);
+        must(mux_codebase_open_file(f->mux, id.text, path, strlen(path), &file, &err), &err);
+        char *found = read_all(file, &len);
+        mux_file_close(file);
+        fill(bytes, i);
+        assert_int_equal(len, i == 7 ? 100 : i == 8 ? 0 : BESIDE_LEN);
+        assert_memory_equal(found, bytes, len);
+        free(found);
+    }
+    free(bytes);
+    assert_counters(f, id);
+}
+
+static void test_a_large_copy_that_fails_fails_the_import_and_leaves_nothing(void **state)
+{
+    struct fixture *f = *state;
+    struct af_id id = new_codebase(f);
+    struct mux_import_totals totals;
+    struct af_error err = {0};
+    char *bytes = calloc(1, BESIDE_LEN);
+    struct mux_import *import = begin(f, id);
+    for (int i = 0; i < 9; i++) {
+        char path[16];
+        struct stat st;
+        int fd = host_file(bytes, BESIDE_LEN, &st);
+        if (i == 4) { // not for reading
+            close(fd);
+            fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+        }
+        snprintf(path, sizeof path, "f%d", i);
+        put(import, path, &st, fd);
+        close(fd);
+    }
+    expect_error(mux_import_commit(import, &totals, &err), &err, AF_INTERNAL, "copying a file");
+    assert_listing(f, id, "");
+    uint64_t records;
+    store_gc_drain(mux_store(f->mux), &records);
+    assert_int_equal(count_blob_files(f), 0);
+    free(bytes);
+}
+
+static void test_an_import_that_is_given_up_leaves_no_copy(void **state)
+{
+    struct fixture *f = *state;
+    struct af_id id = new_codebase(f);
+    char *bytes = calloc(1, BESIDE_LEN), path[16];
+    struct mux_import *import = begin(f, id);
+    for (int i = 0; i < BESIDE; i++) {
+        struct stat st;
+        int fd = host_file(bytes, BESIDE_LEN, &st);
+        snprintf(path, sizeof path, "f%02d", i);
+        put(import, path, &st, fd);
+        close(fd);
+    }
+    mux_import_abort(import);
+    free(bytes);
+    assert_int_equal(count_blob_files(f), 0);
 }
 
 // A codebase with d/f and d/g, which a second import would keep.
@@ -287,6 +383,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         fixture_test(test_files_of_every_size_arrive_byte_for_byte),
         fixture_test(test_holes_stay_holes),
+        fixture_test(test_large_files_copied_at_once_are_each_their_own),
+        fixture_test(test_a_large_copy_that_fails_fails_the_import_and_leaves_nothing),
+        fixture_test(test_an_import_that_is_given_up_leaves_no_copy),
         fixture_test(test_what_did_not_change_is_kept_and_costs_no_layer),
         fixture_test(test_what_was_not_sent_again_goes),
         fixture_test(test_any_difference_in_the_stat_is_a_change),
