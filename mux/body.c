@@ -274,6 +274,8 @@ int mux_body_change(struct mux_op *op, const struct mux_edit *edit, struct mux_r
         if (rc == 0)
             store_blob_extended(body.blob, change.new_size);
         if (rc < 0) {
+            if (own && body.blob) // room for a part may have been taken where nobody sees it
+                clear_behind(store_blob_fd(body.blob), change.old_size);
             mux_body_finish(&body, false);
             return rc;
         }

@@ -78,6 +78,21 @@ def test_a_full_disk_is_enospc_and_deleting_makes_room(on_image):
     client.close()
 
 
+def test_room_that_cannot_be_reserved_is_not_kept(on_image):
+    """ext4 keeps what a failing fallocate got; here nobody would see whose it is, nor any quota."""
+    daemon = on_image(EXT4, 128 << 20).start()
+    client = daemon.client()
+    codebase = client.codebase({"base": b"base"})
+    sandbox, other = (client.sandbox(codebase, manual=True) for _ in range(2))
+    client.out(sandbox, "head -c 100000 /dev/zero > f")
+    reserve = "import os; os.posix_fallocate(os.open('f', os.O_RDWR), 0, 10 << 30)"
+    full = client.exec(sandbox, f'python3 -c "{reserve}"')
+    assert "No space left on device" in full.stderr, full
+    assert client.out(sandbox, "stat -c %s f; tr -d '\\0' < f | wc -c") == "100000\n0\n"
+    client.out(other, "head -c 20000000 /dev/zero > g")
+    client.close()
+
+
 def shares_extents(daemon, size):
     """Whether the first append to a base file of `size` bytes leaves one copy of its bytes."""
     client = daemon.client()
