@@ -406,18 +406,23 @@ def test_held_reads_leave_room_for_the_reads_of_others(daemon, client, make, nei
 def test_a_change_of_another_view_is_told_while_a_directory_is_held(daemon, client, make):
     """The kernel is told of changes by one thread, which waits for a directory that is in use."""
     sandbox = make()
-    with held_back(client, sandbox, "mkdir d; for i in $(seq 1000); do mkdir d/$i; done"):
-        try:
-            eventually(lambda: held_now(client) > 0)
-            began = time.monotonic()
-            for i in range(20):
-                rules = [rule("**/*", "write"), rule(f"x{i}", "none", 9)]
-                client.views.UpdatePermissions(
-                    sbpb.UpdatePermissionsRequest(sandbox_id=sandbox, permissions=rules)
-                )
-            assert time.monotonic() - began < 15
-        finally:
-            client.destroy(sandbox)
+    client.out(sandbox, "truncate -s 4M own; mkdir d; echo > d/known; cat d/known")
+    limit(client, sandbox, bandwidth=LEAST)
+    program = (
+        "import os\na=os.open('own',os.O_RDONLY)\nb=os.open('out',os.O_WRONLY|os.O_CREAT)\n"
+        "os.copy_file_range(a,b,3<<20)\nos.mkdir('d/made')"  # waits for 48 s
+    )
+    with running(client, sandbox, f'exec python3 -S -c "{program}"') as (_, results):
+        eventually(lambda: held_now(client) > 0 and waiting(uid_of(client, sandbox)))
+        began = time.monotonic()
+        rules = [rule("**/*", "write"), rule("/d/known", "none", 9)]
+        client.views.UpdatePermissions(
+            sbpb.UpdatePermissionsRequest(sandbox_id=sandbox, permissions=rules)
+        )
+        assert time.monotonic() - began < 20
+        limit(client, sandbox)  # the request after the one that was let go waits again
+        eventually(lambda: results)
+        assert results[0].exit_code == 0
 
 
 def test_what_root_does_in_a_limited_view_is_not_held(daemon, client, make):
