@@ -420,12 +420,22 @@ static int check_version_entry(struct fsck *f, MDB_val key, MDB_val value, void 
     return fsck_del(f, STORE_DBI_VERSION, key);
 }
 
-// Layers that wait for the collector, and frozen ones: a merge marks what it keeps without a name.
+// A merge's layer is pending with the layers that it merges.
+static bool is_being_merged(struct fsck *f, uint64_t layer)
+{
+    struct key_id key = key_of_id(layer);
+    MDB_val value;
+    return store_get(f->txn, STORE_DBI_PENDING, store_val(&key, sizeof key), &value) == 0 &&
+           value.mv_size > 1;
+}
+
+// Layers that wait for the collector; frozen ones and those of merges under way, for a merge marks
+// what it keeps without a name, and may be looked at before it is in place.
 static bool may_have_marks(struct fsck *f, uint64_t layer, bool has_record)
 {
     struct store_layer found;
     return store_layer_get(f->txn, layer, &found) == 0 &&
-           (found.refs == 0 || (found.frozen && has_record));
+           (found.refs == 0 || (has_record && (found.frozen || is_being_merged(f, layer))));
 }
 
 static int check_orphan(struct fsck *f, MDB_val key, MDB_val value, void *arg)

@@ -375,6 +375,55 @@ static void test_a_file_that_lost_all_of_its_names_does_not_come_back(void **sta
     assert_fsck_clean(fixture);
 }
 
+static void remove_by_name(struct fixture *fixture, struct af_id codebase, const char *path)
+{
+    struct mux_import *import;
+    struct mux_import_totals totals;
+    struct af_error err = {0};
+    int rc = mux_import_begin(fixture->mux, codebase.text, &import, &err);
+    if (rc == 0)
+        rc = mux_import_remove(import, path, strlen(path), &err);
+    if (rc == 0)
+        rc = mux_import_commit(import, &totals, &err);
+    if (rc < 0)
+        fail_msg("%s", err.text);
+}
+
+// What is written so far is legal at every step: also the mark of a directory that keeps its record
+// without a name, for the sake of the whiteouts that it holds.
+static void test_fsck_finds_nothing_in_a_merge_under_way(void **state)
+{
+    struct fixture *fixture = *state;
+    struct store *store;
+    struct store_txn *txn;
+    struct store_merge *merge;
+    uint64_t layers[STORE_MERGE_MAX];
+    size_t count, stacks = 0;
+    bool done = false;
+    layers_reopen(fixture, false);
+    store = mux_store(fixture->mux);
+    struct af_id codebase = deep_codebase(fixture, 3); // the lowest layer stays out of the merge
+    import_step(fixture, codebase, true);
+    remove_by_name(fixture, codebase, "dir");
+    new_sandbox(fixture, codebase); // so that the head is frozen
+    assert_int_equal(store_read_begin(store, &txn), 0);
+    assert_int_equal(store_stack_get(txn, get_codebase(fixture, codebase).stack, layers,
+                                     STORE_MERGE_MAX, &count),
+                     0);
+    store_read_end(txn);
+    assert_int_equal(store_merge_begin(store, layers, count - 1, false, &merge), 0);
+    while (!done) {
+        assert_int_equal(store_merge_step(merge, 1, &done), 0);
+        assert_fsck_clean(fixture);
+    }
+    assert_int_equal(stats_of(fixture).orphans, 1);
+    assert_int_equal(store_merge_swap(merge, &stacks), 0);
+    assert_int_equal(stacks, 1);
+    assert_fsck_clean(fixture);
+    assert_int_equal(store_merge_end(merge), 0);
+    store_merge_free(merge);
+}
+
 static void test_a_head_is_not_thawed_while_it_is_merged(void **state)
 {
     struct fixture *fixture = *state;
@@ -456,6 +505,7 @@ int main(void)
         fixture_test(test_the_last_record_without_a_name_goes_with_its_view),
         fixture_test(test_an_import_under_way_is_not_disturbed),
         fixture_test(test_a_file_that_lost_all_of_its_names_does_not_come_back),
+        fixture_test(test_fsck_finds_nothing_in_a_merge_under_way),
         fixture_test(test_a_head_is_not_thawed_while_it_is_merged),
         fixture_test(test_a_codebase_deleted_during_its_merge_leaves_nothing),
         fixture_test(test_a_full_stack_refuses_no_sandbox),
