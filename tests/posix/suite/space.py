@@ -2,11 +2,12 @@
 
 import ctypes
 import errno
+import mmap
 import os
 
 from suite.base import (COLLAPSE_RANGE, FIFO, INSERT_RANGE, KEEP_SIZE, NOT_LINK, PUNCH_HOLE,
-                        SYMLINK, ZERO_RANGE, case, fails, fallocate, libc, make, mode_of, moved,
-                        opened, read_file, write_file)
+                        SYMLINK, ZERO_RANGE, case, error_of, fails, fallocate, libc, make, mode_of,
+                        moved, opened, read_file, write_file)
 
 
 @case()
@@ -113,6 +114,18 @@ def data_and_holes_are_found(_place):
             fails("ENXIO", os.lseek, fd, 1 << 30, whence)
             fails("ENXIO", os.lseek, fd, 1 << 31, whence)
             fails(("EINVAL", "ENXIO"), os.lseek, fd, -1, whence)
+
+
+@case()
+def what_a_map_stored_is_data_once_it_is_written_back(place):
+    with opened("f", os.O_CREAT | os.O_RDWR) as fd:
+        os.ftruncate(fd, 1 << 20)
+        with mmap.mmap(fd, 1 << 20) as shared:
+            shared[8192:8196] = b"data"
+            found = place.differs("seek-map", ("ok",), ("ENXIO", "ok"))  # it may have been already
+            assert error_of(os.lseek, fd, 0, os.SEEK_DATA) in found
+            shared.flush()
+        assert os.lseek(fd, 0, os.SEEK_DATA) <= 8192
 
 
 # ---- copies ------------------------------------------------------------------------------
