@@ -260,9 +260,7 @@ class AsyncExtensionCalls:
         """
         return AsyncEvents(self._wire, mc.watch(sandbox_id, path, denied))
 
-    def watch_codebase(
-        self, codebase_id: str, path: mc.Path = ""
-    ) -> AsyncEvents[ext.WatchEvent]:
+    def watch_codebase(self, codebase_id: str, path: mc.Path = "") -> AsyncEvents[ext.WatchEvent]:
         """What uploads, imports and the commits of sandboxes change in a codebase, as it happens.
 
         path: only this and what is below. A change is told once it is committed, with the sandbox
