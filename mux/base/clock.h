@@ -37,9 +37,14 @@ static inline struct timespec af_timespec_of_ns(int64_t ns)
     return ts;
 }
 
+// The nearest that there is, for what is before 1677 or after 2262.
 static inline int64_t af_ns_of_timespec(struct timespec ts)
 {
-    return (int64_t)ts.tv_sec * AF_NS_PER_SEC + ts.tv_nsec;
+    int64_t ns;
+    if (__builtin_mul_overflow((int64_t)ts.tv_sec, AF_NS_PER_SEC, &ns) ||
+        __builtin_add_overflow(ns, (int64_t)ts.tv_nsec, &ns))
+        return ts.tv_sec < 0 ? INT64_MIN : INT64_MAX;
+    return ns;
 }
 
 #endif

@@ -417,6 +417,18 @@ def a_read_leaves_the_access_time(place):
 
 
 @case()
+def a_time_out_of_range_is_the_nearest(place):
+    write_file("f", b"data")
+    # A local disk keeps the time or has a nearest one of its own (ext4: 1901 and 2446).
+    last = place.differs("time-range", (15_000_000_000, 1 << 34), (9223372036,))
+    first = place.differs("time-range", (-(1 << 34), -(1 << 31)), (-9223372037,))
+    for wanted, nearest in ((1 << 34, last), (-(1 << 34), first)):
+        os.utime("f", (wanted, wanted))
+        got = os.stat("f").st_mtime_ns // 10**9
+        assert min(nearest) <= got <= max(nearest), got
+
+
+@case()
 def inode_numbers_are_unique_and_stay(_place):
     for number in range(100):
         write_file(f"f{number}")
