@@ -390,9 +390,9 @@ def test_held_reads_leave_room_for_the_reads_of_others(daemon, client, make, nei
     sandbox = make()
     client.out(sandbox, "truncate -s 2G own")
     program = (
-        "import os,time\nf=os.open('own',0)\n"
+        "import os,signal\nf=os.open('own',0)\n"
         "for i in range(400): os.posix_fadvise(f,i<<22,1<<20,os.POSIX_FADV_WILLNEED)\n"
-        "print('asked',flush=True)\ntime.sleep(1000)"
+        "print('asked',flush=True)\nsignal.pause()"
     )
     with held_back(client, sandbox, f'exec python3 -S -c "{program}"'):
         try:

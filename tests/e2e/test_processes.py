@@ -179,9 +179,10 @@ def test_X5_a_command_that_does_not_read_holds_its_client_in_bounded_memory(daem
 def test_X5_stdin_that_waits_leaves_its_connection_to_others(client, sandbox):
     """Commands with much stdin, and writes that wait for a reader, hold nobody else's call."""
     large = "x" * (3 << 20)
-    request = pb.ExecRequest(sandbox_id=sandbox, command="sleep 60; cat > /dev/null", stdin=large)
+    idle = "tail -f /dev/null"  # reads no stdin and never ends by itself
+    request = pb.ExecRequest(sandbox_id=sandbox, command=idle, stdin=large)
     calls = [client.sandboxes.Exec.future(request) for _ in range(4)]
-    process = start(client, sandbox, "sleep 60", stdin=True)
+    process = start(client, sandbox, idle, stdin=True)
     data = procpb.WriteStdinRequest(process_id=process, data=b"x" * (1 << 20))
     calls += [client.processes.WriteStdin.future(data) for _ in range(4)]
     assert client.processes.Get(procpb.ProcessRequest(process_id=process), timeout=20).running

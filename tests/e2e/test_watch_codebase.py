@@ -240,13 +240,18 @@ def test_the_tool_shows_them(daemon, client, base):
     plain = tool(daemon, base)
     assert json.loads(shown.stdout.readline())["event"] == "ready"
     # The other one says nothing when it is ready: changes come until it has seen one.
-    lines = []
-    reader = threading.Thread(target=lambda: lines.extend(plain.stdout))
+    lines, seen = [], threading.Event()
+
+    def read():
+        for line in plain.stdout:
+            lines.append(line)
+            seen.set()
+
+    reader = threading.Thread(target=read)
     reader.start()
     deadline = time.monotonic() + STREAM_SECONDS
-    while not lines and time.monotonic() < deadline:
+    while not seen.wait(0.05) and time.monotonic() < deadline:
         client.upload(base, "tick", "")
-        time.sleep(0.05)
     client.upload(base, "dir/new", "")
     client.out(sandbox, "mv dir/new dir/newer")
     first, second = (json.loads(line) for line in shown.stdout)

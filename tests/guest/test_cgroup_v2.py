@@ -36,7 +36,8 @@ def console(tmp_path_factory):
     """What the guest printed; it is started once."""
     code, text = guest.run(COMMANDS, tmp_path_factory.mktemp("guest"), LIMIT_S)
     if code is None and guest.BEGUN not in text:
-        pytest.skip(f"the guest does not start on this machine; its console: {text[-500:]!r}")
+        pytest.skip(f"QEMU did not bring its guest as far as {guest.BEGUN!r} within {LIMIT_S} s; "
+                    f"the console ended with {text[-500:]!r}")
     assert code == 0, f"exit code {code} of the guest:\n{text}"
     return text
 

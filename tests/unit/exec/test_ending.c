@@ -159,8 +159,9 @@ static void x8_commands_that_kill_each_other_leave_the_init_unharmed(void **stat
         }
         xt_expect_exit(xt_sh(xt, "exit %d", round), round);
     }
+    // Its timeout, not the sleep, is its end, which comes after those of all others.
     const struct exec_command_spec last = {.shell_line = "sleep 1000", .timeout_ns = XT_SECOND / 5};
-    assert_true(xt_run(xt, &last)->result.timed_out); // its end comes after those of all others
+    assert_true(xt_run(xt, &last)->result.timed_out);
     assert_int_equal(xt_processes_of(XT_UID), before);
 }
 
