@@ -40,7 +40,8 @@ void runner_free(struct runner *runner);
 // err NULL: done.
 typedef void (*runner_done)(void *arg, const struct af_error *err);
 
-// PENDING or STOPPED -> RUNNING. FAILED_PRECONDITION while it starts, runs or stops.
+// PENDING or STOPPED -> RUNNING. One that is being stopped, or has just ended, is started after
+// that. FAILED_PRECONDITION while it starts or runs.
 int runner_start(struct runner *runner, const char *id, runner_done done, void *arg,
                  struct af_error *err);
 // RUNNING -> STOPPED. FAILED_PRECONDITION when it is not running.

@@ -22,8 +22,7 @@ void grpc_call_make_ready(struct grpc_call *call)
         return;
     struct net_server *server = call->server;
     pthread_mutex_lock(&server->ready_lock);
-    bool closed = server->ready_closed;
-    if (!closed) {
+    if (!server->ready_closed) {
         call->ready = true;
         call->ready_next = NULL;
         grpc_call_ref(call);

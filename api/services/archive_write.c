@@ -1,11 +1,11 @@
 // A tree as a tar stream (pax). Read next: archive.h.
 //
-// What there is is gathered first (names, kinds, attributes: one consistent state); contents are
-// opened when it is their turn. A file that has gone by then is left out; one that has another size
-// is written with what it has now, its beginning and end from one version. Of a file with several
-// names the first is the file, the others are hard links to it. A delta's removed names are empty
-// files with the extended attribute ARCHIVE_REMOVED.
-// Owns the gathered list, bounded as mux bounds it (MUX_ARENA_CAP).
+// What there is is gathered first (names, kinds, attributes: one consistent state; of a delta, what
+// a renamed directory holds is looked up after the diff); contents are opened when it is their
+// turn. A file that has gone by then is left out; one that has another size is written with what it
+// has now, its beginning and end from one version. Of a file with several names the first is the
+// file, the others are hard links to it. A delta's removed names are empty files with the extended
+// attribute ARCHIVE_REMOVED. Owns the gathered list, bounded as mux bounds it (MUX_ARENA_CAP).
 #include "api/services/archive.h"
 
 #include "mux/base/cleanup.h"

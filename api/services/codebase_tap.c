@@ -64,6 +64,7 @@ static void put_changed(void *arg, const struct mux_news_item *item)
         return;
     AF_CLEANUP_FREE struct codebase_event *event = copy_event(item);
     pthread_mutex_lock(&tap->lock);
+    bool wake = tap->count == 0; // else its reader has not seen all, and goes on by itself
     if (!event || tap->count == AF_WATCH_EVENTS_MAX ||
         tap->bytes + event->bytes > AF_WATCH_BYTES_MAX) {
         tap->lost++;
@@ -76,16 +77,19 @@ static void put_changed(void *arg, const struct mux_news_item *item)
         event = NULL;
     }
     pthread_mutex_unlock(&tap->lock);
-    tap->wake(tap->arg);
+    if (wake)
+        tap->wake(tap->arg);
 }
 
 static void put_lost(void *arg, uint64_t count)
 {
     struct codebase_tap *tap = arg;
     pthread_mutex_lock(&tap->lock);
+    bool wake = tap->count == 0;
     tap->lost += count;
     pthread_mutex_unlock(&tap->lock);
-    tap->wake(tap->arg);
+    if (wake)
+        tap->wake(tap->arg);
 }
 
 static void put_deleted(void *arg)

@@ -2,6 +2,7 @@
 #include "api/services/file_agent.h"
 
 #include "mux/base/cleanup.h"
+#include "mux/base/whole.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -153,26 +154,15 @@ int file_agent_read(const struct file_agent *agent, const char *path, int *ret_f
     return 0;
 }
 
+// -errno.
 static int copy_all(int from, int to)
 {
-    char *buffer = malloc(COPY_BYTES);
-    off_t at = 0;
-    ssize_t n = buffer ? 1 : -1;
-    while (n > 0 && (n = pread(from, buffer, COPY_BYTES, at)) > 0) {
-        for (ssize_t done = 0; done < n;) {
-            ssize_t m = pwrite(to, buffer + done, (size_t)(n - done), at + done);
-            if (m < 0) {
-                n = -1;
-                break;
-            }
-            done += m;
-        }
-        at += n > 0 ? n : 0;
-    }
-    int error = errno;
-    free(buffer);
-    errno = error;
-    return n < 0 ? -1 : 0;
+    AF_CLEANUP_FREE char *buffer = malloc(COPY_BYTES);
+    ssize_t n = buffer ? 0 : -ENOMEM;
+    int rc = (int)n;
+    for (off_t at = 0; rc == 0 && (n = af_read_whole(from, buffer, COPY_BYTES, at)) > 0; at += n)
+        rc = af_write_whole(to, buffer, (size_t)n, at);
+    return rc < 0 ? rc : (int)(n < 0 ? n : 0);
 }
 
 int file_agent_write(const struct file_agent *agent, const char *path, mode_t mode, int from,
@@ -187,7 +177,7 @@ int file_agent_write(const struct file_agent *agent, const char *path, mode_t mo
         rc = fail(err, "write", path);
     else if (fstat(fd, &st) == 0 && !S_ISREG(st.st_mode))
         rc = af_error_set(err, AF_INVALID_ARGUMENT, "'%.*s' is no regular file", PATHS_SHOWN, path);
-    else if (copy_all(from, fd) < 0 || (mode && fchmod(fd, mode) < 0))
+    else if ((errno = -copy_all(from, fd)) != 0 || (mode && fchmod(fd, mode) < 0))
         rc = fail(err, "write", path);
     become_root();
     return rc;

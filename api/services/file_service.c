@@ -9,6 +9,7 @@
 #include "api/services/file_agent.h"
 #include "mux/base/cleanup.h"
 #include "mux/base/clock.h"
+#include "mux/base/whole.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -283,13 +284,9 @@ static int write_data(struct writing *writing, ProtobufCBinaryData data, struct 
     if (writing->size + data.len > AF_FILE_SIZE_MAX)
         return af_error_set(err, AF_INVALID_ARGUMENT, "the file is larger than %lld bytes",
                             AF_FILE_SIZE_MAX);
-    for (size_t done = 0; done < data.len;) {
-        ssize_t n = pwrite(writing->spool, data.data + done, data.len - done,
-                           (off_t)(writing->size + done));
-        if (n < 0)
-            return af_error_errno(err, errno, "cannot keep what is written");
-        done += (size_t)n;
-    }
+    int rc = af_write_whole(writing->spool, data.data, data.len, (off_t)writing->size);
+    if (rc < 0)
+        return af_error_errno(err, rc, "cannot keep what is written");
     writing->size += data.len;
     return 0;
 }

@@ -100,20 +100,18 @@ void process_record_cut(struct process_record *record, size_t bytes_max)
     Agentfense__V1__Process *message = &record->message;
     if (message->command.len > bytes_max)
         message->command.len = bytes_max;
-    size_t left = bytes_max;
+    size_t left = bytes_max, kept = 0;
     for (size_t i = 0; i < message->n_argv; i++) {
         ProtobufCBinaryData *arg = &message->argv[i];
         if (left == 0) {
             free(arg->data);
-            *arg = (ProtobufCBinaryData){0};
             continue;
         }
-        if (arg->len > left)
-            arg->len = left;
-        left -= arg->len;
+        arg->len = arg->len < left ? arg->len : left;
+        left -= arg->len < left ? arg->len + 1 : left; // an empty one counts as well
+        kept++;
     }
-    while (left == 0 && message->n_argv > 0 && !message->argv[message->n_argv - 1].data)
-        message->n_argv--;
+    message->n_argv = kept;
 }
 
 Agentfense__V1__Process *process_record_message(struct process_record *record)

@@ -264,7 +264,7 @@ static int check_resources(struct daemon *daemon, const Sandbox__V1__ResourceLim
 
 static int check_rate(const char *name, uint64_t wanted, uint64_t max, struct af_error *err)
 {
-    if (max == 0 || wanted <= max)
+    if (wanted <= max)
         return 0;
     return af_error_set(err, AF_INVALID_ARGUMENT,
                         "io_limit.%s is above the %" PRIu64 " that this server allows", name, max);
@@ -276,10 +276,10 @@ int sandbox_io_limit_check(const struct daemon *daemon, const Agentfense__V1__Io
     const struct af_config *config = &daemon->config;
     if (!limit)
         return 0;
-    if (check_rate("iops", limit->iops, AF_IOPS_MAX, err) < 0 ||
-        check_rate("bandwidth", limit->bandwidth, AF_BANDWIDTH_MAX, err) < 0 ||
-        check_rate("iops", limit->iops, config->iops_max, err) < 0 ||
-        check_rate("bandwidth", limit->bandwidth, config->bandwidth_max, err) < 0)
+    uint64_t iops_max = config->iops_max ? config->iops_max : AF_IOPS_MAX;
+    uint64_t bandwidth_max = config->bandwidth_max ? config->bandwidth_max : AF_BANDWIDTH_MAX;
+    if (check_rate("iops", limit->iops, iops_max, err) < 0 ||
+        check_rate("bandwidth", limit->bandwidth, bandwidth_max, err) < 0)
         return -1;
     if (limit->bandwidth > 0 && limit->bandwidth < AF_BANDWIDTH_MIN)
         return af_error_set(err, AF_INVALID_ARGUMENT,

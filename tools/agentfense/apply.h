@@ -10,8 +10,8 @@
 // When a step of 3 or 4 fails, the steps before it are undone in reverse order. What cannot be
 // undone stays in the stage, and is said. A regular file is replaced by an exchange with a
 // complete one: no reader sees a part of it.
-// Names that the sandbox has for one new content are names of one file in the directory, too. A new
-// name of a file that did not change is a file of its own.
+// Names that the sandbox has for one new content are names of one file in the directory, too, where
+// its file system can. A new name of a file that did not change is a file of its own.
 // Never through a symbolic link: every path is resolved by beneath.h.
 // Owners: a replaced file keeps its owner, group and extended attributes; new files get the
 // directory's owner and group. Set-id bits are taken over only where the file had them and its

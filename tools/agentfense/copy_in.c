@@ -7,6 +7,7 @@
 #include "tools/agentfense/copy.h"
 
 #include "mux/base/cleanup.h"
+#include "tools/agentfense/hardlinks.h"
 #include "tools/agentfense/interrupt.h"
 #include "tools/common/escape.h"
 #include "tools/common/memory.h"
@@ -20,20 +21,10 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <uthash.h>
-
-// The first name of a file that has several.
-struct first_name {
-    struct {
-        int64_t dev, ino;
-    } key;
-    char *path; // at the place
-    UT_hash_handle hh;
-};
 
 struct walk {
     struct copy *copy;
-    struct first_name *names;
+    struct hardlinks links;
     struct archive *disk;
     const char *rename; // of a single file: its name at the place
     struct af_client_call *call;
@@ -230,30 +221,13 @@ static char *place_of(const struct walk *walk, const char *name)
 // A file's second name becomes a hard link to the place of the first.
 static void note_links(struct walk *walk, struct archive_entry *entry, const char *path)
 {
-    struct first_name *name, key = {0};
-    if (archive_entry_filetype(entry) != AE_IFREG || archive_entry_nlink(entry) < 2)
+    const struct stat *st = archive_entry_stat(entry);
+    if (!S_ISREG(st->st_mode) || st->st_nlink < 2)
         return;
-    key.key.dev = (int64_t)archive_entry_dev(entry);
-    key.key.ino = archive_entry_ino64(entry);
-    HASH_FIND(hh, walk->names, &key.key, sizeof key.key, name);
-    if (name) {
-        archive_entry_copy_hardlink(entry, name->path);
+    const char *first = hardlinks_meet(&walk->links, st, path);
+    if (first) {
+        archive_entry_copy_hardlink(entry, first);
         archive_entry_unset_size(entry);
-        return;
-    }
-    name = tool_alloc(sizeof *name);
-    *name = key;
-    name->path = tool_copy_text(path);
-    HASH_ADD(hh, walk->names, key, sizeof name->key, name);
-}
-
-static void forget_links(struct walk *walk)
-{
-    struct first_name *name, *next;
-    HASH_ITER (hh, walk->names, name, next) {
-        HASH_DEL(walk->names, name);
-        free(name->path);
-        free(name);
     }
 }
 
@@ -367,7 +341,7 @@ int copy_in(struct copy *copy, const char *from, struct af_error *err)
         make_parents(&walk, first);
     int rc = copy->is_codebase ? into_codebase(&walk, start, err) : walk_all(&walk, start, err);
     archive_read_free(walk.disk);
-    forget_links(&walk);
+    hardlinks_fini(&walk.links);
     free(walk.piece);
     return rc;
 }

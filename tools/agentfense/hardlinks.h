@@ -1,8 +1,9 @@
-// Names of one file among those that are imported: so that the second one goes as a hard link.
+// Names of one file among those that are imported or copied: so that the second one goes as a hard
+// link.
 //
-// By inode number, of one file system. A file is forgotten some time after all of its names have
+// By inode and device number. A file is forgotten some time after all of its names have
 // been met. Owns its copies of paths. Thread: one. Out of memory ends the tool.
-// Read next: import.c.
+// Read next: import.c, copy_in.c.
 #ifndef AF_TOOLS_AGENTFENSE_HARDLINKS_H
 #define AF_TOOLS_AGENTFENSE_HARDLINKS_H
 
@@ -10,9 +11,10 @@
 #include <sys/stat.h>
 
 struct hardlink {
-    ino_t ino; // 0: free
+    dev_t dev;
+    ino_t ino;
     nlink_t left;
-    char *path;
+    char *path; // NULL: free
 };
 
 struct hardlinks {

@@ -153,11 +153,11 @@ static int import_name(struct import *import, const struct stat *st, struct af_e
 {
     Agentfense__V1__ImportRequest request = AGENTFENSE__V1__IMPORT_REQUEST__INIT;
     Agentfense__V1__ImportEntry entry = AGENTFENSE__V1__IMPORT_ENTRY__INIT;
-    struct stat first;
     const char *path = hardlinks_meet(&import->links, st, import->path);
-    // The first name may be gone by now, and the inode's number another file's.
-    if (!path || beneath_stat(import->root, path, &first) < 0 || first.st_ino != st->st_ino ||
-        first.st_dev != st->st_dev || first.st_mode != st->st_mode)
+    const struct manifest_entry *first = path ? manifest_find(import->manifest, path) : NULL;
+    // What was sent is what the first name had: this one may have been written since, or the
+    // inode's number be another file's.
+    if (!first || !manifest_is_same(first, st, false))
         return 1;
     entry.path = af_client_text(import->path);
     entry.hard_link = af_client_text(path);

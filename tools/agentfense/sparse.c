@@ -1,6 +1,8 @@
 // Holes found by lseek and made by not writing: see sparse.h.
 #include "tools/agentfense/sparse.h"
 
+#include "mux/base/whole.h"
+
 #include <errno.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -24,21 +26,6 @@ static bool is_zeros(const uint8_t *data, size_t len)
     return data[0] == 0 && memcmp(data, data + 1, len - 1) == 0;
 }
 
-static int write_all(int fd, const uint8_t *data, size_t len, off_t offset)
-{
-    while (len > 0) {
-        ssize_t wrote = pwrite(fd, data, len, offset);
-        if (wrote < 0 && errno == EINTR)
-            continue;
-        if (wrote <= 0)
-            return wrote < 0 ? -errno : -EIO;
-        data += wrote;
-        len -= (size_t)wrote;
-        offset += wrote;
-    }
-    return 0;
-}
-
 int sparse_write(int fd, const void *data, size_t len, off_t offset)
 {
     const uint8_t *bytes = data;
@@ -47,12 +34,12 @@ int sparse_write(int fd, const void *data, size_t len, off_t offset)
         size_t block = BLOCK_BYTES - (size_t)(offset + (off_t)at) % BLOCK_BYTES;
         block = block < len - at ? block : len - at;
         if (is_zeros(bytes + at, block)) {
-            int rc = write_all(fd, bytes + from, at - from, offset + (off_t)from);
+            int rc = af_write_whole(fd, bytes + from, at - from, offset + (off_t)from);
             if (rc < 0)
                 return rc;
             from = at + block;
         }
         at += block;
     }
-    return from < len ? write_all(fd, bytes + from, len - from, offset + (off_t)from) : 0;
+    return from < len ? af_write_whole(fd, bytes + from, len - from, offset + (off_t)from) : 0;
 }

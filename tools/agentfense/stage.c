@@ -189,17 +189,6 @@ static void find_names(struct apply *apply)
             apply->same_as[list[i].index] = apply->same_as[list[i - 1].index];
 }
 
-static int stage_name(struct apply *apply, size_t index, int dir, struct af_error *err)
-{
-    char from[32], to[32];
-    snprintf(from, sizeof from, "n%zu", apply->same_as[index]);
-    snprintf(to, sizeof to, "n%zu", index);
-    return linkat(dir, from, dir, to, 0) == 0
-               ? 0
-               : af_error_errno(err, errno, "cannot prepare '%s'",
-                                apply->plan->puts[index].change->path);
-}
-
 static int stage_one(struct apply *apply, size_t index, int dir, struct af_error *err)
 {
     const struct plan_put *put = &apply->plan->puts[index];
@@ -225,6 +214,15 @@ static int stage_one(struct apply *apply, size_t index, int dir, struct af_error
     return rc;
 }
 
+// Where there are no hard links, or no more of them, each name is a file of its own.
+static int stage_name(struct apply *apply, size_t index, int dir, struct af_error *err)
+{
+    char from[32], to[32];
+    snprintf(from, sizeof from, "n%zu", apply->same_as[index]);
+    snprintf(to, sizeof to, "n%zu", index);
+    return linkat(dir, from, dir, to, 0) == 0 ? 0 : stage_one(apply, index, dir, err);
+}
+
 int apply_stage_all(struct apply *apply, struct af_error *err)
 {
     if (make_stage(apply, err) < 0)
@@ -239,7 +237,8 @@ int apply_stage_all(struct apply *apply, struct af_error *err)
             return -1;
     }
     for (size_t i = 0; i < apply->plan->n_puts; i++) {
-        if (apply->same_as[i] != i && stage_name(apply, i, dir, err) < 0)
+        if (apply->same_as[i] != i &&
+            (interrupt_check(err) < 0 || stage_name(apply, i, dir, err) < 0))
             return -1;
     }
     // Content before names: after a power cut no name leads to an empty file.
