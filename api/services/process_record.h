@@ -14,7 +14,7 @@ struct process_record *process_record_new(const struct process_info *info);
 void process_record_free(void *record); // NULL is allowed
 Agentfense__V1__Process *process_record_message(struct process_record *record);
 
-// Keeps that much of what is shown of the command.
+// Keeps that much of what is shown of the command, an argument counted with its end.
 void process_record_cut(struct process_record *record, size_t bytes_max);
 
 // A process_seen: *(struct process_record **)arg becomes the record.

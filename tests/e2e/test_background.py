@@ -172,12 +172,14 @@ def test_long_commands_are_listed_by_their_beginning_and_told_whole(client):
     argv = ["true", *["y" * 120000] * 7]
     ids = [start(client, own, argv) for _ in range(8)]
     ids.append(start(client, own, "true " + "x" * 5000))
+    ids.append(start(client, own, ["true", *[""] * 8000]))  # each counts one
     for process in ids:
         wait(client, process)
     listed = client.processes.List(procpb.ListProcessesRequest(sandbox_id=own)).processes
     assert [p.id for p in listed] == ids
-    assert list(listed[0].argv) == [b"true", b"y" * 4092]
-    assert listed[-1].command == b"true " + b"x" * 4091
+    assert list(listed[0].argv) == [b"true", b"y" * 4091]
+    assert listed[-2].command == b"true " + b"x" * 4091
+    assert list(listed[-1].argv) == [b"true", *[b""] * 4091]
     assert list(get(client, ids[0]).argv) == [a.encode() for a in argv]
     client.destroy(own)
 
