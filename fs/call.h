@@ -89,6 +89,7 @@ struct fs_call {
 
     // limit.c
     bool limited;           // its bytes are settled before it is answered
+    unsigned ring;          // whose entry it keeps while it is held, or FS_RINGS_MAX
     uint64_t charged_bytes; // of a READ: what its view was charged for already
     int64_t held_ns;        // how long it was held back; no part of its latency
 };

@@ -129,8 +129,8 @@ void fs_limits_let_go(struct fs_limits *limits, struct fs_held *held)
     limits->held_bytes -= held->bytes;
     if (held->call.op == FS_OP_READ)
         limits->reads_held--;
-    if (held->ring < FS_RINGS_MAX)
-        limits->ring_held[held->ring]--;
+    if (held->call.ring < FS_RINGS_MAX)
+        limits->ring_held[held->call.ring]--;
     pthread_cond_signal(&limits->changed);
 }
 
@@ -162,6 +162,7 @@ static bool passes(const struct fs_limits *limits, uint64_t nodeid)
     return limits->pass_all > 0;
 }
 
+// Asked on the thread that the call came on, which runs on its ring's CPU.
 static unsigned ring_of(const struct fs_call *call)
 {
     char *payload;
@@ -171,13 +172,14 @@ static unsigned ring_of(const struct fs_call *call)
 }
 
 // What is over the limit waits, unless others would wait with it.
-static bool may_wait(const struct fs_limits *limits, const struct fs_call *call, unsigned ring)
+static bool may_wait(const struct fs_limits *limits, const struct fs_call *call)
 {
     if (limits->held >= FS_HELD_MAX || limits->held_bytes >= FS_HELD_BYTES_MAX)
         return false;
     // A ring's other entries are for the others of its CPU.
     unsigned depth = limits->session->transport.depth;
-    if (ring < FS_RINGS_MAX && (unsigned)limits->ring_held[ring] + FS_RING_SPARE >= depth)
+    if (call->ring < FS_RINGS_MAX &&
+        (unsigned)limits->ring_held[call->ring] + FS_RING_SPARE >= depth)
         return false;
     // The kernel has so many READs under way for all views together.
     if (call->op == FS_OP_READ && limits->reads_held + FS_BACKGROUND / 2 >= limits->background)
@@ -216,16 +218,15 @@ static struct fs_held *held_new(const struct fs_call *call, fs_run_fn run, int r
 }
 
 static void hold(struct fs_limits *limits, struct fs_view_limit *view, struct fs_held *held,
-                 uint64_t cost_bytes, unsigned ring)
+                 uint64_t cost_bytes)
 {
     held->view = view;
     held->list = list_of(view, &held->call);
     held->cost_bytes = cost_bytes;
-    held->ring = ring;
     TAILQ_INSERT_TAIL(held->list, held, link);
     TAILQ_INSERT_HEAD(&limits->all, held, all);
-    if (ring < FS_RINGS_MAX)
-        limits->ring_held[ring]++;
+    if (held->call.ring < FS_RINGS_MAX)
+        limits->ring_held[held->call.ring]++;
     limits->reads_held += held->call.op == FS_OP_READ;
     limits->held_bytes += held->bytes;
     if (limits->held++ == 0) // from now on it is looked whether one of them was killed
@@ -268,15 +269,14 @@ static bool hold_or_charge(struct fs_call *call, fs_run_fn run, int rc, uint64_t
     struct fs_limits *limits = call->session->limits;
     uint32_t slot = fs_call_slot(call);
     struct fs_held *held = NULL;
-    unsigned ring = ring_of(call);
     for (;;) {
         pthread_mutex_lock(&limits->lock);
         struct fs_view_limit *view = limits->closed ? NULL : view_of(limits, slot);
         bool over = view && is_over(view, call, now_ns);
         bool writes_back = call->op == FS_OP_WRITE && (call->flags & FS_WRITE_BACK);
-        bool waits = over && !writes_back && may_wait(limits, call, ring);
+        bool waits = over && !writes_back && may_wait(limits, call);
         if (waits && held)
-            hold(limits, view, held, cost_bytes, ring);
+            hold(limits, view, held, cost_bytes);
         else if (view && !waits) {
             charge(view, 1, cost_bytes, now_ns, over ? FS_DEBT_MAX_NS : FS_UNBOUNDED_NS);
             schedule(limits, view); // what is held waits longer
@@ -305,6 +305,7 @@ bool fs_limit_holds(struct fs_call *call, fs_run_fn run)
 {
     if (!fs_limit_has(call->session, fs_call_slot(call)) || !is_sandboxes(call))
         return false;
+    call->ring = ring_of(call);
     call->limited =
         call->op == FS_OP_READ || call->op == FS_OP_WRITE || call->op == FS_OP_COPY_FILE_RANGE;
     if (call->op == FS_OP_WRITE)

@@ -31,7 +31,6 @@ struct fs_held {
     int rc;
     uint64_t cost_bytes;
     int64_t since_ns, until_ns; // goes then, whatever the buckets say
-    unsigned ring;              // its place in ring_held, or FS_RINGS_MAX
     size_t bytes;               // of storage
     char storage[];
 };
@@ -57,7 +56,7 @@ struct fs_limits {
     struct fs_held_all all;    // of what is held; those looked at longest ago are first
     unsigned held, reads_held;
     size_t held_bytes;
-    uint16_t ring_held[FS_RINGS_MAX]; // by CPU: they keep an entry of its ring
+    uint16_t ring_held[FS_RINGS_MAX]; // by fs_call.ring: they keep an entry of it
     uint64_t passes[FS_PASSES_MAX];
     unsigned n_passes, pass_all;
     unsigned background; // as the kernel has been told: READs held must leave room in it

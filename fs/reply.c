@@ -244,6 +244,7 @@ void fs_call_begin(struct fs_call *call, fuse_req_t req, enum fs_op op, uint64_t
     call->answer = FS_ANSWER_NONE;
     call->read_open = false;
     call->limited = false;
+    call->ring = 0; // set where it matters (limit.c)
     call->charged_bytes = 0;
     call->held_ns = 0;
     if (!call->session->no_counting)

@@ -431,6 +431,34 @@ static void test_held_reads_leave_the_kernel_room_for_others(void **state)
     assert_true(looks_up(VIEW)); // nobody waits for room with it
 }
 
+// A WRITE that came on this ring has run; whether its answer waits. That the request has no payload
+// says that it came on none, so the ring is put in here, as its thread found it.
+static bool has_written_on(unsigned ring)
+{
+    struct fs_call call = call_of(FS_OP_WRITE, VIEW, FID);
+    assert_false(fs_limit_holds(&call, never_run));
+    assert_int_equal(call.ring, FS_RINGS_MAX);
+    call.ring = ring;
+    return fs_limit_settle(&call, 0, now_ns);
+}
+
+static void test_what_is_held_leaves_entries_of_its_ring_to_others(void **state)
+{
+    (void)state;
+    session.transport.depth = FS_RING_SPARE + 4;
+    limit(VIEW, 1, 0);
+    assert_false(looks_up(VIEW));
+    for (int i = 0; i < 4; i++)
+        assert_true(has_written_on(3));
+    assert_false(has_written_on(3)); // goes, and the others pay for it
+    assert_true(has_written_on(4));  // another ring
+    assert_true(looks_up(VIEW));     // none
+    now_ns += 2 * AF_NS_PER_SEC;
+    assert_int_equal(go(), 1);
+    assert_true(has_written_on(3)); // in the place of the one that went
+    assert_false(has_written_on(3));
+}
+
 static void test_a_copy_keeps_names_and_attributes(void **state)
 {
     (void)state;
@@ -477,6 +505,7 @@ int main(void)
         TEST(test_more_than_are_kept_count_of_pass_all_the_same),
         TEST(test_what_goes_out_of_turn_puts_off_what_is_held),
         TEST(test_held_reads_leave_the_kernel_room_for_others),
+        TEST(test_what_is_held_leaves_entries_of_its_ring_to_others),
         TEST(test_a_copy_keeps_names_and_attributes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
