@@ -61,13 +61,13 @@ static bool switch_on(struct fs_transport_state *state)
 }
 
 // One less than a power of two where it is at its bounds: libfuse adds an entry, io_uring rounds
-// up.
+// up. 0 entries for each of very many CPUs are the least that there can be.
 static unsigned ring_depth(void)
 {
-    unsigned depth = FS_RING_ENTRIES / (unsigned)get_nprocs_conf() - 1;
+    unsigned depth = FS_RING_ENTRIES / (unsigned)get_nprocs_conf();
     if (depth > FS_RING_DEPTH_MAX)
         return FS_RING_DEPTH_MAX;
-    return depth < FS_RING_DEPTH_MIN ? FS_RING_DEPTH_MIN : depth;
+    return depth <= FS_RING_DEPTH_MIN ? FS_RING_DEPTH_MIN : depth - 1;
 }
 
 int fs_transport_choose(struct fs_transport_state *state, enum fs_transport wanted,
