@@ -14,7 +14,6 @@
 #include "fs/limit_priv.h"
 
 #include "mux/base/log.h"
-#include "mux/nodeid.h"
 
 #include <sched.h>
 #include <stdlib.h>
@@ -187,14 +186,9 @@ static bool may_wait(const struct fs_limits *limits, const struct fs_call *call)
     return !passes(limits, call->nodeid) && !(call->new_parent && passes(limits, call->new_parent));
 }
 
-static bool is_views_own(const struct fs_call *call)
-{
-    return call->session->policy == FS_OPEN_SERVER || !mux_nodeid_is_shared(call->nodeid);
-}
-
 static struct fs_held_list *list_of(struct fs_view_limit *view, const struct fs_call *call)
 {
-    return is_views_own(call) ? &view->own : &view->shared;
+    return fs_is_views_own(call->session, call->nodeid) ? &view->own : &view->shared;
 }
 
 static bool is_over(struct fs_view_limit *view, const struct fs_call *call, int64_t now_ns)
@@ -213,7 +207,8 @@ static struct fs_held *held_new(const struct fs_call *call, fs_run_fn run, int r
     held->rc = rc;
     held->bytes = bytes;
     held->since_ns = now_ns;
-    held->until_ns = is_views_own(call) ? INT64_MAX : now_ns + FS_SHARED_HOLD_NS;
+    held->until_ns =
+        fs_is_views_own(call->session, call->nodeid) ? INT64_MAX : now_ns + FS_SHARED_HOLD_NS;
     return held;
 }
 
@@ -360,7 +355,8 @@ bool fs_limit_pass(struct fs_session *session, uint64_t nodeid)
         limits->passes[limits->n_passes++] = nodeid;
     else
         limits->pass_all++;
-    struct fs_view_limit *view = view_of(limits, mux_nodeid_slot(nodeid));
+    struct fs_view_limit *view =
+        fs_is_views_own(session, nodeid) ? view_of(limits, mux_nodeid_slot(nodeid)) : NULL;
     struct fs_held *held = view ? TAILQ_FIRST(&view->own) : NULL, *next;
     for (; held; held = next) {
         next = TAILQ_NEXT(held, link);

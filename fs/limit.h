@@ -35,7 +35,8 @@ bool fs_limit_holds(struct fs_call *call, fs_run_fn run);
 bool fs_limit_settle(struct fs_call *call, int rc, int64_t now_ns);
 
 // Before the kernel is told something about this nodeid, which waits there until requests on it
-// have been answered. True: fs_limit_pass_end must follow.
+// have been answered. On a file that views share, what is held goes in a moment by itself; nothing
+// more is held there. True: fs_limit_pass_end must follow.
 bool fs_limit_pass(struct fs_session *session, uint64_t nodeid);
 void fs_limit_pass_end(struct fs_session *session, uint64_t nodeid);
 

@@ -10,6 +10,7 @@
 #include "fs/fs.h"
 #include "mux/base/io.h"
 #include "mux/base/limits.h"
+#include "mux/nodeid.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -213,6 +214,11 @@ void fs_count_view(const struct fs_call *call, int rc, int64_t latency_ns);
 void fs_count_view_held(const struct fs_call *call, uint64_t held_ns);
 // The kernel gets n references to a nodeid, or gives them back (n < 0). Counted by view.
 void fs_count_references(struct fs_session *session, uint64_t nodeid, int64_t n);
+// Whether a nodeid says whose it is: one that views share has its class there.
+static inline bool fs_is_views_own(const struct fs_session *session, uint64_t nodeid)
+{
+    return session->policy == FS_OPEN_SERVER || !mux_nodeid_is_shared(nodeid);
+}
 // The slot of the view that asks: the nodeid says which, or for a file that views share, the
 // caller's uid. 0: none.
 uint32_t fs_call_slot(const struct fs_call *call);

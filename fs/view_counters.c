@@ -6,8 +6,6 @@
 // Read next: counters.c.
 #include "fs/session_priv.h"
 
-#include "mux/nodeid.h"
-
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -81,9 +79,7 @@ uint32_t fs_call_slot(const struct fs_call *call)
 {
     const struct fs_session *session = call->session;
     uint32_t slot = 0;
-    bool is_views_own =
-        session->policy == FS_OPEN_SERVER || !mux_nodeid_is_shared(call->nodeid); // mux/nodeid.h
-    if (is_views_own)
+    if (fs_is_views_own(session, call->nodeid))
         slot = mux_nodeid_slot(call->nodeid);
     else if (session->uid_base != 0 && call->ctx.uid >= session->uid_base)
         slot = call->ctx.uid - session->uid_base;
