@@ -190,14 +190,14 @@ static void set_background(struct fs_limits *limits, unsigned wanted)
     struct fs_session *session = limits->session;
     pthread_mutex_unlock(&limits->lock);
     int rc = session->mounted ? fs_mount_set_background(session->minor, wanted) : 0;
-    pthread_mutex_lock(&limits->lock);
-    if (rc == 0)
-        limits->background = wanted;
-    else if (!limits->background_fails)
+    if (rc != 0)
         af_log(AF_LOG_WARN, "fs",
                "the kernel's room for reads under way stays as it is: limits of many readers at "
                "one time will not hold",
                "wanted=%u error=%d", wanted, -rc);
+    pthread_mutex_lock(&limits->lock);
+    if (rc == 0)
+        limits->background = wanted;
     limits->background_fails = rc != 0;
 }
 

@@ -435,6 +435,7 @@ void fs_limit_set(struct fs_session *session, uint32_t slot, uint64_t iops, uint
         fs_bucket_set(&view->bytes, bandwidth, now_ns);
         schedule(limits, view);
     }
+    limits->background_fails = false;
     pthread_cond_signal(&limits->changed); // the room in the background follows
     pthread_mutex_unlock(&limits->lock);
     if (failed)

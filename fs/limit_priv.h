@@ -60,7 +60,7 @@ struct fs_limits {
     uint64_t passes[FS_PASSES_MAX];
     unsigned n_passes, pass_all;
     unsigned background; // as the kernel has been told: READs held must leave room in it
-    bool background_fails;
+    bool background_fails; // not asked for again before a limit is set
     bool interrupted; // somebody who waits got a signal
     int64_t looked_ns;
     bool closed;
