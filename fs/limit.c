@@ -425,6 +425,7 @@ void fs_limit_set(struct fs_session *session, uint32_t slot, uint64_t iops, uint
     bool wanted = iops > 0 || bandwidth > 0;
     pthread_mutex_lock(&limits->lock);
     struct fs_view_limit *view = view_of(limits, slot);
+    bool changes = view || wanted;
     if (view && !wanted)
         remove_limit(limits, view);
     else if (!view && wanted && !limits->closed)
@@ -435,8 +436,10 @@ void fs_limit_set(struct fs_session *session, uint32_t slot, uint64_t iops, uint
         fs_bucket_set(&view->bytes, bandwidth, now_ns);
         schedule(limits, view);
     }
-    limits->background_fails = false;
-    pthread_cond_signal(&limits->changed); // the room in the background follows
+    if (changes) {
+        limits->background_fails = false;
+        pthread_cond_signal(&limits->changed); // the room in the background follows
+    }
     pthread_mutex_unlock(&limits->lock);
     if (failed)
         af_log(AF_LOG_ERROR, "fs", "no memory for a view's limit: it has none", "slot=%u", slot);

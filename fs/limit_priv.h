@@ -59,9 +59,9 @@ struct fs_limits {
     uint16_t ring_held[FS_RINGS_MAX]; // by fs_call.ring: they keep an entry of it
     uint64_t passes[FS_PASSES_MAX];
     unsigned n_passes, pass_all;
-    unsigned background; // as the kernel has been told: READs held must leave room in it
+    unsigned background;   // as the kernel has been told: READs held must leave room in it
     bool background_fails; // not asked for again before a limit is set
-    bool interrupted; // somebody who waits got a signal
+    bool interrupted;      // somebody who waits got a signal
     int64_t looked_ns;
     bool closed;
     bool has_thread;
