@@ -9,7 +9,8 @@
 // the next one runs in.
 // Killing a box does not need its group: the kernel ends a pid namespace with its process 1, and
 // nothing can fork its way out of that. v2's cgroup.kill comes on top.
-// Owns: the groups. Locks: cgroups->lock over making our own group. Fails: af_error.
+// Owns: the groups. Locks: cgroups->lock over making our own group, cgroup->lock over reading the
+// kernel's counts, which waits for no disk. Fails: af_error.
 // Read next: cgroup_find.c (which hierarchies there are).
 #include "exec/cgroup.h"
 
@@ -39,8 +40,9 @@ struct exec_cgroup {
     struct exec_cgroups *cgroups;
     unsigned used;                    // bit per hierarchy
     char *outside;                    // directory of a group that is not ours; then `used` is 0
-    int events_fd;                    // -1: not opened yet
-    struct exec_memory_events memory; // as read last
+    pthread_mutex_t lock;             // a leaf
+    int events_fd;                    // lock; -1: not opened yet
+    struct exec_memory_events memory; // lock; as read last
     char name[AF_ID_TEXT_MAX + 32];
 };
 
@@ -377,6 +379,17 @@ static int add_hierarchy(struct exec_cgroup *cgroup, unsigned index,
     return e < 0 ? af_error_errno(err, e, "cannot set the resource limits") : 0;
 }
 
+static struct exec_cgroup *group_alloc(struct exec_cgroups *cgroups)
+{
+    struct exec_cgroup *cgroup = calloc(1, sizeof(*cgroup));
+    if (!cgroup)
+        return NULL;
+    cgroup->cgroups = cgroups;
+    cgroup->events_fd = -1;
+    pthread_mutex_init(&cgroup->lock, NULL);
+    return cgroup;
+}
+
 int exec_cgroup_new(struct exec_cgroups *cgroups, const char *name,
                     const struct exec_resources *resources, struct exec_cgroup **ret,
                     struct af_error *err)
@@ -387,11 +400,9 @@ int exec_cgroup_new(struct exec_cgroups *cgroups, const char *name,
         return 0;
     if (exec_cgroups_check(cgroups, resources, err) < 0)
         return -1;
-    struct exec_cgroup *cgroup = calloc(1, sizeof(*cgroup));
+    struct exec_cgroup *cgroup = group_alloc(cgroups);
     if (!cgroup)
         return af_error_errno(err, ENOMEM, "cannot set the resource limits");
-    cgroup->cgroups = cgroups;
-    cgroup->events_fd = -1;
     snprintf(cgroup->name, sizeof(cgroup->name), "%s", name);
     for (unsigned i = 0; i < cgroups->count; i++)
         if (cgroups->hierarchies[i].controllers & controllers &&
@@ -426,15 +437,13 @@ int exec_cgroup_watch(struct exec_cgroups *cgroups, pid_t pid, struct exec_cgrou
         if (!(hierarchy->controllers & 1u << CGROUP_MEMORY) ||
             !exec_cgroup_path(hierarchy, pid, path))
             continue;
-        struct exec_cgroup *cgroup = calloc(1, sizeof(*cgroup));
+        struct exec_cgroup *cgroup = group_alloc(cgroups);
         if (cgroup)
             cgroup->outside = strdup(path);
         if (!cgroup || !cgroup->outside) {
-            free(cgroup);
+            exec_cgroup_free(cgroup);
             return af_error_errno(err, ENOMEM, "cannot watch the sandbox's memory");
         }
-        cgroup->cgroups = cgroups;
-        cgroup->events_fd = -1;
         *ret = cgroup;
     }
     return 0;
@@ -474,6 +483,7 @@ struct exec_memory_events exec_cgroup_memory_events(struct exec_cgroup *cgroup)
 {
     if (!cgroup)
         return (struct exec_memory_events){0};
+    pthread_mutex_lock(&cgroup->lock);
     if (cgroup->events_fd < 0)
         cgroup->events_fd = open_events(cgroup);
     char text[1024];
@@ -482,7 +492,9 @@ struct exec_memory_events exec_cgroup_memory_events(struct exec_cgroup *cgroup)
     cgroup->memory.kills = counter(text, "oom_kill", cgroup->memory.kills);
     // v1 tells nothing of the kind: its failcnt counts what was reclaimed as well.
     cgroup->memory.failures = counter(text, "oom", cgroup->memory.failures);
-    return cgroup->memory;
+    struct exec_memory_events memory = cgroup->memory;
+    pthread_mutex_unlock(&cgroup->lock);
+    return memory;
 }
 
 bool exec_cgroup_ran_out(struct exec_cgroup *cgroup, const struct exec_memory_events *since,
@@ -507,6 +519,7 @@ void exec_cgroup_free(struct exec_cgroup *cgroup)
     }
     if (cgroup->events_fd >= 0)
         close(cgroup->events_fd);
+    pthread_mutex_destroy(&cgroup->lock);
     free(cgroup->outside);
     free(cgroup);
 }

@@ -3,7 +3,8 @@
 // Each controller is looked for on its own: on cgroup v2 where the daemon's own group has it, else
 // in a v1 hierarchy. Boxes without bounds have no group, for moving a process into one costs
 // milliseconds.
-// Threads: exec_cgroups_check from any; the rest on the thread that holds the box's job.
+// Threads: any for exec_cgroups_check and for what a group has counted (exec_cgroup_memory_events,
+// exec_cgroup_ran_out); the rest on the thread that holds the box's job.
 // Errors: an af_error; FAILED_PRECONDITION names what this machine lacks. Read next: cgroup.c.
 #ifndef AF_EXEC_CGROUP_H
 #define AF_EXEC_CGROUP_H
@@ -53,8 +54,7 @@ struct exec_memory_events {
     uint64_t kills;    // processes that were killed for it
     uint64_t failures; // times that it looked for one to kill, whether it found one or not (v2)
 };
-// 0 for NULL or without such a bound, what was read last when it cannot be read. For one thread at
-// a time.
+// 0 for NULL or without such a bound, what was read last when it cannot be read.
 struct exec_memory_events exec_cgroup_memory_events(struct exec_cgroup *cgroup);
 // Whether the group has run out of memory since then. `failed`: something in it has failed since,
 // for which memory that was refused is a reason, too.

@@ -8,6 +8,7 @@
 //   rank 1  engine->inbox_lock     the list of posts
 //   rank 1  lane->lock             a lane's list
 //   rank 1  pool->lock             a pool's members (pool.c); posts may be made under it
+//   rank 2  cgroup->lock           a group's counts (cgroup.c)
 // Freeing: an object that epoll may still name in the current batch is freed at the end of the
 // batch (exec_engine_bury). Read next: engine.c, box.c, command.c, lane.c.
 #ifndef AF_EXEC_ENGINE_PRIV_H

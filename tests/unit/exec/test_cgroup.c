@@ -7,6 +7,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -136,6 +137,35 @@ static void memory_that_was_refused_is_told_from_none(void **state)
     before = exec_cgroup_memory_events(cgroup);
     put_events(xt, "oom_kill_disable 0\nunder_oom 9\noom_kill 2\n"); // v1's words
     assert_false(exec_cgroup_ran_out(cgroup, &before, true));
+    exec_cgroup_free(cgroup);
+    exec_cgroups_free(cgroups);
+}
+
+static void *ask_events(void *arg)
+{
+    for (int i = 0; i < 1000; i++)
+        exec_cgroup_memory_events(arg);
+    return NULL;
+}
+
+// Callers' threads ask when they start a command, the event thread when one has ended.
+static void threads_that_ask_a_group_at_once_open_its_counts_once(void **state)
+{
+    struct xt *xt = *state;
+    struct af_error err;
+    struct exec_cgroups *cgroups = fake_v2(xt, "memory");
+    const struct exec_resources resources = {.memory_bytes = MIB};
+    struct exec_cgroup *cgroup;
+    assert_int_equal(exec_cgroup_new(cgroups, "sb_x", &resources, &cgroup, &err), 0);
+    put_events(xt, "oom 2\noom_kill 1\n");
+    unsigned fds = xt_open_fds();
+    pthread_t threads[4];
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, ask_events, cgroup), 0);
+    for (int i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+    assert_int_equal(exec_cgroup_memory_events(cgroup).kills, 1);
+    assert_int_equal(xt_open_fds(), fds + 1);
     exec_cgroup_free(cgroup);
     exec_cgroups_free(cgroups);
 }
@@ -369,6 +399,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         dirs_test(v2_writes_what_the_kernel_documents),
         dirs_test(memory_that_was_refused_is_told_from_none),
+        dirs_test(threads_that_ask_a_group_at_once_open_its_counts_once),
         dirs_test(a_controller_that_is_nowhere_is_refused_by_name),
         dirs_test(each_controller_is_found_on_its_own),
         engine_test(a_command_over_the_memory_bound_is_killed_and_says_so),
