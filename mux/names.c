@@ -68,8 +68,6 @@ static int look_in_listing(struct mux_op *op, const struct mux_node *dir, struct
 {
     struct mux_view *view = op->view;
     struct store_entry entry;
-    if (!mux_gone_is_empty(&view->gone))
-        return 1;
     name->listing = mux_listings_find(op->mux->listings, view->tree, dir->fid);
     if (!name->listing)
         return 1;
@@ -85,7 +83,9 @@ static int look_in_listing(struct mux_op *op, const struct mux_node *dir, struct
         mux_listing_find(name->listing, cookie, name->text, name->len);
     if (kept) {
         found(name, &kept->entry);
-        name->base = kept->node.nlink == 1 || kept->entry.type == DT_DIR ? &kept->node : NULL;
+        bool has_names = kept->node.nlink > 1 && kept->entry.type != DT_DIR;
+        bool is_gone = mux_gone_has(&view->gone, name->fid); // its own record says more
+        name->base = has_names || is_gone ? NULL : &kept->node;
     }
     return 0;
 }

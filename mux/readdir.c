@@ -126,7 +126,8 @@ static int list_base(struct listing *list, const struct mux_listing *base, uint6
     rc = 0;
     for (uint32_t i = mux_listing_after(base, cookie); rc == 0 && i < base->count; i++) {
         const struct mux_listing_name *name = &base->names[i];
-        bool is_base = name->entry.fid < changed || changed > base->fid_max;
+        bool is_base = (name->entry.fid < changed || changed > base->fid_max) &&
+                       !mux_gone_has(&list->op->view->gone, name->entry.fid);
         bool has_names = name->node.nlink > 1 && name->entry.type != DT_DIR;
         bool shown;
         rc = show(list, &name->entry, is_base && !has_names ? &name->node : NULL, &shown);
@@ -144,12 +145,11 @@ static int list_names(struct listing *list, const struct mux_ctx *ctx, uint64_t 
     if (rc < 0)
         return rc;
     struct mux_listing *base = NULL;
-    bool untouched = !touched && mux_gone_is_empty(&op->view->gone);
     // One that is not read from its beginning is larger than those that are kept.
-    if (untouched && list->plus && cookie <= COOKIE_DOTDOT)
+    if (!touched && list->plus && cookie <= COOKIE_DOTDOT)
         base = mux_listings_make(op->mux->listings, op->txn, op->view->tree,
                                  mux_layer_list_base(&op->view->layers), list->dir->fid);
-    else if (untouched)
+    else if (!touched)
         base = mux_listings_find(op->mux->listings, op->view->tree, list->dir->fid);
     rc = base ? list_base(list, base, cookie) : list_store(list, ctx, cookie);
     mux_listing_unref(base);

@@ -3,11 +3,12 @@
 //
 // ops_list compares each entry with what lookups say, with what is kept and without
 // (ops_fixture.c).
-#include "tests/unit/mux/ops_fixture.h"
+#include "tests/unit/mux/held_kernel.h"
 
 #include "mux/layer_list.h"
 #include "mux/listings.h"
 #include "mux/mux_priv.h"
+#include "mux/view.h"
 
 #include <errno.h>
 #include <string.h>
@@ -172,6 +173,86 @@ static void test_views_on_another_stack_have_another_listing(void **state)
     }
     ops_rebase(&old);
     list(&old, "d", "more sub y z");
+}
+
+// ---- views that others have taken something from that is open
+
+// A view whose file "a", the nodeid returned, is gone from its tree and open.
+static uint64_t lose_open_file(struct kernel *kernel, struct view *v)
+{
+    struct view other = ops_view(v->fixture, v->codebase, "**/*=write");
+    kernel_start(kernel, v->fixture);
+    uint64_t file = kernel_hold(kernel, v, "a");
+    assert_int_equal(ops_unlink(&other, "a"), 0);
+    ops_commit(&other);
+    ops_rebase(v);
+    list(v, "d", "sub y z");
+    return file;
+}
+
+// Listings and lookups in "d" are by what is kept.
+static void assert_goes_by_what_is_kept(struct view *v)
+{
+    uint64_t hits = stats(v).hits;
+    list(v, "d", "sub y z");
+    assert_true(stats(v).hits > hits);
+    hits = stats(v).hits;
+    struct mux_entry entry;
+    uint64_t dir = ops_nodeid(v, "d");
+    hits = stats(v).hits;
+    assert_int_equal(mux_lookup(v->fixture->mux, &v->ctx, dir, "y", &entry), 0);
+    assert_int_equal(stats(v).hits, hits + 1);
+}
+
+static void test_a_view_that_lost_an_open_file_goes_on_by_what_is_kept(void **state)
+{
+    struct view v = ops_view(*state, ops_codebase(*state, tree), "**/*=write");
+    struct kernel kernel;
+    uint64_t file = lose_open_file(&kernel, &v);
+    assert_goes_by_what_is_kept(&v);
+    assert_absent(&v, "a");
+    for (int round = 0; round < 2; round++) { // cached, and from its record
+        assert_int_equal(kernel_stat(&v, file).st_nlink, 0);
+        assert_int_equal(kernel_stat(&v, file).st_mode & 0777, 0644);
+        mux_node_cache_clear(v.fixture->mux->nodes, 0);
+    }
+    kernel_let_go(&kernel, file);
+    assert_goes_by_what_is_kept(&v);
+    kernel_stop(&kernel);
+}
+
+// Stores of older versions have names in removed directories: what is open under one is as it is
+// by its nodeid, without a name and no more open than it was.
+static void test_a_name_that_is_left_of_a_lost_file_says_what_its_record_says(void **state)
+{
+    struct view v = ops_view(*state, ops_codebase(*state, tree), "**/*=write");
+    struct kernel kernel;
+    kernel_let_go(&kernel, lose_open_file(&kernel, &v));
+    uint64_t dir = ops_nodeid(&v, "d"), file = ops_nodeid(&v, "d/y");
+    struct mux_op op;
+    struct store_inode inode;
+    assert_int_equal(mux_op_enter_exclusive(v.fixture->mux, v.root, &op), 0);
+    struct mux_gone *gone = &op.view->gone;
+    uint64_t fid = mux_op_fid(&op, file);
+    assert_int_equal(mux_op_write(&op), 0);
+    assert_int_equal(mux_resolve_inode(op.txn, mux_op_layers(&op), fid, &inode, NULL), 0);
+    assert_int_equal(store_inode_put(op.txn, gone->layer, &inode), 0);
+    assert_int_equal(mux_op_commit(&op), 0);
+    assert_int_equal(mux_fid_map_put(&gone->fids, fid, 0), 0);
+    assert_int_equal(mux_fid_map_put(&gone->ceilings, fid, RULES_READ), 0);
+    mux_op_leave(&op, 0);
+    for (int round = 0; round < 4; round++) { // ops_list asks with attributes every other time
+        mux_node_cache_clear(v.fixture->mux->nodes, 0);
+        list(&v, "d", "sub y z");
+        mux_node_cache_clear(v.fixture->mux->nodes, 0);
+        struct mux_entry entry;
+        assert_int_equal(mux_lookup(v.fixture->mux, &v.ctx, dir, "y", &entry), 0);
+        assert_int_equal(entry.st.st_nlink, 0);
+        assert_int_equal(entry.st.st_mode & 0777, 0444);
+    }
+    kernel_let_go(&kernel, file);
+    assert_int_equal(ops_stat(&v, "d/y").st_nlink, 1);
+    kernel_stop(&kernel);
 }
 
 static void test_a_push_into_the_top_layer_is_seen_by_who_goes_on_there(void **state)
@@ -369,6 +450,8 @@ int main(void)
         fixture_test(test_lookups_by_what_is_kept_are_those_of_the_store),
         fixture_test(test_a_removed_base_directory_lists_nothing),
         fixture_test(test_views_on_another_stack_have_another_listing),
+        fixture_test(test_a_view_that_lost_an_open_file_goes_on_by_what_is_kept),
+        fixture_test(test_a_name_that_is_left_of_a_lost_file_says_what_its_record_says),
         fixture_test(test_a_push_into_the_top_layer_is_seen_by_who_goes_on_there),
         fixture_test(test_a_layer_that_was_thawed_and_changed_is_listed_anew),
         fixture_test(test_a_large_directory_is_listed_from_the_store),
