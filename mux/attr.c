@@ -77,7 +77,7 @@ void mux_attr_fill(const struct mux *mux, const struct mux_view *view, const str
     };
 }
 
-static int64_t attr_ttl_ns(const struct mux_view *view, const struct mux_node *node)
+int64_t mux_attr_ttl_ns(const struct mux_view *view, const struct mux_node *node)
 {
     return mux_alias_is_doubled(&view->alias, node->fid) ? 0 : MUX_TTL_NS;
 }
@@ -90,7 +90,7 @@ void mux_entry_fill(const struct mux_op *op, const struct mux_node *node, struct
                              : mux_view_shown(op->view, node->fid);
     ret->generation = by_version && !op->mux->no_sharing ? 0 : op->view->epoch;
     ret->entry_ttl_ns = MUX_TTL_NS;
-    ret->attr_ttl_ns = attr_ttl_ns(op->view, node);
+    ret->attr_ttl_ns = mux_attr_ttl_ns(op->view, node);
 }
 
 void mux_entry_limit(const struct mux_op *op, uint64_t dir_fid, struct mux_entry *ret)
@@ -128,7 +128,7 @@ int mux_getattr(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, str
         rc = -ENOENT;
     if (rc == 0) {
         mux_attr_fill(mux, op.view, &node, ret);
-        *ret_ttl_ns = attr_ttl_ns(op.view, &node);
+        *ret_ttl_ns = mux_attr_ttl_ns(op.view, &node);
         mux_node_fini(&op, &node);
     }
     return mux_op_leave(&op, rc);

@@ -21,6 +21,9 @@ struct mux_view;
 // view: NULL for a shared node.
 void mux_attr_fill(const struct mux *mux, const struct mux_view *view, const struct mux_node *node,
                    struct stat *ret);
+// How long the kernel may remember them: not at all of a directory that it has under two numbers
+// (alias.h).
+int64_t mux_attr_ttl_ns(const struct mux_view *view, const struct mux_node *node);
 // Whether the kernel may have one inode for this file in all views: an unmodified regular file
 // that the sandbox cannot write and that has one name.
 bool mux_node_is_shareable(const struct mux_node *node);

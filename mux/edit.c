@@ -51,6 +51,7 @@ static int change_record(struct mux_op *op, const struct mux_edit *edit, struct 
 
 struct outcome {
     struct stat st;
+    int64_t ttl_ns; // of st
     bool mode_changed;
     bool has_tail; // after MUX_BODY_TAIL
 };
@@ -80,6 +81,7 @@ static int edit_in(struct mux_op *op, uint64_t nodeid, const struct mux_edit *ed
         mux_node_of_inode(nodeid, &record.inode, 0, &after);
         after.state = node.state; // borrowed
         mux_attr_fill(op->mux, op->view, &after, &ret->st);
+        ret->ttl_ns = mux_attr_ttl_ns(op->view, &after);
         ret->mode_changed = record.inode.mode != node.mode;
     }
     mux_node_fini(op, &node);
@@ -109,7 +111,7 @@ static int make_copy(struct mux *mux, const struct mux_ctx *ctx, const struct mu
 }
 
 static int edit_once(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid,
-                     const struct mux_edit *edit, struct stat *ret)
+                     const struct mux_edit *edit, struct stat *ret, int64_t *ret_ttl_ns)
 {
     struct mux_copy copy = {0}, need = {0};
     struct mux_edit attempt = *edit;
@@ -139,11 +141,13 @@ static int edit_once(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid
         mux_notify_inval_inode(mux, nodeid, -1, 0);
     if (ret)
         *ret = outcome.st;
+    if (ret_ttl_ns)
+        *ret_ttl_ns = outcome.ttl_ns;
     return 0;
 }
 
 int mux_edit(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid,
-             const struct mux_edit *edit, struct stat *ret)
+             const struct mux_edit *edit, struct stat *ret, int64_t *ret_ttl_ns)
 {
     bool tried = false;
     int rc;
@@ -152,7 +156,7 @@ int mux_edit(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid,
     if (mux_nodeid_is_shared(nodeid))
         return refuse_shared(mux, nodeid, edit);
     do {
-        rc = edit_once(mux, ctx, nodeid, edit, ret);
+        rc = edit_once(mux, ctx, nodeid, edit, ret, ret_ttl_ns);
     } while (mux_made_room(mux, ctx, nodeid, &rc, &tried));
     // A page that a map had dirtied before its view was frozen: the file does not have it.
     if (edit->data && (rc == -EROFS || rc == -EACCES))

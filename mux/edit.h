@@ -31,9 +31,10 @@ struct mux_edit {
     const struct stat *attr; // for set
 };
 
-// ret (may be NULL): the attributes afterwards.
+// ret, ret_ttl_ns (may be NULL): the attributes afterwards, and how long the kernel may remember
+// them.
 int mux_edit(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid,
-             const struct mux_edit *edit, struct stat *ret);
+             const struct mux_edit *edit, struct stat *ret, int64_t *ret_ttl_ns);
 
 // setattr.c: everything but the size. -EPERM for owners other than the view's.
 int mux_edit_attributes(struct mux_op *op, const struct mux_edit *edit, struct store_inode *inode);

@@ -65,8 +65,5 @@ int mux_setattr(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid,
     if ((set & MUX_SET_SIZE) && attr->st_size > AF_FILE_SIZE_MAX)
         return -EFBIG;
     struct mux_edit edit = {.set = set, .attr = attr};
-    int rc = mux_edit(mux, ctx, nodeid, &edit, ret);
-    if (rc == 0) // a directory may be one of which nothing is remembered (alias.h)
-        *ret_ttl_ns = S_ISDIR(ret->st_mode) ? 0 : MUX_TTL_NS;
-    return rc;
+    return mux_edit(mux, ctx, nodeid, &edit, ret, ret_ttl_ns);
 }

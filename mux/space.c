@@ -34,7 +34,7 @@ int mux_fallocate(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, i
         if (mux_nodeid_is_shared(nodeid))
             return -EACCES;
         edit.set = MUX_SET_MTIME_NOW | MUX_SET_KILL_SUIDGID;
-        return mux_edit(mux, ctx, nodeid, &edit, NULL);
+        return mux_edit(mux, ctx, nodeid, &edit, NULL, NULL);
     case FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE:
     case FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE:
         edit.space = MUX_SPACE_PUNCH;
@@ -49,7 +49,7 @@ int mux_fallocate(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, i
         return -EFBIG;
     if (len > (off_t)MUX_COPY_FAST_BYTES && !ctx->may_block)
         return MUX_SLOW;
-    return mux_edit(mux, ctx, nodeid, &edit, NULL);
+    return mux_edit(mux, ctx, nodeid, &edit, NULL, NULL);
 }
 
 // ---- where data is

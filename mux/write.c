@@ -15,7 +15,7 @@ int mux_write(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, const
     if (size == 0)
         return 0;
     struct mux_edit edit = {.data = data, .len = size, .offset = (uint64_t)offset};
-    return mux_edit(mux, ctx, nodeid, &edit, NULL);
+    return mux_edit(mux, ctx, nodeid, &edit, NULL, NULL);
 }
 
 // The blob that holds the file's bytes, opened, or NULL: the database has them all.

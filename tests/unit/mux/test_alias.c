@@ -165,6 +165,8 @@ static void assert_nothing_is_cached(struct view *view, uint64_t dir)
     assert_true(entry.nodeid == 0 && entry.entry_ttl_ns == 0);
     assert_int_equal(mux_getattr(mux, &view->ctx, dir, &st, &ttl_ns), 0);
     assert_int_equal(ttl_ns, 0);
+    assert_int_equal(mux_setattr(mux, &view->ctx, dir, &st, MUX_SET_MODE, &st, &ttl_ns), 0);
+    assert_int_equal(ttl_ns, 0);
     assert_int_equal(mux_create(mux, &view->ctx, dir, "made", 0644, &entry), 0);
     assert_int_equal(entry.entry_ttl_ns, 0);
     assert_int_equal(mux_link(mux, &view->ctx, entry.nodeid, dir, "linked", &entry), 0);
@@ -194,6 +196,14 @@ static void test_one_that_others_moved_there_keeps_its_number(void **state)
     struct mux_entry entry;
     assert_int_equal(ops_lookup(&pair.second, "keep", &entry), 0);
     assert_true(entry.entry_ttl_ns > 0 && entry.attr_ttl_ns > 0);
+    int64_t ttl_ns; // of other directories what a change answers is remembered
+    assert_int_equal(ops_mkdir(&pair.second, "plain", 0755), 0);
+    assert_int_equal(ops_lookup(&pair.second, "plain", &entry), 0);
+    assert_int_equal(mux_setattr(pair.second.fixture->mux, &pair.second.ctx, entry.nodeid,
+                                 &entry.st, MUX_SET_MODE, &entry.st, &ttl_ns),
+                     0);
+    assert_int_equal(ttl_ns, entry.attr_ttl_ns);
+    assert_true(ttl_ns > 0);
     kernel_stop(&pair.kernel);
 }
 
