@@ -44,6 +44,7 @@ struct mux_move {
     bool prepares;             // the step changes nothing that the view shows
     struct mux_news_turn news; // of a push
     struct mux_diff *brought;  // what a large merge changes in the codebase, for `news`, or NULL
+    uint64_t brought_lost;     // then about so many changes, when they cannot be told; or 0
     struct mux_commit_result result;
     struct mux_large *large; // move.c's own
 };

@@ -168,8 +168,10 @@ static int note_joined(struct merging *merging)
 static void gather_news(struct merging *merging)
 {
     struct mux_move *move = merging->move;
-    if (mux_news_wanted(&move->news) && move->brought)
+    if (mux_news_wanted(&move->news)) {
         move->news.diff = AF_TAKE_PTR(move->brought);
+        move->news.lost = move->brought_lost;
+    }
     mux_news_gather(&move->news, move->txn, mux_layer_list_all(&merging->head),
                     move->sandbox.root_fid);
 }
@@ -346,9 +348,9 @@ static void gather_news_early(struct mux_large *large)
     struct store_txn *txn;
     if (!move->push || large->follow || store_read_begin(move->mux->store, &txn) < 0)
         return;
-    move->brought =
-        mux_news_gather_early(move->mux, large->sandbox.codebase_id.text, txn,
-                              mux_layer_list_all(&large->head), large->sandbox.root_fid);
+    move->brought = mux_news_gather_early(move->mux, large->sandbox.codebase_id.text, txn,
+                                          mux_layer_list_all(&large->head), large->sandbox.root_fid,
+                                          &move->brought_lost);
     store_read_end(txn);
 }
 
@@ -431,6 +433,7 @@ int mux_move_large(struct mux_move *move)
     mux_merge_fini(&large.merge);
     mux_diff_free(move->brought);
     move->brought = NULL;
+    move->brought_lost = 0;
     mux_changes_fini(&large.told);
     mux_layer_list_fini(&large.view);
     mux_layer_list_fini(&large.head);

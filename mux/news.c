@@ -162,7 +162,7 @@ static uint64_t count_of(struct store_txn *txn, uint64_t layer)
 void mux_news_gather(struct mux_news_turn *turn, struct store_txn *txn, struct mux_layers layers,
                      uint64_t root_fid)
 {
-    if (!turn->watched || turn->diff)
+    if (!turn->watched || turn->diff || turn->lost > 0)
         return;
     if (mux_diff_gather(txn, layers, root_fid, &turn->diff) < 0)
         turn->lost = count_of(txn, layers.ids[0]);
@@ -170,14 +170,17 @@ void mux_news_gather(struct mux_news_turn *turn, struct store_txn *txn, struct m
 
 struct mux_diff *mux_news_gather_early(struct mux *mux, const char *codebase_id,
                                        struct store_txn *txn, struct mux_layers layers,
-                                       uint64_t root_fid)
+                                       uint64_t root_fid, uint64_t *ret_lost)
 {
     struct mux_diff *diff = NULL;
     pthread_rwlock_rdlock(&mux->news->gate);
     bool wanted = find(mux->news, codebase_id) != NULL;
     pthread_rwlock_unlock(&mux->news->gate);
-    if (wanted && mux_diff_gather(txn, layers, root_fid, &diff) < 0)
+    *ret_lost = 0;
+    if (wanted && mux_diff_gather(txn, layers, root_fid, &diff) < 0) {
+        *ret_lost = count_of(txn, layers.ids[0]);
         diff = NULL;
+    }
     return diff;
 }
 

@@ -39,10 +39,11 @@ static inline bool mux_news_wanted(const struct mux_news_turn *turn)
 // What layers.ids[0] changes in the rest. Nothing when nobody wants it, or it is known already.
 void mux_news_gather(struct mux_news_turn *turn, struct store_txn *txn, struct mux_layers layers,
                      uint64_t root_fid);
-// The same before the turn has begun: for mux_news_turn.diff. NULL when nobody wants it.
+// The same before the turn has begun: for mux_news_turn.diff, and *ret_lost for its `lost`. NULL
+// and 0 when nobody wants it.
 struct mux_diff *mux_news_gather_early(struct mux *mux, const char *codebase_id,
                                        struct store_txn *txn, struct mux_layers layers,
-                                       uint64_t root_fid);
+                                       uint64_t root_fid, uint64_t *ret_lost);
 void mux_news_tell(const struct mux_news_turn *turn, const struct mux_diff_entry *entry);
 void mux_news_tell_deleted(const struct mux_news_turn *turn);
 // done: it is committed, and what was gathered is told.
