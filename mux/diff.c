@@ -261,9 +261,9 @@ static bool same_attributes(struct store_txn *txn, const struct store_inode *a,
 }
 
 // A name that the view has for the fid: the record's hint, a name in the delta, or the base's
-// hint. *ret_path is NULL when there is none (an orphan, or all of it is deleted).
+// hint. -ENOENT when there is none (an orphan, or all of it is deleted).
 static int locate(struct mux_diff *diff, const struct store_inode *inode,
-                  const struct store_inode *old, const char **ret_path, size_t *ret_len)
+                  const struct store_inode *old, struct mux_link *ret)
 {
     struct delta_name tries[3] = {
         {.parent = inode->parent, .name = inode->name, .name_len = inode->name_len},
@@ -279,12 +279,13 @@ static int locate(struct mux_diff *diff, const struct store_inode *inode,
                                    tries[i].name_len, inode->fid, &has);
         if (rc < 0)
             return rc;
-        if (has)
-            return mux_dir_paths_join(&diff->view_paths, tries[i].parent, tries[i].name,
-                                      tries[i].name_len, ret_path, ret_len);
+        if (!has)
+            continue;
+        *ret = (struct mux_link){
+            .parent = tries[i].parent, .name = tries[i].name, .name_len = tries[i].name_len};
+        return 0;
     }
-    *ret_path = NULL;
-    return 0;
+    return -ENOENT;
 }
 
 // ---- at which names a file's change is told: all that it had before
@@ -345,9 +346,9 @@ static int report_everywhere(struct mux_diff *diff, enum mux_change kind,
                              const struct store_inode *inode, const struct store_inode *old)
 {
     struct names names = {0};
-    const char *path;
-    size_t path_len;
-    int rc = mux_links_walk(diff->txn, diff->view, inode, collect_link, &names);
+    struct mux_link link;
+    int rc = inode->nlink > 1 ? mux_links_walk(diff->txn, diff->view, inode, collect_link, &names)
+                              : 0; // one name needs no look at the index of every layer
     if (rc == 0 && names.count > 1)
         qsort(names.links, names.count, sizeof *names.links, compare_links);
     for (size_t i = 0; rc == 0 && i < names.count; i++)
@@ -357,8 +358,8 @@ static int report_everywhere(struct mux_diff *diff, enum mux_change kind,
     free(names.links);
     if (rc < 0 || found)
         return rc;
-    rc = locate(diff, inode, old, &path, &path_len);
-    return rc < 0 || !path ? rc : add_change(diff, kind, path, path_len, NULL, inode);
+    rc = locate(diff, inode, old, &link);
+    return rc == 0 ? report_at(diff, kind, inode, &link) : rc == -ENOENT ? 0 : rc;
 }
 
 static int report_inode(void *arg, const struct store_inode *inode)

@@ -236,6 +236,21 @@ static void test_a_merge_in_batches_is_told_as_well(void **state)
     check_merges(*state, 0);
 }
 
+// The base knows its record still, but no name of it.
+static void test_a_file_that_comes_back_changed_is_told_once(void **state)
+{
+    struct view v = ops_view(*state, ops_codebase(*state, small_base), "**/*=write");
+    struct view w = ops_view(*state, v.codebase, "**/*=write");
+    struct ear *ear = listen_to(*state, v.codebase);
+    ops_put(&w, "a", "changed, so it comes back");
+    assert_int_equal(ops_unlink(&v, "a"), 0);
+    ops_commit(&v);
+    expect_told(ear, "D a; ");
+    ops_commit(&w);
+    expect_told(ear, "A a; ");
+    stop_listening(*state, ear);
+}
+
 static void test_nobody_is_told_of_another_codebase_or_of_a_rebase(void **state)
 {
     struct view v = ops_view(*state, ops_codebase(*state, small_base), "**/*=write");
@@ -547,6 +562,7 @@ int main(void)
         fixture_test(test_a_commit_is_told_with_its_sandbox),
         fixture_test(test_a_merge_is_told_as_what_it_changes_in_the_head),
         fixture_test(test_a_merge_in_batches_is_told_as_well),
+        fixture_test(test_a_file_that_comes_back_changed_is_told_once),
         fixture_test(test_nobody_is_told_of_another_codebase_or_of_a_rebase),
         fixture_test(test_all_listeners_hear_the_same_and_the_end),
         fixture_test(test_an_unknown_codebase_and_too_many_listeners_are_refused),
