@@ -207,10 +207,11 @@ static int keep(struct store_txn *txn, const struct mux_past *past, uint64_t fid
     return rc == -ENOENT ? -EUCLEAN : rc;
 }
 
-// Before the layers that know their names are let go.
+// Before the layers that know their names are let go. All of them are of one past.
 static int note_levels(struct mux_op *op, const uint64_t *fids, size_t count)
 {
     int rc = 0;
+    op->past_stamp = mux_view_new_stamp(op->mux); // what one finds on its way up serves the next
     for (size_t i = 0; rc == 0 && i < count; i++) {
         struct mux_node node;
         enum rules_level level = RULES_NONE;

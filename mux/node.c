@@ -250,7 +250,8 @@ static int load_in_past(struct mux_op *op, uint64_t fid, struct mux_layers past,
         .route = op->view->route,
         .root_fid = op->view->root_fid,
         .rules = op->view->rules,
-        .stamp = mux_view_new_stamp(op->mux), // nothing that is cached of it is true of the view
+        // Nothing that is cached of it is true of the view.
+        .stamp = op->past_stamp ? op->past_stamp : mux_view_new_stamp(op->mux),
         .layers = {(uint64_t *)past.ids, past.count},
     };
     struct mux_op look = {.mux = op->mux, .view = &then, .txn = op->txn, .writing = op->writing};

@@ -41,7 +41,7 @@ static int enter(struct mux *mux, uint64_t nodeid, bool exclusive, bool inside, 
     op->now_ns = exclusive ? af_wall_ns() : 0;
     op->n_touched = op->n_orphans = 0;
     op->created = NULL;
-    op->named = 0;
+    op->named = op->past_stamp = 0;
     return 0;
 }
 

@@ -98,6 +98,7 @@ struct mux_op {
     const struct mux_node *created;              // or NULL: cached on commit
     uint64_t orphans[MUX_OP_ORPHANS_MAX];        // fids that become orphans on commit
     uint64_t named;                              // fid of an orphan that gets a name, or 0
+    uint64_t past_stamp; // of the nodes of the one past that it looks into, or 0: a new one each
 };
 
 // Finds and locks the view of a private nodeid. -ESTALE: nobody's. On success, and only then,
