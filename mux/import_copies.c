@@ -107,8 +107,9 @@ int mux_import_copies_add(struct mux_import_copies **copies, const struct stat *
     *copy = (struct mux_import_copy){.st = *st, .to = to};
     copy->from = fcntl(from, F_DUPFD_CLOEXEC, 3);
     if (copy->from < 0) {
+        int rc = -errno;
         free(copy);
-        return -errno;
+        return rc;
     }
     pthread_mutex_lock(&(*copies)->lock);
     *(*copies)->last = copy;

@@ -139,8 +139,6 @@ static void forget_others(struct mux_revoke *revoke, uint64_t fid)
 static bool forget_inode(struct mux_revoke *revoke, uint64_t fid, int64_t offset)
 {
     const struct mux_notifier *notifier = revoke->mux->notifier;
-    if (offset >= 0)
-        forget_others(revoke, fid);
     return notifier->drop_inode_now(revoke->mux->notifier_arg, nodeid_of(revoke, fid), offset, 0) !=
            -ENOENT;
 }
@@ -304,8 +302,10 @@ static int visit(struct mux_revoke *revoke, const struct dir *dir)
             rc = tell(revoke, dir->fid, &revoke->batch[i]);
         }
     }
-    if (rc == 0 && relist)
+    if (rc == 0 && relist) {
+        forget_others(revoke, dir->fid);
         forget_inode(revoke, dir->fid, 0);
+    }
     return rc;
 }
 
@@ -365,8 +365,10 @@ static int forget_nameless(struct mux_revoke *revoke)
     if (fids && !revoke->before)
         count += list(&view->orphans, fids + count, room - count);
     mux_op_leave(&op, 0);
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
+        forget_others(revoke, fids[i]);
         forget_inode(revoke, fids[i], 0);
+    }
     return fids ? 0 : -ENOMEM;
 }
 
