@@ -347,7 +347,7 @@ int store_batch_leave(struct store *store, bool changed, bool undo)
         batch->changes++;
         atomic_store(&batch->pending, mdb_txn_id(batch->mdb));
     } else {
-        store_redo_cut(&batch->redo, batch->redo.begun);
+        batch->redo.used = batch->redo.begun;
     }
     if (changed && (undo || rc < 0)) {
         batch->broken = true;

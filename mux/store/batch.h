@@ -86,7 +86,6 @@ bool store_batch_is_mine(const struct store *store); // this thread has the lock
 int store_redo_begin(struct store_redo *redo);
 int store_redo_put(struct store_redo *redo, int dbi, MDB_val key, MDB_val value);
 int store_redo_del(struct store_redo *redo, int dbi, MDB_val key);
-void store_redo_cut(struct store_redo *redo, size_t used);
 // Does everything in it again.
 int store_redo_apply(struct store *store, MDB_txn *mdb, const struct store_redo *redo);
 // Room for this run's records; idempotent.

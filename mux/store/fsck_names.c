@@ -135,7 +135,8 @@ static int step_up(struct fsck *f, const struct fsck_view *view, uint64_t dir, u
     return rc < 0 ? rc : leads ? 0 : -ENOENT;
 }
 
-// A merge keeps directories without a name that hold names, and marks them.
+// A merge keeps the record of a directory that was removed, and marks it as an orphan, while the
+// merged layer has whiteouts of names that it had in layers below (or, in older stores, names).
 static bool is_kept(struct fsck *f, const struct fsck_view *view, uint64_t dir)
 {
     return !view->live && store_orphan_has(f->txn, view->layers[0], dir);

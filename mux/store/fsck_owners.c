@@ -53,13 +53,6 @@ int fsck_load_layers(struct fsck *f, uint64_t live, uint64_t stack,
 
 // ---- what they hold is there
 
-static int put_layer(struct fsck *f, uint64_t id, struct value_layer layer)
-{
-    struct key_id key = key_of_id(id);
-    return fsck_put(f, STORE_DBI_LAYER, store_val(&key, sizeof key),
-                    store_val(&layer, sizeof layer));
-}
-
 // A live layer is not frozen, one in a stack is.
 static int check_layer(struct fsck *f, uint64_t id, bool frozen, const char *whose)
 {
@@ -73,8 +66,8 @@ static int check_layer(struct fsck *f, uint64_t id, bool frozen, const char *who
                         "in it",
                         id, whose))
             return 0;
-        return put_layer(f, id,
-                         (struct value_layer){.format = STORE_FORMAT, .refs = 1, .frozen = frozen});
+        layer = (struct store_layer){.id = id, .refs = 1, .frozen = frozen};
+        return fsck_put_layer(f, &layer);
     }
     if (layer.frozen == frozen)
         return 0;
@@ -143,7 +136,7 @@ static int check_stray_layer(struct fsck *f, uint64_t layer)
                     "collector gets them",
                     layer))
         return 0;
-    int rc = put_layer(f, layer, (struct value_layer){.format = STORE_FORMAT});
+    int rc = fsck_put_layer(f, &(struct store_layer){.id = layer});
     return rc == 0
                ? fsck_put(f, STORE_DBI_GARBAGE, store_val(&key, sizeof key), store_val(&format, 1))
                : rc;

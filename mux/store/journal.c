@@ -110,11 +110,6 @@ int store_redo_del(struct store_redo *redo, int dbi, MDB_val key)
     return add(redo, &head, key, (MDB_val){0});
 }
 
-void store_redo_cut(struct store_redo *redo, size_t used)
-{
-    redo->used = used;
-}
-
 // ---- doing it again
 
 static int apply_record(struct store *store, MDB_txn *mdb, const uint8_t *p, const uint8_t *end)

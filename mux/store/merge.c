@@ -4,14 +4,15 @@
 // tells the same as a run of them: of each name and each inode the topmost record, in bounded
 // transactions, while the layer is pending; then every stack that holds the run gets the one in its
 // place, in place, so that ids of stacks stay true. Cookies, fids and versions are in the records
-// and stay; blobs are counted, not copied. Records that no name leads to any more go, but for
-// directories with names in them, marked as orphans, and where the run ends its stacks, so do
-// whiteouts. The pending mark names the run: a merge refers to its
-// layers until it has ended, so that they stay as they are (a head is thawed only without other
-// references) and readable by whoever still goes by them. store_open ends what a crash left. Reads
-// are made in read transactions, for the run is frozen: the writer is held for the writing alone.
-// Owns the merge; one thread at a time. Fails: -errno, -ENOSPC on a full disk; the merge can be
-// tried again or ended. Read next: layer.c, mux/compact.c.
+// and stay; blobs are counted, not copied. Records that no name leads to any more go, and where the
+// run ends its stacks, so do whiteouts; until then a directory that was removed keeps its record,
+// marked as an orphan, while the layer has whiteouts of names that it had in layers below. The
+// pending mark names the run: a merge refers to its layers until it has ended, so that they stay as
+// they are (a head is thawed only without other references) and readable by whoever still goes by
+// them. store_open ends what a crash left. Reads are made in read transactions, for the run is
+// frozen: the writer is held for the writing alone. Owns the merge; one thread at a time. Fails:
+// -errno, -ENOSPC on a full disk; the merge can be tried again or ended. Read next: layer.c,
+// mux/compact.c.
 #include "mux/store/store_priv.h"
 
 #include <errno.h>
@@ -267,26 +268,6 @@ static int is_named(const struct store_merge *merge, struct store_txn *txn,
     return rc < 0 ? rc : 0;
 }
 
-// An import takes a directory out by its name alone: what it holds has its names still, and whoever
-// holds those names by the directory's fid (a view that puts it back) finds them.
-static int has_names(const struct store_merge *merge, struct store_txn *txn, uint64_t dir,
-                     bool *ret)
-{
-    struct {
-        uint64_t layer_be, dir_be;
-    } prefix = {htobe64(merge->layer), htobe64(dir)};
-    MDB_cursor *cursor;
-    MDB_val key = store_val(&prefix, sizeof prefix), value;
-    int rc = store_errno(mdb_cursor_open(txn->mdb, txn->store->dbi[STORE_DBI_ENTRY], &cursor));
-    if (rc < 0)
-        return rc;
-    int mdb_rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
-    *ret = mdb_rc == 0 && key.mv_size >= sizeof prefix &&
-           memcmp(key.mv_data, &prefix, sizeof prefix) == 0;
-    mdb_cursor_close(cursor);
-    return mdb_rc == MDB_NOTFOUND ? 0 : store_errno(mdb_rc);
-}
-
 static int pick_inode(struct store_merge *merge, struct store_txn *txn, const struct source *source)
 {
     struct store_inode inode;
@@ -298,8 +279,10 @@ static int pick_inode(struct store_merge *merge, struct store_txn *txn, const st
     int rc = store_inode_get(txn, source->layer, fid, &inode);
     if (rc == 0)
         rc = is_named(merge, txn, &inode, &keep);
+    // What a removed directory held below is whited out here (in older stores it may have its names
+    // still): such records belong to a directory until a merge at the bottom.
     if (rc == 0 && !keep && S_ISDIR(inode.mode))
-        rc = has_names(merge, txn, fid, &holds);
+        rc = store_dir_is_touched(txn, merge->layer, fid, &holds);
     if (rc < 0 || (!keep && !holds))
         return rc;
     rc = pick(merge, STORE_DBI_INODE, source->suffix, source->value);
