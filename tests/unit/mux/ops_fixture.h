@@ -65,7 +65,8 @@ ssize_t ops_read_node(struct view *view, uint64_t nodeid, void *buf, size_t size
 ssize_t ops_read(struct view *view, const char *path, void *buf, size_t size, off_t offset);
 void assert_text(struct view *view, const char *path, const char *text);
 // The names of a directory, "." and ".." left out, sorted, separated by blanks; to be freed. Asks
-// for `batch` names at a time; when that is even with attributes, which must be a lookup's.
+// for `batch` names at a time; when that is even with attributes, which must be a lookup's, and
+// when it is divisible by 4 also those that are found with empty caches, which it empties.
 char *ops_list(struct view *view, const char *path, size_t batch);
 void assert_names(struct view *view, const char *path, const char *names);
 // Commit and rebase with the last writer winning.

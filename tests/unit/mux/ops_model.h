@@ -23,6 +23,7 @@ struct model_node {
 struct model {
     struct model_node *root;
     const char *hidden;
+    unsigned compared; // times
 };
 
 void model_init(struct model *model, const char *hidden);
