@@ -316,7 +316,9 @@ static void parallel(int rounds)
         start(workers[i].client, workers[i].id);
     }
     for (int i = 0; i < rounds; i++) {
-        add(&samples[0], peer_rate());
+        double peer_per_second = peer_rate();
+        if (peer_per_second > 0) // else none of its runs counts
+            add(&samples[0], peer_per_second);
         add(&samples[1], rate_of(workers, exec_argv));
         add(&samples[2], rate_of(workers, exec_shell));
     }
