@@ -172,12 +172,13 @@ def test_X6_a_fork_bomb_in_a_container_ends_whole_and_alone(client, tmp_path):
     room = pb.ResourceLimits(pids_limit=1000)  # for its neighbour as well
     sandbox = box(client, {"bomb": bomb.read_bytes()}, resources=room)
     client.out(sandbox, "cp bomb /tmp/bomb; chmod 755 /tmp/bomb")
-    start(client, sandbox, ["sleep", "31345.5"])  # a shell that must fork would fail for itself
-    eventually(lambda: alive_with("31345.5"))
+    # It has nothing to fork, which would fail for itself.
+    beside = start(client, sandbox, "while read l; do echo $l; done", stdin=True)
     expect(grpc.StatusCode.DEADLINE_EXCEEDED, client.exec, sandbox, "/tmp/bomb 40 in-docker",
            timeout=1)
     assert not alive_with("in-docker")
-    assert alive_with("31345.5")
+    write(client, beside, b"on\n")
+    eventually(lambda: attach(client, beside, follow=False)[0] == b"on\n")
 
 
 def test_destroying_leaves_no_container_and_no_directory(docker_daemon, dockerd):

@@ -183,18 +183,15 @@ def test_writing_takes_as_long_as_the_bandwidth_says(client, make):
     command = "dd if=/dev/zero of=out bs=64k count=192 2>&1"  # 12 MiB
     with running(client, slow, command) as (thread, results):
         eventually(lambda: held_now(client) > 0)
-        began = time.monotonic()
         # Nobody else is held back meanwhile: nothing of it waits for a limit.
         client.out(free, command)
         assert metrics(client, free)["agentfense_view_held_total"] == 0
-        beside = time.monotonic() - began
         thread.join(60)
         assert results[0].exit_code == 0, results
     assert results[0].duration.ToNanoseconds() / 1e9 > 12 / 4 - 0.2
     figures = metrics(client, slow)
     assert figures["agentfense_view_held_total"] > 0
     assert figures["agentfense_view_held_seconds_total"] > 2
-    assert beside < 60
 
 
 def test_reading_own_files_takes_as_long_as_the_bandwidth_says(client, make):
@@ -318,7 +315,9 @@ def test_a_process_that_had_another_signal_before_can_be_killed(client, make):
 def test_a_command_that_is_held_can_be_cancelled_by_its_timeout(client, make):
     sandbox = make(iops=SLOW)
     command = "for i in $(seq 1000); do mkdir d$i; done"
+    began = time.monotonic()
     expect(grpc.StatusCode.DEADLINE_EXCEEDED, client.exec, sandbox, command, timeout=1)
+    assert time.monotonic() - began < 20  # at one request a second it would be a quarter of an hour
 
 
 def test_destroying_a_sandbox_waits_for_nothing_that_is_held(client, make):
