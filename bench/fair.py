@@ -17,7 +17,7 @@ import sys
 import time
 
 from common import PROGRAMS, Aim, Table, as_user, running, temporary
-from harness import afpb, monpb, sbpb
+from harness import monpb, sbpb
 
 # Sandboxes, period of a read of each (ms), seconds, threads that hammer, rounds.
 SIZES = {"full": (400, 100, 10, 32, 5), "quick": (400, 100, 3, 32, 3), "tiny": (3, 10, 0.05, 2, 1)}
@@ -34,31 +34,29 @@ def read(seconds, period_ms, views):
     return p50, p99
 
 
-def beside(kind, threads, seconds, victim, hammer):
-    """The victim's small reads while another view hammers."""
-    argv = [PROGRAMS / "fair_load", kind, str(threads), hammer]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            if process.stdout.readline() != "going\n":
-                raise RuntimeError(f"fair_load {kind} ended")
-            return read(seconds, VICTIM_PERIOD_MS, [victim])
-        finally:
-            process.kill()
-
-
 @contextlib.contextmanager
-def hammering(client, kind, threads, sandbox, view):
-    """The sandbox's own user at work in its view: what root does is not limited."""
-    uid = next(v.uid for v in client.inspect.ListViews(afpb.ListViewsRequest()).views
-               if v.sandbox_id == sandbox)
-    argv = [PROGRAMS / "fair_load", kind, str(threads), "."]
-    with as_user(argv, view, uid, stdout=subprocess.PIPE, text=True) as process:
+def going(process):
+    """A fair_load that hammers for as long as the block lasts."""
+    with process:
         try:
             if process.stdout.readline() != "going\n":
-                raise RuntimeError(f"fair_load {kind} ended")
+                raise RuntimeError(f"{process.args} ended")
             yield
         finally:
             process.kill()
+
+
+def beside(kind, threads, seconds, victim, hammer):
+    """The victim's small reads while another view hammers."""
+    argv = [PROGRAMS / "fair_load", kind, str(threads), hammer]
+    with going(subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)):
+        return read(seconds, VICTIM_PERIOD_MS, [victim])
+
+
+def hammering(client, kind, threads, sandbox, view):
+    """The sandbox's own user at work in its view: what root does is not limited."""
+    argv = [PROGRAMS / "fair_load", kind, str(threads), "."]
+    return going(as_user(argv, view, client.uid_of(sandbox), stdout=subprocess.PIPE, text=True))
 
 
 def asked(client, sandbox):

@@ -275,6 +275,24 @@ class Client:
             )
         )
 
+    def set_rules(self, sandbox_id, rules, **fields):
+        """Changes the rules of a sandbox, running or not; returns the reply."""
+        return self.views.UpdatePermissions(
+            sbpb.UpdatePermissionsRequest(
+                sandbox_id=sandbox_id, permissions=[rule(*r) for r in rules], **fields
+            )
+        )
+
+    def uid_of(self, sandbox_id):
+        """The host uid that a sandbox runs as and that owns what is in its view."""
+        views = self.inspect.ListViews(afpb.ListViewsRequest()).views
+        return next(view.uid for view in views if view.sandbox_id == sandbox_id)
+
+    def layers(self, codebase_id):
+        """The ids of the frozen layers that tell a codebase."""
+        request = monpb.ListLayersRequest(codebase_id=codebase_id)
+        return {layer.id for layer in self.monitor.ListLayers(request) if layer.frozen}
+
     def exec(self, sandbox_id, command, timeout=None, **fields):
         """Runs a shell command; returns the ExecResult."""
         request = pb.ExecRequest(sandbox_id=sandbox_id, command=command, **fields)

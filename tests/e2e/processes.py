@@ -4,7 +4,7 @@ import os
 import pathlib
 import queue
 
-from harness import procpb
+from harness import eventually, procpb
 
 
 def alive_with(marker):
@@ -145,6 +145,33 @@ def attach(client, process, follow=True):
 def write(client, process, data=b"", eof=False):
     request = procpb.WriteStdinRequest(process_id=process, data=data, eof=eof)
     return client.processes.WriteStdin(request, timeout=60)
+
+
+class Served:
+    """A background process that answers the lines of its stdin, each answer ending with `end`."""
+
+    def __init__(self, client, sandbox, command, end="\n"):
+        self.client, self.end, self.answers = client, end, 0
+        self.process = start(client, sandbox, command, stdin=True)
+
+    def ask(self, line):
+        """Its answer to a line, without what ends it."""
+        write(self.client, self.process, f"{line}\n".encode())
+        self.answers += 1
+        out = b""
+
+        def answered():
+            nonlocal out
+            out, err, _, exit_ = attach(self.client, self.process, follow=False)
+            assert exit_ is None, (out, err, exit_)
+            return out.count(self.end.encode()) == self.answers
+
+        eventually(answered)
+        return out.decode().split(self.end)[self.answers - 1]
+
+    def close(self):
+        write(self.client, self.process, eof=True)
+        assert wait(self.client, self.process).exit.exit_code == 0
 
 
 def kill(client, process, number, everything=False):

@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 
-from harness import FULL, READ_ONLY, afpb, pb, rule, sbpb
+from harness import FULL, READ_ONLY, afpb, pb
 
 CONTENT = "nobody changes this " * 1000
 FILES = {"f": CONTENT, "secret": "s", "d/secret": "s", "d/g": "g\n", "mine": "m"}
@@ -72,14 +72,9 @@ def watch(name):
 """
 
 
-def uid_of(client, sandbox):
-    views = client.inspect.ListViews(afpb.ListViewsRequest()).views
-    return [v.uid for v in views if v.sandbox_id == sandbox][0]
-
-
 def attacker(daemon, client, sandbox, script, nested):
     argv = ["/usr/bin/python3", "-c", PRELUDE + script, str(daemon.mount / sandbox)]
-    argv += [str(uid_of(client, sandbox)), "nested" if nested else "plain"]
+    argv += [str(client.uid_of(sandbox)), "nested" if nested else "plain"]
     return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
@@ -212,12 +207,7 @@ def test_P7_E6_threads_that_race_a_change_of_rules_reach_no_shared_page(
         pytest.skip("this kernel lets no unprivileged process make a user namespace")
     assert first == "racing\n"
     for i in range(41):
-        rules = READ_ONLY if i % 2 == 0 else FULL
-        client.views.UpdatePermissions(
-            sbpb.UpdatePermissionsRequest(
-                sandbox_id=sandbox, permissions=[rule(*r) for r in rules]
-            )
-        )
+        client.set_rules(sandbox, READ_ONLY if i % 2 == 0 else FULL)
         assert shared.read_text() == CONTENT
         assert client.out(victim, "cat f") == CONTENT
     process.stdin.write("\n")

@@ -427,9 +427,7 @@ def measure_all(daemon):
         files |= {f"dirs/d{i}/n{j}": b"n" for j in range(20)}
     codebase = client.codebase(files)
     sandbox = client.sandbox(codebase)
-    view = [v for v in client.inspect.ListViews(afpb.ListViewsRequest()).views
-            if v.sandbox_id == sandbox][0]
-    inside = Inside(daemon.mount / sandbox, view.uid)
+    inside = Inside(daemon.mount / sandbox, client.uid_of(sandbox))
     costs = {}
     try:
         for name in IN_VIEW:

@@ -9,8 +9,8 @@ import os
 
 import pytest
 
-from harness import READ_ONLY, FULL, eventually, monpb, pb, rule, sbpb
-from processes import attach, start, wait, write
+from harness import READ_ONLY, FULL, eventually, monpb, pb, sbpb
+from processes import Served, attach, start, wait, write
 
 COMMITS = 6
 LARGE = os.urandom(300_000)
@@ -44,43 +44,20 @@ for line in sys.stdin:
 """
 
 
-class Holder:
+class Holder(Served):
     """A background process that holds files open and mapped, and says what it reads in them."""
 
     def __init__(self, client, sandbox, names):
-        self.client, self.told = client, 0
-        argv = ["python3", "-c", HOLDER, *names]
-        self.process = start(client, sandbox, argv, stdin=True)
+        super().__init__(client, sandbox, ["python3", "-c", HOLDER, *names], end="told\n")
 
     def tell(self):
         """{name: (SHA-256 by read, by map, st_ino)}, from the disk and not from the page cache."""
-        write(self.client, self.process, b"tell\n")
-        self.told += 1
-        out = b""
-
-        def done():
-            nonlocal out
-            out, err, _, exit_ = attach(self.client, self.process, follow=False)
-            assert exit_ is None, (out, err, exit_)
-            return out.count(b"told\n") == self.told
-
-        eventually(done)
-        lines = out.decode().split("told\n")[self.told - 1].splitlines()
+        lines = self.ask("tell").splitlines()
         return {name: tuple(rest) for name, *rest in (line.split() for line in lines)}
-
-    def close(self):
-        write(self.client, self.process, eof=True)
-        assert wait(self.client, self.process).exit.exit_code == 0
 
 
 def digest(data):
     return hashlib.sha256(data).hexdigest()
-
-
-def layers(client, codebase):
-    """The ids of the layers that tell the codebase, frozen ones."""
-    request = monpb.ListLayersRequest(codebase_id=codebase)
-    return {layer.id for layer in client.monitor.ListLayers(request) if layer.frozen}
 
 
 def blobs(client):
@@ -103,7 +80,7 @@ def test_open_files_survive_commits_merges_and_garbage_collection(client, rules)
     codebase = client.codebase(BASE)
     made = [client.sandbox(codebase, rules), client.sandbox(codebase, FULL)]
     reader, writer = made
-    old = layers(client, codebase)
+    old = client.layers(codebase)
     holder = Holder(client, reader, BASE)
     first = holder.tell()
     assert {n: v[:2] for n, v in first.items()} == {n: (digest(d),) * 2 for n, d in BASE.items()}
@@ -117,7 +94,7 @@ def test_open_files_survive_commits_merges_and_garbage_collection(client, rules)
     assert listed == f"new {COMMITS - 1}\nby_rename\nin_place\nlarge\n"
     for sandbox in between:
         client.destroy(sandbox)
-    eventually(lambda: not old & layers(client, codebase))
+    eventually(lambda: not old & client.layers(codebase))
     client.monitor.CollectGarbage(monpb.CollectGarbageRequest())
     now = holder.tell()
     if rules is FULL:  # written in place, as by two processes on one disk
@@ -141,7 +118,7 @@ def test_open_files_survive_commits_merges_and_garbage_collection(client, rules)
 def test_a_directory_that_others_removed_stays_the_working_directory(client):
     codebase = client.codebase({"dir/sub/file": b"text\n", "keep": b"\n"})
     stays, writer = client.sandbox(codebase, FULL), client.sandbox(codebase, FULL)
-    old = layers(client, codebase)
+    old = client.layers(codebase)
     process = start(
         client, stays, "cd dir/sub && exec 3<file && read go && stat -c %h . && cat <&3", stdin=True
     )
@@ -154,7 +131,7 @@ def test_a_directory_that_others_removed_stays_the_working_directory(client):
     assert client.out(stays, "ls") == "keep\n"
     for sandbox in between:
         client.destroy(sandbox)
-    eventually(lambda: not old & layers(client, codebase))
+    eventually(lambda: not old & client.layers(codebase))
     client.monitor.CollectGarbage(monpb.CollectGarbageRequest())
     client.monitor.DropCaches(monpb.DropCachesRequest())
     write(client, process, b"go\n")
@@ -284,10 +261,7 @@ def test_P7_rules_that_change_hold_in_a_directory_that_a_kernel_has_twice(client
     rules = READ_ONLY + [("/x/**", "write", 5), ("/x/s", "read", 6)]
     _, sandbox, turn = twice(rules)
     closed = rules + [("/x/s", "none", 7)]
-    request = sbpb.UpdatePermissionsRequest(
-        sandbox_id=sandbox, permissions=[rule(*r) for r in closed]
-    )
-    client.views.UpdatePermissions(request)
+    client.set_rules(sandbox, closed)
     assert turn("ls") == "f\nown\n"
     assert "No such file" in turn("cat s")
     assert client.out(sandbox, "ls x") == "f\nown\n"

@@ -7,8 +7,8 @@ get at the content: by fresh attributes, by reopening through /proc/self/fd, by 
 
 import pytest
 
-from harness import FULL, OPEN_POLICY, READ_ONLY, eventually, monpb, pb, rule, sbpb
-from processes import attach, start, wait, write
+from harness import FULL, OPEN_POLICY, READ_ONLY, eventually, monpb, pb, sbpb
+from processes import Served, wait
 
 WORDS = b"secret words\n"
 BASE = {"secret": WORDS, "open": WORDS, "hid/keep": "", "d/below": WORDS, "keep": "0\n"}
@@ -45,30 +45,14 @@ for line in sys.stdin:
 """
 
 
-class Agent:
+class Agent(Served):
     """A background process of a sandbox that does one step when told to."""
 
     def __init__(self, client, sandbox):
-        self.client, self.steps = client, 0
-        self.process = start(client, sandbox, ["python3", "-c", AGENT], stdin=True)
+        super().__init__(client, sandbox, ["python3", "-c", AGENT])
 
     def __call__(self, step, name):
-        write(self.client, self.process, f"{step} {name}\n".encode())
-        self.steps += 1
-        out = b""
-
-        def done():
-            nonlocal out
-            out, err, _, exit_ = attach(self.client, self.process, follow=False)
-            assert exit_ is None, (out, err, exit_)
-            return out.count(b"\n") == self.steps
-
-        eventually(done)
-        return eval(out.decode().splitlines()[-1], {})
-
-    def close(self):
-        write(self.client, self.process, eof=True)
-        wait(self.client, self.process)
+        return eval(self.ask(f"{step} {name}"), {})
 
 
 @pytest.fixture
@@ -92,14 +76,9 @@ def pair(client):
         client.codebases.DeleteCodebase(pb.DeleteCodebaseRequest(codebase_id=codebase))
 
 
-def layers(client, codebase):
-    request = monpb.ListLayersRequest(codebase_id=codebase)
-    return {layer.id for layer in client.monitor.ListLayers(request) if layer.frozen}
-
-
 def replace(client, codebase, writer, reader, how):
     """Others change names; no layer that had the old ones is left; the reader is on the head."""
-    old, between = layers(client, codebase), []
+    old, between = client.layers(codebase), []
     client.out(writer, how)
     for number in range(6):
         client.out(writer, f"echo {number} > keep")
@@ -107,15 +86,8 @@ def replace(client, codebase, writer, reader, how):
     client.out(reader, "true")
     for sandbox in between:
         client.destroy(sandbox)
-    eventually(lambda: not old & layers(client, codebase))
+    eventually(lambda: not old & client.layers(codebase))
     client.monitor.CollectGarbage(monpb.CollectGarbageRequest())
-
-
-def set_rules(client, sandbox, rules, **fields):
-    request = sbpb.UpdatePermissionsRequest(
-        sandbox_id=sandbox, permissions=[rule(*r) for r in rules], **fields
-    )
-    return client.views.UpdatePermissions(request)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +124,7 @@ def test_P7_what_was_withdrawn_does_not_come_back_when_others_replace_it(client,
     agent = Agent(client, reader)
     agent("path", "secret")
     assert agent("reopen", "secret") == WORDS
-    set_rules(client, reader, READ_ONLY + [("secret", "view", 10)])
+    client.set_rules(reader, READ_ONLY + [("secret", "view", 10)])
     assert agent("reopen", "secret") == "EACCES"
     replace(client, codebase, writer, reader, "rm secret")
     assert (agent("mode", "secret"), agent("reopen", "secret")) == ("0o0", "EACCES")
@@ -179,8 +151,8 @@ def test_P7_who_holds_what_others_have_replaced_is_ended_when_rules_close_anythi
     agent = Agent(client, reader)
     assert agent("hold", "secret") == WORDS
     replace(client, codebase, writer, reader, "echo new > t; mv t secret")
-    assert set_rules(client, reader, READ_ONLY, end_holders=True).processes_ended == 0
+    assert client.set_rules(reader, READ_ONLY, end_holders=True).processes_ended == 0
     assert agent("pread", "secret") == WORDS
     closed = READ_ONLY + [("secret", "none", 10)]
-    assert set_rules(client, reader, closed, end_holders=True).processes_ended >= 1
+    assert client.set_rules(reader, closed, end_holders=True).processes_ended >= 1
     assert wait(client, agent.process).exit.signal == 9

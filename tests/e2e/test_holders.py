@@ -6,7 +6,7 @@ trying to get away meanwhile. What holds nothing forbidden, and every other sand
 
 import pytest
 
-from harness import READ_ONLY, eventually, pb, rule, sbpb
+from harness import READ_ONLY, eventually, pb
 
 FILES = {"secret": "secret words\n" * 100, "f": "read me\n", "d/g": "g\n", "d/tool": "#!/bin/sh\n"}
 HIDDEN = READ_ONLY + [("secret", "none", 100), ("/d/**", "none", 100)]
@@ -63,10 +63,7 @@ class Session:
 
 
 def end_holders(client, sandbox, rules=HIDDEN):
-    request = sbpb.UpdatePermissionsRequest(
-        sandbox_id=sandbox, permissions=[rule(*r) for r in rules], end_holders=True
-    )
-    return client.views.UpdatePermissions(request).processes_ended
+    return client.set_rules(sandbox, rules, end_holders=True).processes_ended
 
 
 HOLD = "import os, time\n{}\nprint('ready', flush=True)\ntime.sleep(1000)\n"

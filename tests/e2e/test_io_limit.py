@@ -33,10 +33,6 @@ def daemon(request, tmp_path_factory):
     made.cleanup()
 
 
-def on_ring(daemon):
-    return "transport io_uring (" in daemon.log_text()
-
-
 @pytest.fixture
 def make(client):
     """Makes started sandboxes over one codebase and destroys them after the test."""
@@ -251,15 +247,15 @@ def test_a_limit_comes_to_a_sandbox_that_runs(client, make):
 # ---- who waits can be ended
 
 
-def uid_of(client, sandbox):
-    return next(v.uid for v in client.inspect.ListViews(afpb.ListViewsRequest()).views
-                if v.sandbox_id == sandbox)
-
-
 def held_back(client, sandbox, command):
     """Starts it in the sandbox, with a limit that lets nothing through for long."""
     limit(client, sandbox, iops=SLOW, bandwidth=LEAST)
     return running(client, sandbox, command)
+
+
+def python(program, how="exec"):
+    """A command that runs a Python program which has no double quotes."""
+    return f'{how} python3 -S -c "{program}"'
 
 
 def waiting(uid):
@@ -281,7 +277,7 @@ def waiting(uid):
 def test_a_killed_process_goes_at_once(client, make, command, code):
     sandbox = make()
     client.out(sandbox, "truncate -s 1G own")
-    uid = uid_of(client, sandbox)
+    uid = client.uid_of(sandbox)
     with held_back(client, sandbox, command) as (_, results):
         eventually(lambda: held_now(client) > 0 and waiting(uid))
         # Who is served between two looks is not waiting then.
@@ -294,15 +290,14 @@ def test_a_killed_process_goes_at_once(client, make, command, code):
 def test_a_process_that_had_another_signal_before_can_be_killed(client, make):
     """The kernel tells of the first signal only."""
     sandbox = make()
-    uid = uid_of(client, sandbox)
+    uid = client.uid_of(sandbox)
     program = "import os, signal\nsignal.signal(10, lambda *a: None)\nos.makedirs('a/b/c/d/e/f/g')"
-    command = f'exec python3 -S -c "{program}"'
 
     def catches(pid):
         status = pathlib.Path(f"/proc/{pid}/status").read_text()
         return int(status.split("SigCgt:")[1].split()[0], 16) & 1 << 9
 
-    with held_back(client, sandbox, command) as (_, results):
+    with held_back(client, sandbox, python(program)) as (_, results):
         eventually(lambda: any(catches(pid) for pid in waiting(uid)))
         for pid in waiting(uid):
             os.kill(pid, signal.SIGUSR1)
@@ -366,7 +361,7 @@ def neighbour(daemon, client, make):
     return read
 
 
-def test_held_requests_leave_a_ring_to_others_of_its_cpu(daemon, client, make, neighbour):
+def test_held_requests_leave_a_ring_to_others_of_its_cpu(client, make, neighbour):
     """More threads are held on one CPU than fair service leaves entries for."""
     cpu = min(os.sched_getaffinity(0))
     sandbox = make()
@@ -376,7 +371,7 @@ def test_held_requests_leave_a_ring_to_others_of_its_cpu(daemon, client, make, n
         "def work(i):\n for j in range(1000): os.mkdir(str(i)+'/'+str(j))\n"
         "for i in range(1,201): threading.Thread(target=work,args=(i,)).start()"
     )
-    with held_back(client, sandbox, f'taskset -c {cpu} python3 -S -c "{program}"'):
+    with held_back(client, sandbox, python(program, f"exec taskset -c {cpu}")):
         try:
             eventually(lambda: held_now(client) >= 150, 60)
             assert neighbour(cpu) < 20  # at one request a second it would be minutes
@@ -384,7 +379,7 @@ def test_held_requests_leave_a_ring_to_others_of_its_cpu(daemon, client, make, n
             client.destroy(sandbox)
 
 
-def test_held_reads_leave_room_for_the_reads_of_others(daemon, client, make, neighbour):
+def test_held_reads_leave_room_for_the_reads_of_others(client, make, neighbour):
     """READs ahead are counted by the kernel for all views together: 64 at first."""
     sandbox = make()
     client.out(sandbox, "truncate -s 2G own")
@@ -393,7 +388,7 @@ def test_held_reads_leave_room_for_the_reads_of_others(daemon, client, make, nei
         "for i in range(400): os.posix_fadvise(f,i<<22,1<<20,os.POSIX_FADV_WILLNEED)\n"
         "print('asked',flush=True)\nsignal.pause()"
     )
-    with held_back(client, sandbox, f'exec python3 -S -c "{program}"'):
+    with held_back(client, sandbox, python(program)):
         try:
             eventually(lambda: held_now(client) >= 100, 60)
             for cpu in os.sched_getaffinity(0):
@@ -402,7 +397,7 @@ def test_held_reads_leave_room_for_the_reads_of_others(daemon, client, make, nei
             client.destroy(sandbox)
 
 
-def test_a_change_of_another_view_is_told_while_a_directory_is_held(daemon, client, make):
+def test_a_change_of_rules_is_told_while_a_directory_is_held(client, make):
     """The kernel is told of changes by one thread, which waits for a directory that is in use."""
     sandbox = make()
     client.out(sandbox, "truncate -s 4M own; mkdir d; echo > d/known; cat d/known")
@@ -411,13 +406,10 @@ def test_a_change_of_another_view_is_told_while_a_directory_is_held(daemon, clie
         "import os\na=os.open('own',os.O_RDONLY)\nb=os.open('out',os.O_WRONLY|os.O_CREAT)\n"
         "os.copy_file_range(a,b,3<<20)\nos.mkdir('d/made')"  # waits for 48 s
     )
-    with running(client, sandbox, f'exec python3 -S -c "{program}"') as (_, results):
-        eventually(lambda: held_now(client) > 0 and waiting(uid_of(client, sandbox)))
+    with running(client, sandbox, python(program)) as (_, results):
+        eventually(lambda: held_now(client) > 0 and waiting(client.uid_of(sandbox)))
         began = time.monotonic()
-        rules = [rule("**/*", "write"), rule("/d/known", "none", 9)]
-        client.views.UpdatePermissions(
-            sbpb.UpdatePermissionsRequest(sandbox_id=sandbox, permissions=rules)
-        )
+        client.set_rules(sandbox, FULL + [("/d/known", "none", 9)])
         assert time.monotonic() - began < 20
         limit(client, sandbox)  # the request after the one that was let go waits again
         eventually(lambda: results)
@@ -432,7 +424,7 @@ def test_what_root_does_in_a_limited_view_is_not_held(daemon, client, make):
     assert time.monotonic() - began < 15
 
 
-def test_pages_of_a_shared_file_are_not_kept_from_others(daemon, client, make):
+def test_pages_of_a_shared_file_are_not_kept_from_others(client):
     """Under the policy kernel two views have one page cache of an unmodified file."""
     codebase = client.codebase({"big": b"b" * (8 * MIB)})
     limited = client.sandbox(codebase, [("**/*", "read", 0)], manual=True)

@@ -11,7 +11,7 @@ import subprocess
 import grpc
 import pytest
 
-from harness import FULL, OPEN_POLICY, READ_ONLY, afpb, eventually, expect, pb, rule, sbpb
+from harness import FULL, OPEN_POLICY, READ_ONLY, eventually, expect, pb, rule, sbpb
 
 BIG = "big content " * 100000
 FILES = {
@@ -43,13 +43,6 @@ def make(client, codebase):
     yield start
     for sandbox in made:
         client.destroy(sandbox)
-
-
-def set_rules(client, sandbox, rules, **fields):
-    request = sbpb.UpdatePermissionsRequest(
-        sandbox_id=sandbox, permissions=[rule(*r) for r in rules], **fields
-    )
-    return client.views.UpdatePermissions(request)
 
 
 def set_access(client, sandbox, access):
@@ -129,9 +122,8 @@ class Peer:
 
     def __init__(self, daemon, client, sandbox):
         self.sandbox = sandbox
-        views = client.inspect.ListViews(afpb.ListViewsRequest()).views
-        uid = [v.uid for v in views if v.sandbox_id == sandbox][0]
-        argv = ["/usr/bin/python3", "-c", PEER, str(daemon.mount / sandbox), str(uid)]
+        argv = ["/usr/bin/python3", "-c", PEER, str(daemon.mount / sandbox)]
+        argv.append(str(client.uid_of(sandbox)))
         self.process = subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -173,14 +165,14 @@ def test_P7_a_cached_name_is_hidden_at_once_and_comes_back(client, make, enter):
         assert peer("read", "secret") == "secret words\n"
         assert peer("read", "d/deep/secret") == "deep secret\n"
         assert "secret" in peer("ls") and peer("ls", "d/deep") == ["h", "secret"]
-        set_rules(client, peer.sandbox, READ_ONLY + HIDE)
+        client.set_rules(peer.sandbox, READ_ONLY + HIDE)
         for name in ("secret", "d/deep/secret"):
             assert peer("read", name) == "ENOENT" and peer("mode", name) == "ENOENT"
             assert peer("exists", name) is False
             assert peer("handle", name) == "ENOENT"
             assert peer("write", name) == "EACCES"
         assert "secret" not in peer("ls") and peer("ls", "d/deep") == ["h"]
-        set_rules(client, peer.sandbox, READ_ONLY)
+        client.set_rules(peer.sandbox, READ_ONLY)
 
 
 def test_P7_a_hidden_tree_is_closed_to_who_stands_in_it(client, make, enter):
@@ -188,12 +180,12 @@ def test_P7_a_hidden_tree_is_closed_to_who_stands_in_it(client, make, enter):
     peer("hold", "d/deep")
     peer("chdir", "d/deep")
     assert peer("ls") == ["h", "secret"] and peer("read", "h") == "h\n"
-    set_rules(client, peer.sandbox, FULL + [("/d/**", "none", 100)])
+    client.set_rules(peer.sandbox, FULL + [("/d/**", "none", 100)])
     for step in (("read", "h"), ("ls",), ("write", "new"), ("unlink", "h")):
         assert peer(*step) in ("ENOENT", "EACCES"), step
     assert peer("at", "d/deep", "h") in ("ENOENT", "EACCES")
     assert peer("relist", "d/deep") in ("ENOENT", "EACCES")
-    set_rules(client, peer.sandbox, FULL)
+    client.set_rules(peer.sandbox, FULL)
     assert peer("ls") == ["h", "secret"] and peer("read", "h") == "h\n"
 
 
@@ -207,19 +199,19 @@ def test_P7_a_level_falls_and_rises_for_cached_names(client, make, enter, high, 
     peer = enter(make(FULL))
     if own:
         assert peer("write", "f", "read me\n") is None
-    set_rules(client, peer.sandbox, above)
+    client.set_rules(peer.sandbox, above)
     for _ in range(2):
         assert peer("read", "f").startswith("read me")
         if high == "write":
             assert peer("write", "f", "read me") is None
-        set_rules(client, peer.sandbox, below)
+        client.set_rules(peer.sandbox, below)
         assert peer("write", "f") == "EACCES"
         assert peer("chmod", "f", 0o666) in ("EPERM", "EACCES", "ENOENT")
         assert peer("truncate", "f", 0) in ("EACCES", "ENOENT")
         expected = {"read": "read me", "view": "EACCES", "none": "ENOENT"}[low]
         assert peer("read", "f")[: len(expected)] == expected
         assert peer("mode", "f") == {"read": "0o444", "view": "0o0", "none": "ENOENT"}[low]
-        set_rules(client, peer.sandbox, above)
+        client.set_rules(peer.sandbox, above)
 
 
 def test_P7_an_open_private_file_is_revoked_at_once(client, make, enter):
@@ -228,7 +220,7 @@ def test_P7_an_open_private_file_is_revoked_at_once(client, make, enter):
         peer("hold", name, os.O_RDWR)
         peer("map", name, True)
     assert peer("reread", "secret") == "secret words\n" and peer("peek", "secret") == 0
-    set_rules(client, peer.sandbox, FULL + HIDE + [("f", "read", 100)])
+    client.set_rules(peer.sandbox, FULL + HIDE + [("f", "read", 100)])
     assert peer("reread", "secret") in ("EACCES", "ENOENT", "EIO")
     assert peer("rewrite", "secret") in ("EACCES", "ENOENT")
     assert peer("ftruncate", "secret") in ("EACCES", "ENOENT")
@@ -238,7 +230,7 @@ def test_P7_an_open_private_file_is_revoked_at_once(client, make, enter):
     assert peer("rewrite", "f") == "EACCES"
     assert peer("store", "f") in ("EACCES", "EIO", "EPERM", None)
     assert client.out(peer.sandbox, "cat f") == "read me\n"
-    set_rules(client, peer.sandbox, FULL)
+    client.set_rules(peer.sandbox, FULL)
     assert peer("reread", "secret") == "secret words\n" and peer("reread", "f") == "read me\n"
 
 
@@ -247,10 +239,10 @@ def test_P7_cached_pages_of_an_open_file_are_taken_back(client, make, enter):
     peer("hold", "big")
     peer("map", "big")
     assert peer("middle", "big") == "big content" and peer("peek", "big") == 0
-    set_rules(client, peer.sandbox, FULL + [("big", "view", 10)])
+    client.set_rules(peer.sandbox, FULL + [("big", "view", 10)])
     assert peer("peek", "big") != 0  # SIGBUS: asked first, nothing else has touched the file
     assert peer("middle", "big") == "EACCES"
-    set_rules(client, peer.sandbox, FULL)
+    client.set_rules(peer.sandbox, FULL)
     assert peer("middle", "big") == "big content" and peer("peek", "big") == 0
 
 
@@ -258,14 +250,14 @@ def test_P7_a_listing_shows_what_was_never_looked_up(client, make, enter):
     peer = enter(make(FULL + HIDE))
     for _ in range(2):  # from the server, then from the kernel's cache
         assert "secret" not in peer("ls") and peer("ls", "d/deep") == ["h"]
-    set_rules(client, peer.sandbox, FULL)
+    client.set_rules(peer.sandbox, FULL)
     assert "secret" in peer("ls") and peer("ls", "d/deep") == ["h", "secret"]
 
 
 def test_P7_an_open_shared_file_stays_readable_but_not_for_new_opens(client, make, enter):
     peer = enter(make(READ_ONLY))
     peer("hold", "secret")
-    set_rules(client, peer.sandbox, READ_ONLY + HIDE)
+    client.set_rules(peer.sandbox, READ_ONLY + HIDE)
     assert peer("read", "secret") == "ENOENT"
     # Written in docs/SECURITY.md: the pages are those of all views. end_holders is for this.
     # In the open policy server they are the view's own.
@@ -276,7 +268,7 @@ def test_P7_more_is_permitted_at_once_too(client, make, enter):
     peer = enter(make([("/d/**", "read", 0)]))
     assert peer("read", "f") == "ENOENT" and peer("ls") == ["d"]
     assert peer("write", "d/new") == "EACCES"
-    set_rules(client, peer.sandbox, FULL)
+    client.set_rules(peer.sandbox, FULL)
     assert peer("read", "f") == "read me\n" and "big" in peer("ls")
     assert peer("write", "d/new") is None and peer("write", "d/g") is None
     assert peer("ls", "d") == ["deep", "g", "new"]
@@ -288,10 +280,10 @@ def test_P7_a_file_with_two_names_follows_the_more_restricted_one(client, make, 
     peer("link", "f", "l/f2")
     assert peer("write", "f", "linked\n") is None and peer("read", "l/f2") == "linked\n\n"[:8]
     peer("hold", "f", os.O_RDWR)
-    set_rules(client, peer.sandbox, FULL + [("/l/f2", "view", 10)])
+    client.set_rules(peer.sandbox, FULL + [("/l/f2", "view", 10)])
     assert peer("write", "f") == "EACCES" and peer("rewrite", "f") == "EACCES"
     assert peer("read", "f") == "EACCES" and peer("reread", "f") in ("EACCES", "EIO")
-    set_rules(client, peer.sandbox, FULL)
+    client.set_rules(peer.sandbox, FULL)
     assert peer("write", "f", "again") is None
 
 
@@ -299,8 +291,8 @@ def test_P5_malformed_rules_are_refused_and_nothing_changes(client, make, enter)
     peer = enter(make(FULL))
     before = client.views.Get(sbpb.GetRequest(sandbox_id=peer.sandbox))
     for bad in ([("[a", "none", 0)], FULL + [("a/../b", "read", 0)], [("**/*", 9, 0)]):
-        expect(grpc.StatusCode.INVALID_ARGUMENT, set_rules, client, peer.sandbox, bad)
-    expect(grpc.StatusCode.NOT_FOUND, set_rules, client, "sb_" + "a" * 26, FULL)
+        expect(grpc.StatusCode.INVALID_ARGUMENT, client.set_rules, peer.sandbox, bad)
+    expect(grpc.StatusCode.NOT_FOUND, client.set_rules, "sb_" + "a" * 26, FULL)
     assert client.views.Get(sbpb.GetRequest(sandbox_id=peer.sandbox)) == before
     assert peer("write", "f") is None
 
@@ -309,7 +301,7 @@ def test_P7_changed_rules_are_in_the_record_and_survive_a_restart(new_daemon):
     daemon = new_daemon().start()
     client = daemon.client()
     sandbox = client.sandbox(client.codebase(FILES), FULL, manual=True)
-    changed = set_rules(client, sandbox, READ_ONLY + HIDE).sandbox.sandbox
+    changed = client.set_rules(sandbox, READ_ONLY + HIDE).sandbox.sandbox
     assert [p.pattern for p in changed.permissions] == ["**/*", "secret", "d/deep/secret"]
     daemon.kill()
     daemon.start()
@@ -321,7 +313,7 @@ def test_P7_changed_rules_are_in_the_record_and_survive_a_restart(new_daemon):
 
 def test_P7_rules_of_a_sandbox_that_does_not_run_change_too(client, codebase):
     sandbox = client.sandbox(codebase, FULL, start=False)
-    set_rules(client, sandbox, READ_ONLY + HIDE, end_holders=True)
+    client.set_rules(sandbox, READ_ONLY + HIDE, end_holders=True)
     client.sandboxes.StartSandbox(pb.StartSandboxRequest(sandbox_id=sandbox))
     assert client.exec(sandbox, "cat secret").exit_code != 0
     client.destroy(sandbox)
@@ -471,7 +463,7 @@ def test_a_view_of_100_000_cached_names_changes_and_does_not_stall_others(
     call.add_done_callback(done.append)
     during = 0
     while not done:
-        assert set_rules(client, other, READ_ONLY if during % 2 else FULL)
+        assert client.set_rules(other, READ_ONLY if during % 2 else FULL)
         assert neighbour("read", "f") == "read me\n"
         during += 1
     call.result()

@@ -171,8 +171,7 @@ print(json.dumps(found))
 
 
 def attack(daemon, client, sandbox, nested):
-    views = client.inspect.ListViews(afpb.ListViewsRequest()).views
-    uid = [v.uid for v in views if v.sandbox_id == sandbox][0]
+    uid = client.uid_of(sandbox)
     root = os.open(daemon.mount / sandbox, os.O_RDONLY | os.O_DIRECTORY)
     try:
         mode = "nested" if nested else "plain"

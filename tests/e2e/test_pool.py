@@ -5,7 +5,7 @@ import os
 import grpc
 import pytest
 
-from harness import FULL, afpb, eventually, filepb, pb
+from harness import FULL, eventually, filepb, pb
 from processes import processes_with_uid
 
 Code = grpc.StatusCode
@@ -85,12 +85,6 @@ def test_a_lazy_sandbox_has_no_process_until_its_first_command(new_daemon):
     assert processes_with_uid(low, high) == []
 
 
-def view_uid(client, sandbox):
-    """The host uid of a sandbox's view."""
-    views = client.inspect.ListViews(afpb.ListViewsRequest()).views
-    return next(v.uid for v in views if v.sandbox_id == sandbox)
-
-
 def test_a_lazy_sandbox_gets_its_box_from_the_pool_when_nobody_has_seen_its_files(new_daemon):
     low, high, options = uids(3500000)
     daemon = new_daemon("--exec-lazy", "--exec-pool", "2", *options).start()
@@ -99,14 +93,14 @@ def test_a_lazy_sandbox_gets_its_box_from_the_pool_when_nobody_has_seen_its_file
     waiting = {os.stat(f"/proc/{pid}").st_uid for pid in processes_with_uid(low, high)}
     codebase = client.codebase({"f": "x"})
     pooled, seen = client.sandbox(codebase, FULL), client.sandbox(codebase, FULL)
-    assert view_uid(client, pooled) not in waiting
+    assert client.uid_of(pooled) not in waiting
     assert client.out(pooled, "cat f; echo 1 > made; stat -c %u made f") == "x1000\n1000\n"
-    assert view_uid(client, pooled) in waiting
+    assert client.uid_of(pooled) in waiting
     # Whoever has looked at its files goes on seeing them where they are.
-    before = view_uid(client, seen)
+    before = client.uid_of(seen)
     assert os.listdir(daemon.mount / seen) == ["f"]
     assert client.out(seen, "cat f; stat -c %u f") == "x1000\n"
-    assert view_uid(client, seen) == before
+    assert client.uid_of(seen) == before
     client.destroy(pooled)
     client.destroy(seen)
     assert daemon.stop() == 0

@@ -16,7 +16,7 @@ import threading
 
 import pytest
 
-from harness import FULL, READ_ONLY, Daemon, afpb, monpb, pb, rule, sbpb
+from harness import FULL, READ_ONLY, Daemon, afpb, monpb, pb, sbpb
 from test_open_policy import counters, difference, requests
 
 SMALL = "small content " * 200
@@ -59,13 +59,6 @@ def make(client):
     yield start
     for sandbox in made:
         client.destroy(sandbox)
-
-
-def set_rules(client, sandbox, rules):
-    request = sbpb.UpdatePermissionsRequest(
-        sandbox_id=sandbox, permissions=[rule(*r) for r in rules]
-    )
-    client.views.UpdatePermissions(request)
 
 
 def fails(number, call, *args):
@@ -250,13 +243,13 @@ def test_an_open_passed_through_survives_that_the_file_becomes_writable_and_is_w
     view = daemon.mount / sandbox
     with open(view / "large", "rb", buffering=0) as before:
         assert before.read(5) == b"large"
-        set_rules(client, sandbox, FULL)
+        client.set_rules(sandbox, FULL)
         with open(view / "large", "r+b") as writer:  # EIO or EBUSY, were it the same inode
             writer.write(b"LARGE")
         assert (view / "large").read_bytes()[:14] == b"LARGE content "
         before.seek(0)
         assert before.read() == LARGE.encode()
-        set_rules(client, sandbox, READ_ONLY)
+        client.set_rules(sandbox, READ_ONLY)
         assert (view / "large").read_bytes()[:14] == b"LARGE content "
         with open(view / "large", "rb") as after:
             assert after.read(14) == b"LARGE content "
@@ -271,7 +264,7 @@ def test_P7_an_open_small_file_is_refused_at_once_a_passed_through_one_stays(
     with open(view / "small", "rb", buffering=0) as small:
         with open(view / "large", "rb", buffering=0) as large:
             assert small.read(5) == b"small" and large.read(5) == b"large"
-            set_rules(client, sandbox, READ_ONLY + HIDE_LARGE + [("small", "view", 10)])
+            client.set_rules(sandbox, READ_ONLY + HIDE_LARGE + [("small", "view", 10)])
             fails(errno.EACCES, os.pread, small.fileno(), 5, 0)
             fails(errno.ENOENT, os.open, view / "large", os.O_RDONLY)
             fails(errno.EACCES, os.open, f"/proc/self/fd/{large.fileno()}", os.O_RDONLY)
@@ -302,7 +295,7 @@ def test_opens_and_closes_that_race_never_mix_what_the_kernel_wants_alike(client
         thread.start()
     try:
         for number in range(12):
-            set_rules(client, sandbox, FULL if number % 2 else READ_ONLY)
+            client.set_rules(sandbox, FULL if number % 2 else READ_ONLY)
             if number == 5:
                 with open(path, "r+b") as writer:
                     writer.write(b"LARGE")

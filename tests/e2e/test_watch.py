@@ -9,16 +9,11 @@ import time
 import grpc
 import pytest
 
-from harness import (AGENT_SAFE, FULL, OPENING, afpb, eventually, expect, filepb, monpb, pb, rule,
-                     sbpb)
+import watching
+from harness import AGENT_SAFE, FULL, OPENING, afpb, eventually, expect, filepb, monpb, pb, sbpb
+from watching import (CREATED, DELETED, DENIED, DIRECTORY, MODIFIED, REGULAR, RENAMED,
+                      STREAM_SECONDS, SYMLINK, UNKNOWN, names, until)
 
-WatchEvent = monpb.WatchEvent
-CREATED, MODIFIED = WatchEvent.KIND_CREATED, WatchEvent.KIND_MODIFIED
-DELETED, RENAMED = WatchEvent.KIND_DELETED, WatchEvent.KIND_RENAMED
-DENIED, LOST, READY = WatchEvent.KIND_DENIED, WatchEvent.KIND_LOST, WatchEvent.KIND_READY
-DIRECTORY, REGULAR = afpb.FILE_KIND_DIRECTORY, afpb.FILE_KIND_REGULAR
-SYMLINK, UNKNOWN = afpb.FILE_KIND_SYMLINK, afpb.FILE_KIND_UNSPECIFIED
-STREAM_SECONDS = 300
 WATCHERS_MAX = 256  # AF_WATCHERS_MAX
 
 
@@ -30,12 +25,7 @@ def base(client):
 
 
 def watch(client, sandbox, **fields):
-    """A stream that is ready: what happens from now on is in it."""
-    stream = client.monitor.Watch(
-        monpb.WatchRequest(sandbox_id=sandbox, **fields), timeout=STREAM_SECONDS
-    )
-    assert next(stream).kind == READY
-    return stream
+    return watching.watch(client, sandbox_id=sandbox, **fields)
 
 
 def trace(client, sandbox, **fields):
@@ -46,20 +36,10 @@ def trace(client, sandbox, **fields):
     return stream
 
 
-def until(stream, path):
-    """The events before the one of this path."""
-    events = []
-    for event in stream:
-        if event.path == path:
-            return events
-        events.append(event)
-    raise AssertionError(f"the stream ended without {path}: {events}")
-
-
 def changes(client, sandbox, script, stream):
     """(kind, path, old path) of what the script does."""
     assert client.exec(sandbox, script + "; : > /workspace/the-end").exit_code == 0
-    found = [(e.kind, e.path.decode(), e.old_path.decode()) for e in until(stream, b"the-end")]
+    found = names(until(stream, b"the-end"))
     client.out(sandbox, "rm /workspace/the-end")
     assert until_kind(stream, DELETED).path == b"the-end"
     return found
@@ -287,10 +267,7 @@ def test_trace_goes_by_the_rules_that_hold_now(client, base):
     client.exec(sandbox, ": > one")
     created = next(e for e in stream if e.operation == "create")
     assert (created.level, created.rule) == (afpb.LEVEL_WRITE, 0)
-    rules = [rule("**/*", "write", 0), rule("two*", "write", 9)]
-    client.views.UpdatePermissions(
-        sbpb.UpdatePermissionsRequest(sandbox_id=sandbox, permissions=rules)
-    )
+    client.set_rules(sandbox, FULL + [("two*", "write", 9)])
     client.exec(sandbox, ": > two")
     created = next(e for e in stream if e.operation == "create")
     assert (created.path, created.rule, created.pattern) == (b"two", 1, "two*")

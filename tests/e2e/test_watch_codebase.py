@@ -10,14 +10,11 @@ import time
 import grpc
 import pytest
 
+import watching
 from harness import BIN, afpb, expect, filepb, monpb, pb, sbpb
+from watching import (CREATED, DELETED, DIRECTORY, LOST, MODIFIED, REGULAR, RENAMED,
+                      STREAM_SECONDS, names, until)
 
-WatchEvent = monpb.WatchEvent
-CREATED, MODIFIED = WatchEvent.KIND_CREATED, WatchEvent.KIND_MODIFIED
-DELETED, RENAMED = WatchEvent.KIND_DELETED, WatchEvent.KIND_RENAMED
-LOST, READY = WatchEvent.KIND_LOST, WatchEvent.KIND_READY
-DIRECTORY, REGULAR = afpb.FILE_KIND_DIRECTORY, afpb.FILE_KIND_REGULAR
-STREAM_SECONDS = 300
 EVENTS_MAX = 4096  # AF_WATCH_EVENTS_MAX
 
 
@@ -27,23 +24,14 @@ def base(client):
 
 
 def watch(client, codebase, **fields):
-    """A stream that is ready: what is committed from now on is in it."""
-    stream = client.monitor.Watch(
-        monpb.WatchRequest(codebase_id=codebase, **fields), timeout=STREAM_SECONDS
-    )
-    assert next(stream).kind == READY
-    return stream
+    """What is committed from now on."""
+    return watching.watch(client, codebase_id=codebase, **fields)
 
 
 def told(client, codebase, stream):
     """(kind, path, old path) of everything up to now."""
     client.upload(codebase, "the-end", "")
-    found = []
-    for event in stream:
-        if event.path == b"the-end":
-            return found
-        found.append((event.kind, event.path.decode(), event.old_path.decode()))
-    raise AssertionError(f"the stream ended: {found}")
+    return names(until(stream, b"the-end"))
 
 
 def test_uploads_are_told(client, base):

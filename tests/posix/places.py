@@ -12,8 +12,6 @@ import subprocess
 import sys
 import zipfile
 
-from harness import afpb
-
 HERE = pathlib.Path(__file__).resolve().parent
 LIMIT_S = 150
 START = "import runpy; runpy.run_module('suite', run_name='__main__')\n"
@@ -49,9 +47,3 @@ def in_sandbox(client, sandbox, directory, kind, other_fs):
     client.out(sandbox, "base64 -d > ~/suite.pyz", stdin=archive())
     command = f"mkdir -p {directory} && python3 ~/suite.pyz {directory} {kind} $(id -u) $(id -g)"
     return results(client.out(sandbox, f"{command} {other_fs}", timeout=LIMIT_S))
-
-
-def uid_of(client, sandbox):
-    """The host uid that owns what is in a view."""
-    views = client.inspect.ListViews(afpb.ListViewsRequest()).views
-    return next(view.uid for view in views if view.sandbox_id == sandbox)

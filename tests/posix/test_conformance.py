@@ -28,7 +28,7 @@ def outcomes(daemon, client, tmpfs, tmp_path_factory):
     """{place: {case: (outcome, deviations)}}"""
     sandbox = client.sandbox(client.codebase({"file": "content\n"}))
     view, disk = daemon.mount / sandbox, tmp_path_factory.mktemp("disk")
-    uid = places.uid_of(client, sandbox)
+    uid = client.uid_of(sandbox)
     for directory in (view / "root", tmpfs / "cases", disk / "cases"):
         os.mkdir(directory)
     found = {

@@ -94,7 +94,7 @@ class Stage:
     def __init__(self, daemon, codebase, tree, control):
         self.daemon, self.client = daemon, daemon.client()
         self.sandbox = self.client.sandbox(codebase, FULL)
-        self.uid = places.uid_of(self.client, self.sandbox)
+        self.uid = self.client.uid_of(self.sandbox)
         self.control = control
         write_tree(control, tree, self.uid)
         self.began_ns = time.time_ns()
@@ -131,7 +131,7 @@ class Stage:
         self.daemon.start()
         self.client = self.daemon.client()
         self.client.sandboxes.StartSandbox(pb.StartSandboxRequest(sandbox_id=self.sandbox))
-        uid = places.uid_of(self.client, self.sandbox)
+        uid = self.client.uid_of(self.sandbox)
         if uid != self.uid:
             self.uid = uid
             give(self.control, uid)
