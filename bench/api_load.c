@@ -15,7 +15,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define LOAD_NAME "api_load"
 #include "bench/load.h"
 #include "mux/base/clock.h"
 #include "mux/base/limits.h"

@@ -25,7 +25,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define LOAD_NAME "exec_load"
 #include "bench/load.h"
 #include "mux/base/cleanup.h"
 #include "mux/base/clock.h"

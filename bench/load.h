@@ -1,6 +1,6 @@
 // What the programs that load the API share: how they end, connect and call.
 //
-// A header of static functions, for programs of one file each. Each defines LOAD_NAME first.
+// A header of static functions, for programs of one file each.
 #ifndef AF_BENCH_LOAD_H
 #define AF_BENCH_LOAD_H
 
@@ -16,7 +16,8 @@ static const char *endpoint;
 // A figure of a load that failed is none: the program ends.
 static void die(const char *what, const struct af_error *err)
 {
-    fprintf(stderr, LOAD_NAME ": %s: %s\n", what, err ? err->text : strerror(errno));
+    const char *why = err ? err->text : strerror(errno);
+    fprintf(stderr, "%s: %s: %s\n", program_invocation_short_name, what, why);
     exit(1);
 }
 

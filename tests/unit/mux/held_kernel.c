@@ -58,6 +58,13 @@ struct stat kernel_stat(struct view *view, uint64_t nodeid)
     return st;
 }
 
+void unlink_closed(struct view *view, const char *path)
+{
+    uint64_t nodeid = ops_nodeid(view, path);
+    assert_int_equal(ops_unlink(view, path), 0);
+    mux_forget(view->fixture->mux, nodeid);
+}
+
 void clean_up_all(struct fixture *fixture)
 {
     uint64_t records;

@@ -21,6 +21,8 @@ void kernel_hold_node(struct kernel *kernel, uint64_t nodeid);
 // With the FORGET that follows.
 void kernel_let_go(struct kernel *kernel, uint64_t nodeid);
 struct stat kernel_stat(struct view *view, uint64_t nodeid);
+// Of a file that nobody has open in this view.
+void unlink_closed(struct view *view, const char *path);
 // Everything that can take a record away does; caches are empty.
 void clean_up_all(struct fixture *fixture);
 

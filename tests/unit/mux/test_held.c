@@ -39,14 +39,6 @@ static const struct base_file base[] = {
     {"removed", 0, "old removed"},      {"d/below", 0, "old below"},
     {"link", S_IFLNK | 0777, "target"}, {0}};
 
-// Nobody has it open in this view.
-static void unlink_closed(struct view *view, const char *path)
-{
-    uint64_t nodeid = ops_nodeid(view, path);
-    assert_int_equal(ops_unlink(view, path), 0);
-    mux_forget(view->fixture->mux, nodeid);
-}
-
 // Another writer replaces everything, several times, in commits that each become a layer, since a
 // sandbox is made after each; then nobody is left who needs the layers below.
 static void replace_all(struct view *writer)

@@ -21,13 +21,6 @@ static ssize_t read_it(struct view *view, uint64_t nodeid)
     return ops_read_node(view, nodeid, buf, sizeof buf, 0);
 }
 
-static void unlink_closed(struct view *view, const char *path)
-{
-    uint64_t nodeid = ops_nodeid(view, path);
-    assert_int_equal(ops_unlink(view, path), 0);
-    mux_forget(view->fixture->mux, nodeid);
-}
-
 // Commits that become layers of their own, which are merged once nobody else stands on them: no
 // record of what was removed is left in the codebase.
 static void churn(struct view *writer, struct view *reader)
@@ -63,16 +56,24 @@ static void set_rules(struct view *v, const char *pattern, enum rules_level leve
 
 // ---- files with several names
 
-static void linked(struct fixture *fixture, bool hidden_first)
+// One view makes a second name of a file; the other, which may not look into hid, has it open.
+static uint64_t link_and_hold(struct fixture *fixture, struct kernel *kernel, struct view *writer,
+                              struct view *reader, const char *path, const char *second)
 {
     struct af_id codebase = ops_codebase(fixture, base);
-    struct view writer = ops_view(fixture, codebase, "**/*=write");
+    *writer = ops_view(fixture, codebase, "**/*=write");
+    kernel_start(kernel, fixture);
+    assert_int_equal(ops_link(writer, path, second), 0);
+    ops_commit(writer);
+    *reader = ops_view(fixture, codebase, "**/*=read /hid/**=none@9");
+    return kernel_hold(kernel, reader, path);
+}
+
+static void linked(struct fixture *fixture, bool hidden_first)
+{
+    struct view writer, reader;
     struct kernel kernel;
-    kernel_start(&kernel, fixture);
-    assert_int_equal(ops_link(&writer, "secret", "hid/x"), 0);
-    ops_commit(&writer);
-    struct view reader = ops_view(fixture, codebase, "**/*=read /hid/**=none@9");
-    uint64_t file = kernel_hold(&kernel, &reader, "secret");
+    uint64_t file = link_and_hold(fixture, &kernel, &writer, &reader, "secret", "hid/x");
     assert_int_equal(read_it(&reader, file), -EACCES);
     unlink_closed(&writer, hidden_first ? "hid/x" : "secret");
     unlink_closed(&writer, hidden_first ? "secret" : "hid/x");
@@ -99,15 +100,10 @@ static void test_P5_also_when_the_closed_name_went_first(void **state)
 
 static void test_a_file_with_several_open_names_stays_readable(void **state)
 {
-    struct fixture *fixture = *state;
-    struct af_id codebase = ops_codebase(fixture, base);
-    struct view writer = ops_view(fixture, codebase, "**/*=write");
+    struct view writer, reader;
     struct kernel kernel;
-    kernel_start(&kernel, fixture);
-    assert_int_equal(ops_link(&writer, "open", "d/open"), 0);
-    ops_commit(&writer);
-    struct view reader = ops_view(fixture, codebase, "**/*=read /hid/**=none@9");
-    uint64_t file = kernel_hold(&kernel, &reader, "open"); // and has never looked into d
+    // It has never looked into d.
+    uint64_t file = link_and_hold(*state, &kernel, &writer, &reader, "open", "d/open");
     unlink_closed(&writer, "open");
     unlink_closed(&writer, "d/open");
     unlink_closed(&writer, "d/below");
