@@ -2,9 +2,10 @@
 //
 // In this order, so that each finds what it needs done: directories that moved leave their place
 // in the head; files, then directories, that were removed go; what came is put, parents first;
-// files that others removed while they were changed come back; at last the records are written,
-// with their links counted. A directory is put only while it is unreachable, and only below one
-// that is not: no cycle can come of two writers' moves. Read next: merge_place.c, merge_record.c.
+// files that others removed while they were changed come back, and what lost its last name to
+// others gets one beside them; at last the records are written, with their links counted. A
+// directory is put only while it is unreachable, and only below one that is not: no cycle can come
+// of two writers' moves. Read next: merge_place.c, merge_record.c.
 #include "mux/merge_priv.h"
 
 #include <dirent.h>
@@ -37,6 +38,7 @@ void mux_merge_fini(struct mux_merge *merge)
     free(merge->fids);
     free(merge->touched);
     free(merge->puts);
+    free(merge->losers);
     mux_fid_map_fini(&merge->dirs);
     mux_fid_map_fini(&merge->links);
     mux_fid_map_fini(&merge->put_of);
@@ -370,5 +372,7 @@ int mux_merge_run(struct mux_merge *merge)
         if (rc == 0)
             rc = mux_merge_step(merge);
     }
+    if (rc == 0)
+        rc = mux_merge_spare_losers(merge);
     return rc < 0 ? rc : mux_merge_record_all(merge);
 }

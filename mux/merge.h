@@ -4,7 +4,8 @@
 // identity, else found by name, so those of one name made by two writers become one; files go by
 // name, the last writer (the delta) wins. Nobody loses what he was not seen to remove: a deletion
 // spares what has changed since, a directory with names that its remover did not know stays, and a
-// file in the way of a directory is kept beside it. Each of these is a conflict, counted or
+// file in the way of a directory, or one that was moved to where the view has another, is kept
+// beside it. Each of these is a conflict, counted or
 // refused. The result is written into the top layer of the head, which the caller owns: a
 // codebase's open head, or a fresh layer (then in bounded transactions, `batch`). Internal to
 // mux. Owns what one merge remembers, freed by mux_merge_fini. Errors: -errno; -ECANCELED for a
@@ -19,6 +20,7 @@
 
 struct mux_merge_name;
 struct mux_merge_put;
+struct mux_merge_loser;
 
 struct mux_merge {
     struct store *store;
@@ -45,6 +47,8 @@ struct mux_merge {
     size_t n_touched, touched_capacity;
     struct mux_merge_put *puts; // names given in the head
     size_t n_puts, puts_capacity;
+    struct mux_merge_loser *losers; // files that lost a name to one of the view's
+    size_t n_losers, losers_capacity;
     struct mux_fid_map dirs;   // directory of the view -> that of the head
     struct mux_fid_map links;  // fid -> names before and what they gained, see merge_record.c
     struct mux_fid_map put_of; // fid -> 1 + index in puts

@@ -325,6 +325,53 @@ static int detach_moved(struct mux_merge *merge, const struct mux_merge_name *na
     return rc < 0 ? rc : mux_merge_unname(merge, head.inode.parent, head.name, head.inode.name_len);
 }
 
+// The file that `name` takes the head's name of; whether it stays shows when all names are put.
+static int note_loser(struct mux_merge *merge, uint64_t parent, const struct mux_merge_name *name,
+                      const struct store_entry *found)
+{
+    if (found->fid == name->base_fid)
+        return 0; // the view has seen it there, and has put another in its place
+    int rc = mux_merge_grow((void **)&merge->losers, &merge->losers_capacity, merge->n_losers,
+                            sizeof *merge->losers);
+    if (rc == 0)
+        merge->losers[merge->n_losers++] = (struct mux_merge_loser){.parent = parent,
+                                                                    .fid = found->fid,
+                                                                    .name = name->name,
+                                                                    .name_len = name->name_len,
+                                                                    .type = found->type};
+    return rc;
+}
+
+static int spare(struct mux_merge *merge, const struct mux_merge_loser *loser)
+{
+    struct mux_layers below = {.ids = merge->view.ids + 1, .count = merge->view.count - 1};
+    char aside[AF_NAME_MAX + 1];
+    bool nameless, was_there = false;
+    int rc = mux_merge_is_nameless(merge, loser->fid, &nameless);
+    if (rc == 0 &&
+        nameless) // one that is new there was made for this name, and the last one has it
+        rc = mux_merge_has_name(merge, below, loser->fid, &was_there);
+    if (rc < 0 || !was_there)
+        return rc;
+    rc = find_aside(merge, loser->parent, loser->name, loser->name_len, aside);
+    if (rc == 0)
+        rc = mux_merge_count_link(merge, loser->fid, 1);
+    return rc < 0 ? rc
+                  : put_entry(merge, loser->parent, aside, strlen(aside), loser->fid, loser->type);
+}
+
+int mux_merge_spare_losers(struct mux_merge *merge)
+{
+    for (size_t i = 0; i < merge->n_losers; i++) {
+        int rc = spare(merge, &merge->losers[i]);
+        if (rc == 0)
+            rc = mux_merge_step(merge);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
 int mux_merge_put_file(struct mux_merge *merge, uint64_t parent, const struct mux_merge_name *name)
 {
     struct store_entry found;
@@ -343,12 +390,13 @@ int mux_merge_put_file(struct mux_merge *merge, uint64_t parent, const struct mu
         text = aside;
         len = rc == 0 ? strlen(aside) : 0;
     } else if (rc == 0 && found.fid != 0) {
-        uint64_t loser = found.fid;
-        rc = is_unseen(merge, name, loser, &unseen);
+        rc = is_unseen(merge, name, found.fid, &unseen);
         if (rc == 0 && unseen)
             rc = mux_merge_conflict(merge);
         if (rc == 0)
-            rc = mux_merge_count_link(merge, loser, -1);
+            rc = note_loser(merge, parent, name, &found);
+        if (rc == 0)
+            rc = mux_merge_count_link(merge, found.fid, -1);
     }
     if (rc == 0)
         rc = mux_merge_count_link(merge, name->fid, 1);

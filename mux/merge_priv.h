@@ -26,6 +26,13 @@ struct mux_merge_put {
     uint64_t before; // 1 + index of the same file's put before this one, or 0
 };
 
+// A file of the head whose name one of the view's takes, which the view has not seen there.
+struct mux_merge_loser {
+    uint64_t parent, fid;
+    const char *name;
+    uint8_t name_len, type;
+};
+
 // merge.c
 // 0, or -ECANCELED when conflicts are refused.
 int mux_merge_conflict(struct mux_merge *merge);
@@ -50,11 +57,16 @@ int mux_merge_detach(struct mux_merge *merge, uint64_t fid, bool *ret_was);
 // it is put where the view has it.
 int mux_merge_target(struct mux_merge *merge, uint64_t view_dir, uint64_t *ret);
 int mux_merge_put_file(struct mux_merge *merge, uint64_t parent, const struct mux_merge_name *name);
+// Files that were there before, and have lost their last name to one that the view has put there,
+// stay beside it. After all names are put.
+int mux_merge_spare_losers(struct mux_merge *merge);
 
 // merge_record.c
 bool mux_merge_same_content(const struct store_inode *a, const struct store_inode *b);
 // A name comes or goes. Before its entry changes.
 int mux_merge_count_link(struct mux_merge *merge, uint64_t fid, int change);
+// Whether the merge has taken the file's last name.
+int mux_merge_is_nameless(struct mux_merge *merge, uint64_t fid, bool *ret);
 int mux_merge_touch(struct mux_merge *merge, uint64_t dir);
 int mux_merge_record_all(struct mux_merge *merge);
 

@@ -53,6 +53,26 @@ int mux_merge_count_link(struct mux_merge *merge, uint64_t fid, int change)
     return mux_fid_map_put(&merge->links, fid, value + (uint64_t)(int64_t)change);
 }
 
+// Names that a file has by now. head: its record there, or NULL.
+static int64_t names_of(const struct mux_merge *merge, uint64_t fid, const struct store_inode *head,
+                        bool *ret_was)
+{
+    uint64_t value = (uint64_t)CHANGE_BIAS;
+    mux_fid_map_get(&merge->links, fid, &value);
+    *ret_was = value & WAS_NAMED;
+    return (int64_t)(value & ~WAS_NAMED) - CHANGE_BIAS + (*ret_was && head ? head->nlink : 0);
+}
+
+int mux_merge_is_nameless(struct mux_merge *merge, uint64_t fid, bool *ret)
+{
+    struct store_inode head;
+    bool was;
+    int rc = mux_resolve_inode(merge->txn, merge->head, fid, &head, NULL);
+    if (rc == 0)
+        *ret = names_of(merge, fid, &head, &was) == 0;
+    return rc == -ENOENT ? -EUCLEAN : rc;
+}
+
 int mux_merge_touch(struct mux_merge *merge, uint64_t dir)
 {
     if (mux_fid_map_get(&merge->is_touched, dir, NULL))
@@ -248,17 +268,13 @@ static int put_record(struct mux_merge *merge, struct sides *sides, uint32_t nli
 static int record_file(struct mux_merge *merge, uint64_t fid)
 {
     struct sides sides;
-    uint64_t value = 0;
+    bool was;
     int rc = load_sides(merge, fid, fid, &sides);
     if (rc < 0)
         return rc;
-    mux_fid_map_get(&merge->links, fid, &value);
-    bool was = value & WAS_NAMED;
-    int64_t nlink = (int64_t)(value & ~WAS_NAMED) - CHANGE_BIAS;
-    if (was && sides.has_head) {
-        nlink += sides.head.inode.nlink;
+    int64_t nlink = names_of(merge, fid, sides.has_head ? &sides.head.inode : NULL, &was);
+    if (was && sides.has_head)
         count(merge, &sides.head.inode, -1);
-    }
     if (!was)
         sides.has_head = false; // what lies below was removed before
     if (nlink < 0 || nlink > UINT16_MAX)

@@ -5,7 +5,8 @@
 // moves, exchanges and links as well, where names do not tell identities, and checks what must hold
 // of any tree: every name leads to a record, records know a name that leads to them, link counts
 // are names, directories have one, the codebase's counters are a recount (B3), no cycle (a walk
-// ends).
+// ends). And no merge loses a file: what has one name in base, view and head has one
+// afterwards.
 #include "mux/commit.h"
 #include "mux/fid_map.h"
 #include "mux/layer_list.h"
@@ -261,7 +262,7 @@ static void test_merges_are_by_name_and_the_last_writer_wins(void **state)
 struct audit {
     struct store_txn *txn;
     struct mux_layers layers;
-    struct mux_fid_map names; // fid -> how many were met
+    struct mux_fid_map dirs, names; // fid -> how many were met; names: of files
     uint64_t files, bytes;
 };
 
@@ -270,11 +271,12 @@ static enum mux_walk_next audit_one(void *arg, const struct mux_walk_node *node)
     struct audit *audit = arg;
     const struct store_inode *inode = node->inode;
     struct store_entry entry;
+    struct mux_fid_map *seen = S_ISDIR(inode->mode) ? &audit->dirs : &audit->names;
     uint64_t met = 0;
-    mux_fid_map_get(&audit->names, inode->fid, &met);
+    mux_fid_map_get(seen, inode->fid, &met);
     if (S_ISDIR(inode->mode))
         assert_int_equal(met, 0);
-    assert_int_equal(mux_fid_map_put(&audit->names, inode->fid, met + 1), 0);
+    assert_int_equal(mux_fid_map_put(seen, inode->fid, met + 1), 0);
     assert_int_equal(mux_resolve_entry(audit->txn, audit->layers, inode->parent, inode->name,
                                        inode->name_len, &entry, NULL),
                      0);
@@ -297,21 +299,34 @@ static enum mux_walk_next audit_links(void *arg, const struct mux_walk_node *nod
     return MUX_WALK_ON;
 }
 
+static void walk_tree(struct fixture *fixture, uint64_t live, uint64_t stack, uint64_t root,
+                      struct audit *audit)
+{
+    struct mux_layer_list list = {0};
+    *audit = (struct audit){0};
+    assert_int_equal(store_read_begin(mux_store(fixture->mux), &audit->txn), 0);
+    assert_int_equal(mux_layer_list_load(audit->txn, live, stack, &list), 0);
+    audit->layers = mux_layer_list_all(&list);
+    assert_int_equal(mux_walk(audit->txn, audit->layers, root, "", 0, audit_one, audit), 0);
+    assert_int_equal(mux_walk(audit->txn, audit->layers, root, "", 0, audit_links, audit), 0);
+    store_read_end(audit->txn);
+    mux_layer_list_fini(&list);
+}
+
+static void end_audit(struct audit *audit)
+{
+    mux_fid_map_fini(&audit->dirs);
+    mux_fid_map_fini(&audit->names);
+}
+
 static void audit_tree(struct fixture *fixture, uint64_t live, uint64_t stack, uint64_t root,
                        uint64_t *ret_files, uint64_t *ret_bytes)
 {
-    struct audit audit = {0};
-    struct mux_layer_list list = {0};
-    assert_int_equal(store_read_begin(mux_store(fixture->mux), &audit.txn), 0);
-    assert_int_equal(mux_layer_list_load(audit.txn, live, stack, &list), 0);
-    audit.layers = mux_layer_list_all(&list);
-    assert_int_equal(mux_walk(audit.txn, audit.layers, root, "", 0, audit_one, &audit), 0);
-    assert_int_equal(mux_walk(audit.txn, audit.layers, root, "", 0, audit_links, &audit), 0);
-    store_read_end(audit.txn);
-    mux_layer_list_fini(&list);
-    mux_fid_map_fini(&audit.names);
+    struct audit audit;
+    walk_tree(fixture, live, stack, root, &audit);
     *ret_files = audit.files;
     *ret_bytes = audit.bytes;
+    end_audit(&audit);
 }
 
 static int keep_record(void *arg, const struct store_sandbox *sandbox)
@@ -350,6 +365,61 @@ static void audit_all(struct world *world)
         assert_int_equal(delta.tree_bytes, bytes - base_bytes);
         assert_accounting(&world->views[v]);
     }
+}
+
+enum { VIEW, BASE, HEAD, TREES };
+
+static void walk_trees(struct world *world, int v, struct audit trees[TREES])
+{
+    struct store_codebase codebase = get_codebase(world->fixture, world->views[0].codebase);
+    struct store_sandbox sandbox;
+    struct af_error err;
+    assert_int_equal(mux_sandbox_get(world->fixture->mux, world->views[v].sandbox.text, keep_record,
+                                     &sandbox, &err),
+                     0);
+    walk_tree(world->fixture, sandbox.delta, sandbox.stack, sandbox.root_fid, &trees[VIEW]);
+    walk_tree(world->fixture, 0, sandbox.stack, sandbox.root_fid, &trees[BASE]);
+    walk_tree(world->fixture, codebase.head, codebase.stack, codebase.root_fid, &trees[HEAD]);
+}
+
+static void end_trees(struct audit trees[TREES])
+{
+    for (int i = 0; i < TREES; i++)
+        end_audit(&trees[i]);
+}
+
+// Of a file with several names each writer may have removed one, and then it is gone.
+static bool all_have_one_name(const struct audit trees[TREES], uint64_t fid)
+{
+    for (int i = 0; i < TREES; i++) {
+        uint64_t names = 0;
+        mux_fid_map_get(&trees[i].names, fid, &names);
+        if (names != 1)
+            return false;
+    }
+    return true;
+}
+
+static void wild_merge(struct world *world, int v, bool push)
+{
+    const char *id = world->views[v].sandbox.text;
+    struct audit before[TREES], after[TREES];
+    struct mux_commit_result result;
+    struct af_error err;
+    size_t position = 0;
+    uint64_t fid, names;
+    walk_trees(world, v, before);
+    int rc = push ? mux_commit(world->fixture->mux, id, MUX_LAST_WRITER_WINS, &result, &err)
+                  : mux_rebase(world->fixture->mux, id, MUX_LAST_WRITER_WINS, &result, &err);
+    if (rc < 0)
+        fail_msg("%s", err.text);
+    walk_trees(world, v, after);
+    while (mux_fid_map_next(&before[VIEW].names, &position, &fid, &names))
+        if (all_have_one_name(before, fid) && !mux_fid_map_get(&after[VIEW].names, fid, NULL))
+            fail_msg("a file that both have is lost");
+    end_trees(before);
+    end_trees(after);
+    audit_all(world);
 }
 
 static void wild_path(struct world *world, char buf[64])
@@ -401,22 +471,17 @@ static void run_wild(struct fixture *fixture, uint64_t seed)
 {
     struct world world = {.fixture = fixture, .prng = {seed}};
     struct af_id codebase = ops_codebase(fixture, NULL);
-    struct mux_commit_result result;
-    struct af_error err;
     char path[64];
     for (int v = 0; v < VIEWS; v++)
         world.views[v] = ops_view(fixture, codebase, "**/*=write");
     for (int i = 0; i < ROUNDS; i++) {
-        int v = (int)prng_below(&world.prng, VIEWS), rc = 0;
-        const char *id = world.views[v].sandbox.text;
+        int v = (int)prng_below(&world.prng, VIEWS);
         switch (prng_below(&world.prng, 20)) {
         case 0:
-            rc = mux_commit(fixture->mux, id, MUX_LAST_WRITER_WINS, &result, &err);
-            audit_all(&world);
+            wild_merge(&world, v, true);
             break;
         case 1:
-            rc = mux_rebase(fixture->mux, id, MUX_LAST_WRITER_WINS, &result, &err);
-            audit_all(&world);
+            wild_merge(&world, v, false);
             break;
         case 2:
             snprintf(path, sizeof path, "up%d/f", (int)prng_below(&world.prng, 3));
@@ -425,8 +490,6 @@ static void run_wild(struct fixture *fixture, uint64_t seed)
         default:
             wild_step(&world, v);
         }
-        if (rc < 0)
-            fail_msg("round %d: %s", i, err.text);
     }
 }
 
