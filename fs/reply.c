@@ -10,6 +10,7 @@
 
 #include "mux/base/clock.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -122,8 +123,10 @@ int fs_check_name(const char *name)
 
 static void send_create(struct fs_call *call)
 {
-    // In the `kernel` policy no RELEASE will come: the kernel remembers ENOSYS. Pages stay.
+    // In the `kernel` policy no RELEASE will come: the kernel remembers ENOSYS. Pages stay. Who can
+    // only write needs none, and without them the kernel does not ask for security.capability.
     struct fuse_file_info file = {
+        .direct_io = FS_FUSE_KILLPRIV_RELIABLE && (call->flags & O_ACCMODE) == O_WRONLY,
         .flags = (int)call->flags,
         .fh = FS_HANDLE_PLAIN,
         .keep_cache = 1,
