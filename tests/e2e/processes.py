@@ -1,5 +1,6 @@
 """Processes: what runs on this machine, and ProcessService as tests drive it."""
 
+import itertools
 import os
 import pathlib
 import queue
@@ -7,18 +8,36 @@ import queue
 from harness import eventually, procpb
 
 
+_ranges = itertools.count()
+
+
+def unique(name):
+    """A name, or a number with a fraction, that no other run of the tests on this machine has."""
+    return f"{name}{os.getpid():07d}"
+
+
+def own_uids():
+    """Host uids that no other run's daemons give out: the first, their end, a daemon's options."""
+    first = 1_000_000_000 + (os.getpid() % 100_000 * 16 + next(_ranges) % 16) * 2000
+    return first, first + 2000, ["--uid-base", str(first), "--uid-count", "1990"]
+
+
 def alive_with(marker):
-    """Processes whose arguments hold the marker, but for Python programs (the tests)."""
+    """Processes whose arguments hold a marker, one of `unique`."""
     found = []
     for proc in pathlib.Path("/proc").glob("[0-9]*"):
         try:
-            if marker.encode() in (proc / "cmdline").read_bytes() and "python" not in os.readlink(
-                proc / "exe"
-            ):
+            if marker.encode() in (proc / "cmdline").read_bytes():
                 found.append(proc.name)
         except OSError:
             continue
     return found
+
+
+def children(pid):
+    """How many child processes it has, those included that it has not waited for."""
+    tasks = pathlib.Path(f"/proc/{pid}/task").iterdir()
+    return sum(len((task / "children").read_text().split()) for task in tasks)
 
 
 def processes_with_uid(low, high):

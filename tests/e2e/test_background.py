@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from harness import FULL, eventually, expect, pb, procpb
-from processes import Run, alive_with, attach, get, kill, spec, start, wait, write
+from processes import Run, alive_with, attach, get, kill, spec, start, unique, wait, write
 
 Code = grpc.StatusCode
 MIB = 1 << 20
@@ -94,7 +94,7 @@ def test_write_stdin_answers_when_the_bytes_are_taken(client, sandbox):
 
 
 def test_refusals_of_write_resize_and_signal(client, sandbox):
-    closed = start(client, sandbox, "sleep 31339.5")
+    closed = start(client, sandbox, "sleep 1000")
     expect(Code.FAILED_PRECONDITION, write, client, closed, b"x")
     resize = procpb.ResizeProcessRequest(process_id=closed)
     expect(Code.FAILED_PRECONDITION, client.processes.Resize, resize)
@@ -116,16 +116,17 @@ def test_refusals_of_write_resize_and_signal(client, sandbox):
 
 
 def test_signals_reach_the_leader_or_the_whole_tree(client, sandbox):
-    command = "(setsid sleep 31339.6 &); trap 'echo leader' USR1; echo up; "
+    marker = unique("31339.6")
+    command = f"(setsid sleep {marker} &); trap 'echo leader' USR1; echo up; "
     command += "while :; do sleep .02; done"
     process = start(client, sandbox, command)
-    eventually(lambda: alive_with("31339.6") and attach(client, process, False)[0] == b"up\n")
+    eventually(lambda: alive_with(marker) and attach(client, process, False)[0] == b"up\n")
     kill(client, process, signal.SIGUSR1)
     eventually(lambda: b"leader" in attach(client, process, False)[0])
-    assert alive_with("31339.6")
+    assert alive_with(marker)
     kill(client, process, signal.SIGTERM, everything=True)
     assert wait(client, process).exit.signal == 15
-    assert not alive_with("31339.6")
+    assert not alive_with(marker)
 
 
 def test_a_background_process_may_have_a_terminal(client, sandbox):
@@ -185,22 +186,24 @@ def test_long_commands_are_listed_by_their_beginning_and_told_whole(client):
 
 
 def test_running_processes_of_a_sandbox_are_bounded(client):
+    marker = unique("31339.7")
     own = client.sandbox(client.codebase(), FULL)
     for _ in range(64):
-        start(client, own, "sleep 31339.7")
+        start(client, own, f"sleep {marker}")
     request = procpb.StartProcessRequest(spec=spec(own, "true"))
     expect(Code.RESOURCE_EXHAUSTED, client.processes.Start, request)
     client.destroy(own)
-    assert not alive_with("31339.7")
+    assert not alive_with(marker)
 
 
 def test_X7_processes_end_with_their_sandbox_and_stay_readable_until_it_is_destroyed(client):
+    marker = unique("31339.8")
     own = client.sandbox(client.codebase(), FULL)
-    process = start(client, own, "echo said; setsid sleep 31339.8 & sleep 31339.8")
+    process = start(client, own, f"echo said; setsid sleep {marker} & sleep {marker}")
     eventually(lambda: attach(client, process, False)[0] == b"said\n")
     waiting = client.processes.Wait.future(procpb.ProcessRequest(process_id=process))
     client.sandboxes.StopSandbox(pb.StopSandboxRequest(sandbox_id=own))
-    assert not alive_with("31339.8")
+    assert not alive_with(marker)
     ended = waiting.result(timeout=60)
     assert ended.exit.exit_code == -1 and ended.exit.error and not ended.running
     out, _, _, exit_ = attach(client, process)
@@ -224,10 +227,11 @@ def test_waiting_calls_that_are_given_up_leave_the_process_alone(client, sandbox
 
 
 def test_X6_a_background_process_has_a_timeout_of_its_own(client, sandbox):
-    command = "echo x; (setsid sleep 31339.9 &) ; sleep 31339.9"
+    marker = unique("31339.9")
+    command = f"echo x; (setsid sleep {marker} &) ; sleep {marker}"
     process = start(client, sandbox, command, timeout=0.5)
     ended = wait(client, process)
-    assert ended.exit.timed_out and ended.exit.exit_code == -1 and not alive_with("31339.9")
+    assert ended.exit.timed_out and ended.exit.exit_code == -1 and not alive_with(marker)
     assert attach(client, process)[0] == b"x\n"
 
 
@@ -259,13 +263,14 @@ def test_X7_a_thousand_background_starts_leave_nothing(new_daemon):
 
 
 def test_a_crashed_daemon_leaves_no_background_process(new_daemon):
+    marker = unique("31341.95")
     daemon = new_daemon().start()
     client = daemon.client()
     own = client.sandbox(client.codebase(), FULL)
-    process = start(client, own, "(setsid sleep 31341.95 &); sleep 31341.95", terminal=(24, 80))
-    eventually(lambda: alive_with("31341.95"))
+    process = start(client, own, f"(setsid sleep {marker} &); sleep {marker}", terminal=(24, 80))
+    eventually(lambda: alive_with(marker))
     daemon.kill()
-    eventually(lambda: not alive_with("31341.95"))
+    eventually(lambda: not alive_with(marker))
     client.close()
     daemon.start()
     client = daemon.client()

@@ -13,7 +13,7 @@ import pytest
 from dockerd import IMAGE, Dockerd
 
 from harness import AGENT_SAFE, FULL, ROOT, afpb, eventually, expect, pb
-from processes import alive_with, attach, start, wait, write
+from processes import alive_with, attach, start, unique, wait, write
 
 pytestmark = pytest.mark.skipif(
     bool(dockerd_module.missing()), reason=f"not installed: {dockerd_module.missing()}"
@@ -174,9 +174,10 @@ def test_X6_a_fork_bomb_in_a_container_ends_whole_and_alone(client, tmp_path):
     client.out(sandbox, "cp bomb /tmp/bomb; chmod 755 /tmp/bomb")
     # It has nothing to fork, which would fail for itself.
     beside = start(client, sandbox, "while read l; do echo $l; done", stdin=True)
-    expect(grpc.StatusCode.DEADLINE_EXCEEDED, client.exec, sandbox, "/tmp/bomb 40 in-docker",
+    marker = unique("in-docker")
+    expect(grpc.StatusCode.DEADLINE_EXCEEDED, client.exec, sandbox, f"/tmp/bomb 40 {marker}",
            timeout=1)
-    assert not alive_with("in-docker")
+    assert not alive_with(marker)
     write(client, beside, b"on\n")
     eventually(lambda: attach(client, beside, follow=False)[0] == b"on\n")
 

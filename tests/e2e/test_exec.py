@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from harness import AGENT_SAFE, FULL, afpb, eventually, expect, pb
-from processes import alive_with
+from processes import alive_with, unique
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_X6_binary_output_is_replaced_here_and_raw_in_the_extension(client, sand
 
 
 def test_X6_a_timeout_kills_every_descendant_and_keeps_the_output(client, sandbox):
-    marker = "31337.4242"
+    marker = unique("31337.4242")
     command = (
         f"echo before; (setsid sleep {marker} &) ; "
         f"setsid sh -c 'sleep {marker} & sleep {marker}' & sleep {marker}"
@@ -78,13 +78,13 @@ def test_X6_a_timeout_kills_every_descendant_and_keeps_the_output(client, sandbo
 
 
 def test_what_a_command_leaves_running_is_ended(client, sandbox):
-    marker = "31337.5151"
+    marker = unique("31337.5151")
     client.out(sandbox, f"setsid sleep {marker} >/dev/null 2>&1 & echo started")
     assert not alive_with(marker)
 
 
 def test_X7_a_cancelled_call_kills_its_command(client, sandbox):
-    marker = "31337.6161"
+    marker = unique("31337.6161")
     request = pb.ExecRequest(sandbox_id=sandbox, command=f"touch running; sleep {marker}")
     call = client.sandboxes.Exec.future(request)
     client.out(sandbox, "until test -e running; do :; done; rm running")

@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from harness import ROOT, eventually, expect, pb
-from processes import Run, alive_with, attach, get, kill, start
+from processes import Run, alive_with, attach, get, kill, start, unique
 from test_limits import needs_cgroups
 
 Code = grpc.StatusCode
@@ -78,11 +78,11 @@ ENDS = [by_timeout, by_cancel, by_disconnect, by_closing_its_session, by_the_end
 @pytest.mark.parametrize("end", ENDS, ids=[end.__name__ for end in ENDS])
 def test_X6_X7_a_fork_bomb_ends_whole_and_alone(client, daemon, sandbox, end):
     """Without a limit of its own."""
-    mark = f"bomb-{end.__name__}"
+    mark, still = unique(f"bomb-{end.__name__}"), unique("31341.5")
     # The sleep bounds how much it says, and each is a child that the end of the bomb must spare.
     beside = start(client, sandbox, "i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done")
-    stopped = start(client, sandbox, ["sleep", "31341.5"])
-    eventually(lambda: alive_with("31341.5"))
+    stopped = start(client, sandbox, ["sleep", still])
+    eventually(lambda: alive_with(still))
     kill(client, stopped, 19)  # SIGSTOP; nothing of this may set it going
     end(client, daemon, sandbox, mark)
     eventually(lambda: not alive_with(mark))
@@ -91,7 +91,7 @@ def test_X6_X7_a_fork_bomb_ends_whole_and_alone(client, daemon, sandbox, end):
     lines = attach(client, beside, follow=False)[0].split()
     assert lines == [str(i + 1).encode() for i in range(len(lines))]
     eventually(lambda: len(attach(client, beside, follow=False)[0].split()) > len(lines))
-    state = client.out(sandbox, "grep -l '[3]1341.5' /proc/[0-9]*/cmdline | head -1")
+    state = client.out(sandbox, f"grep -l '[3]{still[1:]}' /proc/[0-9]*/cmdline | head -1")
     text = client.out(sandbox, f"cut -d' ' -f3 {state.strip().replace('cmdline', 'stat')}")
     assert text == "T\n"
 
@@ -99,8 +99,9 @@ def test_X6_X7_a_fork_bomb_ends_whole_and_alone(client, daemon, sandbox, end):
 @needs_cgroups
 def test_X6_a_fork_bomb_at_its_process_limit_ends_whole(client, daemon, codebase):
     limited = armed(client, codebase, resources=pb.ResourceLimits(pids_limit=100))
-    by_timeout(client, daemon, limited, "bomb-limited")
-    assert not alive_with("bomb-limited")
+    mark = unique("bomb-limited")
+    by_timeout(client, daemon, limited, mark)
+    assert not alive_with(mark)
     assert client.out(limited, "echo alive") == "alive\n"
     client.destroy(limited)
 
@@ -108,30 +109,31 @@ def test_X6_a_fork_bomb_at_its_process_limit_ends_whole(client, daemon, codebase
 @pytest.mark.parametrize("apart", [0, 2], ids=["at_once", "one_after_the_other"])
 def test_X7_two_fork_bombs_end_each_for_itself(client, daemon, sandbox, apart):
     """The second forks on while the first is ended, and its end comes in turn."""
-    texts = {}
+    texts, marks = {}, [unique("bomb-one"), unique("bomb-two")]
 
     def run(mark, timeout):
         texts[mark] = expect(
             Code.DEADLINE_EXCEEDED, client.exec, sandbox, bomb(mark, CHAINS // 3), timeout=timeout)
 
-    threads = [threading.Thread(target=run, args=(f"bomb-two-{i}", 1 + i * apart))
-               for i in range(2)]
+    threads = [threading.Thread(target=run, args=(mark, 1 + i * apart))
+               for i, mark in enumerate(marks)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(texts) == 2
-    assert not alive_with("bomb-two")
+    assert not any(alive_with(mark) for mark in marks)
     assert client.out(sandbox, "echo alive") == "alive\n"
 
 
 @pytest.mark.parametrize("call", ["StopSandbox", "DestroySandbox"])
 def test_X7_a_fork_bomb_ends_with_its_sandbox(client, daemon, codebase, call):
     made = armed(client, codebase)
-    run = Run(client, made, bomb(f"bomb-{call}"))
+    mark = unique(f"bomb-{call}")
+    run = Run(client, made, bomb(mark))
     run.expect(b"going")
     getattr(client.sandboxes, call)(getattr(pb, call + "Request")(sandbox_id=made))
-    assert not alive_with(f"bomb-{call}")
+    assert not alive_with(mark)
     run.close()
     if call == "StopSandbox":
         client.destroy(made)

@@ -5,14 +5,13 @@ import threading
 import pytest
 
 from harness import FULL, eventually, pb
-from processes import processes_with_uid, start, wait, write
-from test_pool import uids
+from processes import own_uids, processes_with_uid, start, wait, write
 
 
 @pytest.fixture
 def idle(new_daemon):
     """A daemon that ends what is idle for a moment; its client, and who runs in sandboxes."""
-    low, high, options = uids(3400000)
+    low, high, options = own_uids()
     daemon = new_daemon("--exec-idle-end", "200ms", "--exec-pool", "0", *options).start()
     return daemon.client(), lambda: processes_with_uid(low, high)
 
@@ -67,7 +66,7 @@ def test_a_command_a_session_and_a_background_process_keep_their_sandbox(idle):
 
 
 def test_commands_that_come_at_the_moment_of_an_idle_end_all_run(new_daemon):
-    low, high, options = uids(3410000)
+    low, high, options = own_uids()
     daemon = new_daemon("--exec-idle-end", "1ms", *options).start()
     client = daemon.client()
     codebase = client.codebase({"f": "x"})
@@ -98,7 +97,7 @@ def test_commands_that_come_at_the_moment_of_an_idle_end_all_run(new_daemon):
 
 
 def test_stops_and_destroys_in_an_idle_end_leave_nothing(new_daemon):
-    low, high, options = uids(3420000)
+    low, high, options = own_uids()
     daemon = new_daemon("--exec-idle-end", "1ms", "--exec-pool", "0", *options).start()
     client = daemon.client()
     codebase = client.codebase({"f": "x"})

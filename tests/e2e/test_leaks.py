@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from harness import FULL, afpb, eventually, expect, pb
-from processes import kill, processes_with_uid, start
+from processes import children, kill, own_uids, processes_with_uid, start
 from test_limits import needs_cgroups, v2_root
 
 CYCLES = 1000
@@ -22,17 +22,17 @@ class Counter:
     def __init__(self, daemon, low, high):
         self.daemon, self.low, self.high = daemon, low, high
 
+    def processes(self):
+        return processes_with_uid(self.low, self.high)
+
     def __call__(self):
         pid = self.daemon.process.pid
         proc = pathlib.Path(f"/proc/{pid}")
-        children = [
-            len((task / "children").read_text().split()) for task in (proc / "task").iterdir()
-        ]
         return {
-            "processes": len(processes_with_uid(self.low, self.high)),
-            "children": sum(children),
+            "processes": len(self.processes()),
+            "children": children(pid),
             "fds": len(os.listdir(proc / "fd")),
-            "threads": len(children),
+            "threads": len(os.listdir(proc / "task")),
             # Of this daemon: others of the machine come and go.
             "mounts": (proc / "mountinfo").read_text().count(str(self.daemon.dir)),
             "groups": len(list(self.own_groups())),
@@ -58,9 +58,10 @@ class Counter:
             yield from (d for d in pathlib.Path(line).glob("*") if d.is_dir())
 
 
-def started(new_daemon, base, *options):
-    daemon = new_daemon("--uid-base", str(base), "--uid-count", "2000", *options).start()
-    return daemon, daemon.client(), Counter(daemon, base, base + 2002)
+def started(new_daemon, *options):
+    low, high, uids = own_uids()
+    daemon = new_daemon(*uids, *options).start()
+    return daemon, daemon.client(), Counter(daemon, low, high)
 
 
 def cycle(client, codebase, **fields):
@@ -71,7 +72,7 @@ def cycle(client, codebase, **fields):
 
 @pytest.mark.parametrize("pool", ["0", "3"])
 def test_a_thousand_sandboxes_leave_nothing_behind(new_daemon, pool):
-    daemon, client, count = started(new_daemon, 4100000 + int(pool) * 10000, "--exec-pool", pool)
+    daemon, client, count = started(new_daemon, "--exec-pool", pool)
     codebase = client.codebase({"f": "x"})
     members = int(pool)
     for _ in range(10):
@@ -85,7 +86,7 @@ def test_a_thousand_sandboxes_leave_nothing_behind(new_daemon, pool):
 
 @needs_cgroups
 def test_limited_sandboxes_leave_no_control_group(new_daemon):
-    daemon, client, count = started(new_daemon, 4200000, "--exec-pool", "0")
+    daemon, client, count = started(new_daemon, "--exec-pool", "0")
     codebase = client.codebase({"f": "x"})
     limits = pb.ResourceLimits(memory_bytes=64 * MIB, cpu_shares=512, pids_limit=50)
     cycle(client, codebase, resources=limits)
@@ -100,7 +101,7 @@ def test_limited_sandboxes_leave_no_control_group(new_daemon):
 
 @needs_cgroups
 def test_what_a_killed_daemon_left_is_found_by_the_next(new_daemon):
-    daemon, client, count = started(new_daemon, 4300000, "--exec-pool", "2")
+    daemon, client, count = started(new_daemon, "--exec-pool", "2")
     codebase = client.codebase({"f": "x"})
     limits = pb.ResourceLimits(memory_bytes=64 * MIB, pids_limit=50)
     made = [client.sandbox(codebase, FULL, resources=limits) for _ in range(3)]
@@ -119,15 +120,14 @@ def test_what_a_killed_daemon_left_is_found_by_the_next(new_daemon):
         assert client.out(sandbox, "cat made; grep -l sleep /proc/[0-9]*/comm || true") == "kept\n"
         client.destroy(sandbox)
     assert daemon.stop() == 0
-    assert processes_with_uid(4300000, 4302002) == []
+    assert count.processes() == []
 
 
 def test_bwrap_that_vanishes_is_said_and_heals(new_daemon, tmp_path):
     bwrap = tmp_path / "bwrap"
     shutil.copy(shutil.which("bwrap"), bwrap)
     os.chmod(tmp_path, 0o755)
-    daemon, client, count = started(
-        new_daemon, 4400000, "--exec-bwrap", str(bwrap), "--exec-pool", "0")
+    daemon, client, count = started(new_daemon, "--exec-bwrap", str(bwrap), "--exec-pool", "0")
     codebase = client.codebase({"f": "x"})
     cycle(client, codebase)
     before = count.steady()
@@ -144,7 +144,7 @@ def test_bwrap_that_vanishes_is_said_and_heals(new_daemon, tmp_path):
 
 
 def test_out_of_descriptors_is_said_and_heals(new_daemon):
-    daemon, client, count = started(new_daemon, 4500000, "--exec-pool", "0")
+    daemon, client, count = started(new_daemon, "--exec-pool", "0")
     codebase = client.codebase({"f": "x"})
     warm = client.sandbox(codebase, FULL)
     client.out(warm, "true")
@@ -177,7 +177,7 @@ def is_refused(client, sandbox):
 
 @needs_cgroups
 def test_a_fork_that_fails_in_the_sandbox_is_said_and_heals(new_daemon):
-    daemon, client, count = started(new_daemon, 4600000, "--exec-pool", "0")
+    daemon, client, count = started(new_daemon, "--exec-pool", "0")
     codebase = client.codebase({"f": "x"})
     limits = pb.ResourceLimits(pids_limit=20)
     cycle(client, codebase, resources=limits)
@@ -217,12 +217,12 @@ def pids_group(tmp_path):
 
 
 def test_a_fork_that_fails_in_the_daemon_is_said_and_heals(pids_group, new_daemon):
-    daemon, client, count = started(new_daemon, 4700000, "--exec-pool", "0")
+    daemon, client, count = started(new_daemon, "--exec-pool", "0")
     codebase = client.codebase({"f": "x"})
     warm = client.sandbox(codebase, FULL)
     client.out(warm, "true")
     cycle(client, codebase)
-    before = count.steady(len(processes_with_uid(4700000, 4702002)))
+    before = count.steady(len(count.processes()))
     (pids_group / "cgroup.procs").write_text(str(daemon.process.pid))
     current = (pids_group / "pids.current").read_text()
     (pids_group / "pids.max").write_text(current)

@@ -6,16 +6,11 @@ import grpc
 import pytest
 
 from harness import FULL, eventually, filepb, pb
-from processes import processes_with_uid
+from processes import own_uids, processes_with_uid
 
 Code = grpc.StatusCode
 # What a command may hear whose sandbox ends under it.
 ENDED = (Code.CANCELLED, Code.FAILED_PRECONDITION, Code.NOT_FOUND, Code.UNAVAILABLE)
-
-
-def uids(base):
-    """A range of uids of this test's own, and the options for it."""
-    return base, base + 1000, ["--uid-base", str(base), "--uid-count", "1000"]
 
 
 def test_files_of_a_sandbox_are_its_own_whichever_box_of_the_pool_it_gets(new_daemon):
@@ -50,7 +45,7 @@ def test_more_starts_than_the_pool_holds_all_work(new_daemon, pool):
 
 
 def test_the_pool_ends_with_the_daemon(new_daemon):
-    low, high, options = uids(3200000)
+    low, high, options = own_uids()
     daemon = new_daemon("--exec-pool", "3", *options).start()
     eventually(lambda: len(processes_with_uid(low, high)) >= 3)
     assert daemon.stop() == 0
@@ -58,7 +53,7 @@ def test_the_pool_ends_with_the_daemon(new_daemon):
 
 
 def test_a_lazy_sandbox_has_no_process_until_its_first_command(new_daemon):
-    low, high, options = uids(3300000)
+    low, high, options = own_uids()
     daemon = new_daemon("--exec-lazy", "--exec-pool", "0", *options).start()
     client = daemon.client()
     codebase = client.codebase({"f": "x"})
@@ -86,7 +81,7 @@ def test_a_lazy_sandbox_has_no_process_until_its_first_command(new_daemon):
 
 
 def test_a_lazy_sandbox_gets_its_box_from_the_pool_when_nobody_has_seen_its_files(new_daemon):
-    low, high, options = uids(3500000)
+    low, high, options = own_uids()
     daemon = new_daemon("--exec-lazy", "--exec-pool", "2", *options).start()
     client = daemon.client()
     eventually(lambda: len(processes_with_uid(low, high)) == 2)
@@ -127,7 +122,7 @@ def test_files_can_be_used_while_a_lazy_sandbox_gets_its_box(new_daemon):
 
 
 def test_a_lazy_sandbox_that_is_stopped_while_it_wakes_leaves_nothing(new_daemon):
-    low, high, options = uids(3510000)
+    low, high, options = own_uids()
     daemon = new_daemon("--exec-lazy", "--exec-pool", "4", *options).start()
     client = daemon.client()
     codebase = client.codebase({"f": "x"})

@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from harness import FULL, eventually, expect, pb, procpb
-from processes import Run, alive_with, in_foreground, kill, spec, start, write
+from processes import Run, alive_with, in_foreground, kill, spec, start, unique
 
 Code = grpc.StatusCode
 MIB = 1 << 20
@@ -100,15 +100,17 @@ def test_X8_a_killed_supervisor_is_an_error(client, sandbox):
 
 
 def test_X6_a_timeout_kills_every_descendant(client, sandbox):
-    run = Run(client, sandbox, "printf begun; (setsid sleep 31339.1 &); sleep 31339.1", timeout=0.5)
+    marker = unique("31339.1")
+    command = f"printf begun; (setsid sleep {marker} &); sleep {marker}"
+    run = Run(client, sandbox, command, timeout=0.5)
     assert run.finish() == (-1, 0) and run.exit.timed_out and run.out == b"begun"
-    assert not alive_with("31339.1")
+    assert not alive_with(marker)
 
 
 @pytest.mark.parametrize("how", ["cancel", "disconnect", "deadline"])
 @pytest.mark.parametrize("terminal", [None, (24, 80)])
 def test_X7_an_abandoned_run_leaves_no_process(client, daemon, sandbox, how, terminal):
-    marker = f"31340.{20 + len(how) + (50 if terminal else 0)}"
+    marker = unique(f"31340.{20 + len(how) + (50 if terminal else 0)}")
     other = daemon.client()
     command = f"trap '' HUP; (setsid sleep {marker} &); echo up; sleep {marker}"
     run = Run(other, sandbox, command, 8 if how == "deadline" else None, terminal=terminal)
@@ -210,6 +212,7 @@ def test_the_first_message_must_be_start(client, fields):
 
 
 def test_wrong_messages_end_the_call_and_the_process(client, sandbox):
+    marker = unique("31339.3")
     for fields, extra in (
         ({"start": spec(sandbox, "true")}, {}),
         ({"signal": 1000}, {}),
@@ -217,15 +220,15 @@ def test_wrong_messages_end_the_call_and_the_process(client, sandbox):
         ({"stdin": b"x"}, {"stdin": False}),
         ({"resize": procpb.Terminal(rows=70000)}, {}),
     ):
-        run = Run(client, sandbox, "sleep 31339.3", **extra)
+        run = Run(client, sandbox, f"sleep {marker}", **extra)
         run.send(**fields)
         expect(Code.INVALID_ARGUMENT, run.finish)
         run.close()
-    run = Run(client, sandbox, "sleep 31339.3")
+    run = Run(client, sandbox, f"sleep {marker}")
     run.send(eof=True)
     run.send(stdin=b"x")
     assert "eof" in expect(Code.INVALID_ARGUMENT, run.finish)
-    eventually(lambda: not alive_with("31339.3"))
+    eventually(lambda: not alive_with(marker))
     expect(Code.INVALID_ARGUMENT, lambda: list(client.processes.Run(iter([]))))
 
 
@@ -280,17 +283,18 @@ def test_a_terminal_its_size_and_its_resize(client, sandbox):
 
 
 def test_ctrl_c_and_ctrl_z_reach_the_foreground_job(client, sandbox):
+    marker = unique("31339.4")
     run = Run(client, sandbox, ["bash", "--norc", "-i"], terminal=(24, 80), env={"PS1": "$ "})
     run.expect(b"$ ")
-    run.send(stdin=b"sleep 31339.4\n")
-    eventually(lambda: in_foreground("31339.4"))
+    run.send(stdin=f"sleep {marker}\n".encode())
+    eventually(lambda: in_foreground(marker))
     run.send(stdin=b"\x1a")
     run.expect(b"Stopped")
     run.send(stdin=b"bg\n")
-    run.expect(b"sleep 31339.4 &")
+    run.expect(f"sleep {marker} &".encode())
     run.expect(b"$ ")
     run.send(stdin=b"fg\n")
-    eventually(lambda: in_foreground("31339.4"))
+    eventually(lambda: in_foreground(marker))
     run.send(stdin=b"\x03")
     run.expect(b"$ ")
     run.send(stdin=b"echo code $?\n")
@@ -343,12 +347,13 @@ signal.pause()
 
 
 def test_E6_a_hostile_process_in_a_terminal_harms_only_itself(client, sandbox):
-    client.exec(sandbox, "cat > /tmp/hostile.py", stdin=HOSTILE)
-    run = Run(client, sandbox, ["python3", "/tmp/hostile.py"], terminal=(24, 80))
+    marker = unique("hostile")
+    client.exec(sandbox, f"cat > /tmp/{marker}", stdin=HOSTILE)
+    run = Run(client, sandbox, ["python3", f"/tmp/{marker}"], terminal=(24, 80))
     expect(Code.ABORTED, run.finish)
     run.close()
     assert b"forged" not in run.out and run.out.count(b"refused 1\r\n") == 2
     assert "\x1b]0;title\x07\x1b[2J\x1bc\x1bP+q\x1b\\\x9b6n".encode() in run.out
     assert b"back\r\n" in run.out and b"done\r\n" in run.out and run.out.count(b"flood") == 200000
     assert client.exec(sandbox, "echo fine").stdout == "fine\n"
-    eventually(lambda: not alive_with("/tmp/hostile.py"))
+    eventually(lambda: not alive_with(marker))

@@ -5,6 +5,7 @@ import os
 import pathlib
 
 from harness import AGENT_SAFE, FULL, pb
+from processes import children
 
 
 def threads(pid):
@@ -59,17 +60,13 @@ def test_nothing_is_left_behind_by_cycles(client, daemon):
         client.out(sandbox, "echo x > y; cat f")
         client.destroy(sandbox)
 
-    def children():
-        mine = str(daemon.process.pid)
-        return sum(
-            1
-            for stat in pathlib.Path("/proc").glob("[0-9]*/stat")
-            if stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[1] == mine
-        )
+    def counts():
+        pid = daemon.process.pid
+        return fds(pid), threads(pid), children(pid)
 
     cycle()
-    before = fds(daemon.process.pid), threads(daemon.process.pid), children()
+    before = counts()
     for _ in range(30):
         cycle()
-    after = fds(daemon.process.pid), threads(daemon.process.pid), children()
+    after = counts()
     assert after[0] <= before[0] + 5 and after[1] <= before[1] + 2 and after[2] <= before[2]

@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from harness import FULL, eventually, expect, pb
-from processes import alive_with
+from processes import alive_with, unique
 
 PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -85,11 +85,12 @@ def test_X1_state_stays_between_commands(client, session):
 
 
 def test_X1_background_jobs_live_on(client, session):
-    assert out(client, session, "sleep 31337.71 & echo $!; X=$!").strip().isdigit()
+    marker = unique("31337.71")
+    assert out(client, session, f"sleep {marker} & echo $!; X=$!").strip().isdigit()
     assert out(client, session, "kill -0 $X && echo there") == "there\n"
-    eventually(lambda: alive_with("31337.71"))
+    eventually(lambda: alive_with(marker))
     out(client, session, "kill $X; wait $X 2>/dev/null; true")
-    assert not alive_with("31337.71")
+    assert not alive_with(marker)
 
 
 def test_X1_environment_of_a_session(client, sandbox):
@@ -149,15 +150,16 @@ def test_X3_commands_of_one_session_take_turns(client, session):
 
 
 def test_X3_too_many_waiting_commands_are_refused(client, sandbox):
+    marker = unique("31337.72")
     made = create(client, sandbox).id
-    calls = [client.sandboxes.SessionExec.future(request_of(made, "sleep 31337.72"))]
-    eventually(lambda: alive_with("31337.72"))
+    calls = [client.sandboxes.SessionExec.future(request_of(made, f"sleep {marker}"))]
+    eventually(lambda: alive_with(marker))
     calls += [client.sandboxes.SessionExec.future(request_of(made, "true")) for _ in range(40)]
     eventually(lambda: any(c.done() for c in calls))
     close(client, made)
     codes = [c.code() for c in calls]
     assert grpc.StatusCode.RESOURCE_EXHAUSTED in codes and PRECONDITION in codes
-    assert not alive_with("31337.72")
+    assert not alive_with(marker)
 
 
 def test_X8_exit_codes_are_the_commands(client, session):
@@ -185,18 +187,19 @@ def test_X8_a_shell_that_its_command_kills(client, sandbox):
 
 
 def test_X6_a_timeout_kills_everything_and_says_what_became_of_the_session(client, sandbox):
+    marker = unique("31337.73")
     made = create(client, sandbox).id
     details = expect(
         grpc.StatusCode.DEADLINE_EXCEEDED,
         run,
         client,
         made,
-        "echo before; (setsid sleep 31337.73 &); sleep 31337.73; echo never",
+        f"echo before; (setsid sleep {marker} &); sleep {marker}; echo never",
         timeout=0.5,
     )
     assert "before" in details and "session is closed" in details
     assert get(client, made).status == CLOSED
-    assert not alive_with("31337.73")
+    assert not alive_with(marker)
     expect(PRECONDITION, run, client, made, "true")
 
 
@@ -208,12 +211,13 @@ def test_X1_a_session_may_have_an_echo_of_its_own(client, session):
 
 
 def test_X7_closing_a_session_leaves_no_process(client, sandbox):
+    marker = unique("31337.74")
     made = create(client, sandbox).id
-    out(client, made, "(setsid sleep 31337.74 &); sleep 31337.74 & true")
-    call = client.sandboxes.SessionExec.future(request_of(made, "echo x; sleep 31337.74"))
-    eventually(lambda: len(alive_with("31337.74")) >= 3)
+    out(client, made, f"(setsid sleep {marker} &); sleep {marker} & true")
+    call = client.sandboxes.SessionExec.future(request_of(made, f"echo x; sleep {marker}"))
+    eventually(lambda: len(alive_with(marker)) >= 3)
     close(client, made)
-    assert not alive_with("31337.74")
+    assert not alive_with(marker)
     assert call.code() == grpc.StatusCode.CANCELLED
     close(client, made)  # again: it is closed
 
@@ -221,7 +225,7 @@ def test_X7_closing_a_session_leaves_no_process(client, sandbox):
 @pytest.mark.parametrize("how", ["cancel", "disconnect"])
 def test_X7_an_abandoned_command_leaves_no_process(client, daemon, sandbox, how):
     made = create(client, sandbox).id
-    marker = f"31337.75{len(how)}"
+    marker = unique(f"31337.75{len(how)}")
     other = daemon.client()
     call = other.sandboxes.SessionExec.future(request_of(made, f"sleep {marker}"))
     eventually(lambda: alive_with(marker))
@@ -268,16 +272,17 @@ def test_a_session_whose_descriptors_are_closed_ends_by_its_timeout(client, sand
 
 
 def test_X7_fifty_sessions(client):
+    marker = unique("31337.76")
     made = client.sandbox(client.codebase(), FULL)
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         ids = list(pool.map(lambda i: create(client, made).id, range(50)))
-        list(pool.map(lambda i: out(client, ids[i], f"X={i}; sleep 31337.76 &"), range(50)))
+        list(pool.map(lambda i: out(client, ids[i], f"X={i}; sleep {marker} &"), range(50)))
         values = list(pool.map(lambda i: out(client, ids[i], "echo $X"), range(50)))
     assert values == [f"{i}\n" for i in range(50)]
     listed = client.sandboxes.ListSessions(pb.ListSessionsRequest(sandbox_id=made)).sessions
     assert sorted(s.id for s in listed) == sorted(ids)
     client.sandboxes.StopSandbox(pb.StopSandboxRequest(sandbox_id=made))
-    assert not alive_with("31337.76")
+    assert not alive_with(marker)
     assert all(get(client, i).status == CLOSED for i in ids)
     client.sandboxes.StartSandbox(pb.StartSandboxRequest(sandbox_id=made))
     expect(PRECONDITION, run, client, ids[0], "true")
@@ -330,14 +335,15 @@ def test_bad_session_calls_are_refused(client, sandbox):
 
 
 def test_sessions_do_not_survive_the_daemon(new_daemon):
+    marker = unique("31337.77")
     daemon = new_daemon().start()
     client = daemon.client()
     made = client.sandbox(client.codebase(), FULL)
     session = create(client, made).id
-    out(client, session, "sleep 31337.77 & true")
+    out(client, session, f"sleep {marker} & true")
     client.close()
     daemon.kill()
-    eventually(lambda: not alive_with("31337.77"))
+    eventually(lambda: not alive_with(marker))
     client = daemon.start().client()
     expect(NOT_FOUND, get, client, session)
     client.close()

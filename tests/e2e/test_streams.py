@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from harness import FULL, eventually, expect, pb
-from processes import alive_with
+from processes import alive_with, unique
 
 
 @pytest.fixture(scope="module")
@@ -96,22 +96,24 @@ def test_X5_a_slow_reader_slows_its_own_command_only(client, daemon, sandbox):
 
 
 def test_X6_a_timeout_comes_after_everything_that_was_printed(client, sandbox):
-    call = stream(client, sandbox, "printf begun; printf bad >&2; sleep 31337.91", timeout=0.5)
+    marker = unique("31337.91")
+    call = stream(client, sandbox, f"printf begun; printf bad >&2; sleep {marker}", timeout=0.5)
     got = b""
     with pytest.raises(grpc.RpcError) as error:
         for message in call:
             got += message.data
     assert error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     assert got in (b"begunbad", b"badbegun")
-    assert not alive_with("31337.91")
+    assert not alive_with(marker)
 
 
 def test_X6_a_timeout_does_not_wait_for_a_slow_reader(client, daemon, sandbox):
+    marker = unique("31337.92")
     other = daemon.client()
-    call = stream(other, sandbox, "sleep 31337.92 & yes", timeout=1)
+    call = stream(other, sandbox, f"sleep {marker} & yes", timeout=1)
     messages = iter(call)
     next(messages)
-    eventually(lambda: not alive_with("31337.92"))
+    eventually(lambda: not alive_with(marker))
     with pytest.raises(grpc.RpcError) as error:
         for _ in messages:
             pass
@@ -121,7 +123,7 @@ def test_X6_a_timeout_does_not_wait_for_a_slow_reader(client, daemon, sandbox):
 
 @pytest.mark.parametrize("how", ["cancel", "disconnect", "deadline"])
 def test_X7_an_abandoned_stream_leaves_no_process(client, daemon, sandbox, how):
-    marker = f"31337.{930 + len(how)}"
+    marker = unique(f"31337.{930 + len(how)}")
     other = daemon.client()
     request = pb.ExecRequest(
         sandbox_id=sandbox, command=f"(setsid sleep {marker} &); echo up; sleep {marker}"
@@ -138,17 +140,19 @@ def test_X7_an_abandoned_stream_leaves_no_process(client, daemon, sandbox, how):
 
 
 def test_X7_a_stream_that_floods_can_be_cancelled(client, daemon, sandbox):
+    marker = unique("31337.94")
     other = daemon.client()
-    call = stream(other, sandbox, "sleep 31337.94 & yes")
+    call = stream(other, sandbox, f"sleep {marker} & yes")
     next(iter(call))
     call.cancel()
-    eventually(lambda: not alive_with("31337.94"))
+    eventually(lambda: not alive_with(marker))
     other.close()
 
 
 def test_X7_destroying_the_sandbox_ends_its_streams(client):
+    marker = unique("31337.95")
     made = client.sandbox(client.codebase(), FULL)
-    call = stream(client, made, "yes & sleep 31337.95")
+    call = stream(client, made, f"yes & sleep {marker}")
     messages = iter(call)
     next(messages)
     ender = threading.Thread(target=client.destroy, args=(made,))
@@ -158,7 +162,7 @@ def test_X7_destroying_the_sandbox_ends_its_streams(client):
             pass
     ender.join()
     assert error.value.code() in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
-    assert not alive_with("31337.95")
+    assert not alive_with(marker)
 
 
 def test_bad_stream_requests_are_refused(client, sandbox):

@@ -12,7 +12,7 @@ import termios
 import pytest
 
 from harness import BIN, FULL, eventually
-from processes import alive_with, in_foreground
+from processes import alive_with, in_foreground, unique
 
 TOOL = str(BIN / "agentfense")
 
@@ -119,15 +119,16 @@ def test_a_shell_has_the_users_terminal_its_size_and_its_exit_code(terminal, san
 
 
 def test_keys_are_for_the_program_and_not_for_the_tool(terminal, sandbox):
+    marker = unique("31342.1")
     shell = terminal("shell", sandbox, "--", "bash", "--norc", "-i")
     shell.expect(b"$ ")
-    shell.type(b"sleep 31342.1\n")
-    eventually(lambda: in_foreground("31342.1"))
+    shell.type(f"sleep {marker}\n".encode())
+    eventually(lambda: in_foreground(marker))
     shell.type(b"\x1a")
     shell.expect(b"Stopped")
     shell.expect(b"$ ")
     shell.type(b"fg\n")
-    eventually(lambda: in_foreground("31342.1"))
+    eventually(lambda: in_foreground(marker))
     shell.type(b"\x03")
     shell.expect(b"$ ")
     shell.type(b"echo code $?\n")
@@ -135,12 +136,12 @@ def test_keys_are_for_the_program_and_not_for_the_tool(terminal, sandbox):
     shell.expect(b"$ ")
     shell.type(b"\x04")
     assert shell.wait() == 0
-    assert not alive_with("31342.1")
+    assert not alive_with(marker)
 
 
 @pytest.mark.parametrize("how", ["TERM", "HUP", "INT", "ABRT", "SEGV", "QUIT"])
 def test_every_end_of_the_tool_gives_the_terminal_back(terminal, sandbox, how):
-    marker = f"31342.2{len(how)}{ord(how[0])}"
+    marker = unique(f"31342.2{len(how)}{ord(how[0])}")
     shell = terminal("exec", "-it", sandbox, "--", "sh", "-c", f"echo up; sleep {marker}")
     shell.expect(b"up\r\n")
     assert shell.is_raw() and alive_with(marker)
@@ -229,6 +230,8 @@ def test_a_background_process_from_its_start_to_its_end(daemon, sandbox):
 
 
 def test_kill_sends_the_signal_that_was_named(daemon, sandbox):
+    marker = unique("31342.3")
+
     def started(command):
         done = tool(daemon, "exec", "-d", sandbox, "--", "sh", "-c", command)
         return done.stdout.decode().strip()
@@ -240,11 +243,11 @@ def test_kill_sends_the_signal_that_was_named(daemon, sandbox):
     assert tool(daemon, "kill", "--signal", "SIGKILL", process).returncode == 0
     assert tool(daemon, "wait", process).returncode == 137
     assert tool(daemon, "kill", process).returncode == 1  # it has ended
-    process = started("setsid sleep 31342.3 & sleep 31342.3")
-    eventually(lambda: len(alive_with("31342.3")) >= 2)
+    process = started(f"setsid sleep {marker} & sleep {marker}")
+    eventually(lambda: len(alive_with(marker)) >= 2)
     assert tool(daemon, "kill", "--all", process).returncode == 0
     assert tool(daemon, "wait", process).returncode == 143
-    assert not alive_with("31342.3")
+    assert not alive_with(marker)
     process = tool(daemon, "exec", "-d", "--timeout", "0.2", sandbox, "--", "sleep", "1000")
     done = tool(daemon, "wait", process.stdout.decode().strip())
     assert done.returncode == 124 and b"killed after" in done.stderr
@@ -335,6 +338,7 @@ def tmux(daemon, sandbox, tmp_path):
 
 
 def test_full_screen_programs_in_tmux(tmux, client, sandbox):
+    marker = unique("31342.4")
     tmux.expect("$")
     tmux.type("stty size", "Enter")
     tmux.expect("28 90")
@@ -355,10 +359,10 @@ def test_full_screen_programs_in_tmux(tmux, client, sandbox):
     tmux.expect("load average")
     tmux.type("q")
     tmux.expect("$")
-    tmux.type("clear; sleep 31342.4", "Enter")
-    eventually(lambda: alive_with("31342.4"))
+    tmux.type(f"clear; sleep {marker}", "Enter")
+    eventually(lambda: alive_with(marker))
     tmux.type("C-c")
-    eventually(lambda: not alive_with("31342.4"))
+    eventually(lambda: not alive_with(marker))
     tmux.type("exit 4", "Enter")
     tmux.expect("ended-4")
 

@@ -108,24 +108,21 @@ static void raw_mode_passes_every_byte(void **state)
 static void megabytes_pass_through_a_raw_terminal(void **state)
 {
     const size_t total = 8 << 20;
+    struct xt *xt = *state;
     struct talk *talk =
-        talk_sh(*state, 24, 80, "stty raw -echo; printf 'up\\n'; head -c 8388608 | sha256sum");
+        talk_sh(xt, 24, 80, "stty raw -echo; printf 'up\\n'; head -c 8388608 | sha256sum");
     char *bytes = malloc(total);
     unsigned seed = 1;
     assert_non_null(bytes);
     for (size_t i = 0; i < total; i++)
         bytes[i] = (char)(rand_r(&seed) >> 8);
-    xt_write_file(*state, "empty", "");
-    FILE *hash = popen("exec sha256sum >/tmp/agentfense-pty-hash", "we");
+    char command[128], want[65];
+    snprintf(command, sizeof command, "exec sha256sum > '%s/hash'", xt->view);
+    FILE *hash = popen(command, "we");
     assert_non_null(hash);
     assert_int_equal(fwrite(bytes, 1, total, hash), total);
     assert_int_equal(pclose(hash), 0);
-    char want[65] = "";
-    FILE *file = fopen("/tmp/agentfense-pty-hash", "re");
-    assert_non_null(file);
-    assert_int_equal(fread(want, 1, 64, file), 64);
-    fclose(file);
-    remove("/tmp/agentfense-pty-hash");
+    assert_int_equal(strlen(xt_read_file(xt, "hash", want, sizeof want)), 64);
     talk_expect(talk, "up\n");
     for (size_t at = 0; at < total; at += 64 << 10)
         talk_write(talk, bytes + at, 64 << 10, false);
