@@ -433,14 +433,23 @@ static void begin(struct exec_command *command)
     send_later(command);
 }
 
+// Neither the command's timeout nor its end can be timed: its box, which has a timer, ends with it.
+static void end_with_box(struct exec_command *command)
+{
+    if (command->error.status == AF_OK)
+        af_error_set(&command->error, AF_RESOURCE_EXHAUSTED,
+                     "no memory to watch a command with, so its sandbox was ended: start it again");
+    command->state = COMMAND_ENDING;
+    exec_box_kill(command->box, &command->error);
+}
+
 // Its START is out (send.c).
 static void follow(struct exec_command *command)
 {
     command->state = COMMAND_RUNNING;
-    int failed = reserve_timer(command);
-    if (failed < 0)
-        af_error_errno(&command->error, failed, "cannot watch the command");
-    if (command->error.status != AF_OK)
+    if (reserve_timer(command) < 0)
+        end_with_box(command);
+    else if (command->error.status != AF_OK)
         end_tree(command);
     else
         set_timeout(command);

@@ -123,6 +123,12 @@ static void on_member_died(void *arg, const struct af_error *why)
 
 // ---- filling ----------------------------------------------------------------------------
 
+// Under the lock: nobody will take what is started from now on.
+static bool is_closing(struct exec_pool *pool)
+{
+    return pool->closing || atomic_load(&pool->engine->ending);
+}
+
 // lane: a uid that nobody has.
 static int take_uid(struct exec_pool *pool, uid_t *ret)
 {
@@ -171,7 +177,7 @@ static void run_fill(struct exec_job *job)
     box->died = on_member_died;
     box->arg = box;
     pthread_mutex_lock(&pool->lock);
-    bool closing = pool->closing;
+    bool closing = is_closing(pool);
     if (!closing) {
         TAILQ_INSERT_TAIL(&pool->starting, box, pool_link);
         exec_box_launch(box);
@@ -187,7 +193,7 @@ void exec_pool_refill(struct exec_pool *pool)
 {
     AF_CHECK_MAGIC(pool, POOL_MAGIC);
     pthread_mutex_lock(&pool->lock);
-    bool start = !pool->closing && !pool->filling && pool->ready_count < pool->options.size &&
+    bool start = !is_closing(pool) && !pool->filling && pool->ready_count < pool->options.size &&
                  add_alive(pool);
     if (start)
         pool->filling = true;

@@ -44,6 +44,8 @@ void exec_timers_fini(struct exec_timers *t)
 
 int exec_timers_reserve(struct exec_timers *t)
 {
+    if (t->reserved >= EXEC_TIMERS_MAX)
+        return -ENOMEM;
     if (t->reserved + 1 >= t->capacity) {
         size_t capacity = t->capacity ? t->capacity * 2 : 64;
         struct exec_timer **heap = realloc(t->heap, capacity * sizeof(struct exec_timer *));

@@ -10,6 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define EXEC_TIMERS_MAX (1u << 22) // boxes, and commands that are not over
+
 struct exec_timer {
     int64_t at_ns; // monotonic
     void (*fn)(struct exec_timer *timer);
@@ -23,7 +25,8 @@ struct exec_timers {
 
 void exec_timers_fini(struct exec_timers *timers);
 
-// Makes room for one more timer, for as long as exec_timers_release is not called. 0 or -ENOMEM.
+// Makes room for one more timer, for as long as exec_timers_release is not called. 0 or -ENOMEM,
+// also beyond EXEC_TIMERS_MAX.
 int exec_timers_reserve(struct exec_timers *timers);
 void exec_timers_release(struct exec_timers *timers);
 

@@ -4,6 +4,8 @@
 // monitor being one of them only where it changed to that uid; so counts are compared.
 #include "tests/unit/exec/fixture.h"
 
+#include "exec/engine_priv.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -258,6 +260,52 @@ static void the_limit_of_processes_is_a_clear_end(void **state)
     assert_int_equal(xt_processes_of(XT_UID), 0);
 }
 
+struct timers_taken {
+    struct exec_post post;
+    struct exec_engine *engine;
+    size_t count;
+};
+
+static void take_timers(struct exec_post *post)
+{
+    struct timers_taken *taken = EXEC_CONTAINER_OF(post, struct timers_taken, post);
+    struct exec_timers *timers = &taken->engine->timers;
+    taken->count = EXEC_TIMERS_MAX - timers->reserved;
+    timers->reserved += taken->count;
+}
+
+static void give_timers(struct exec_post *post)
+{
+    struct timers_taken *taken = EXEC_CONTAINER_OF(post, struct timers_taken, post);
+    taken->engine->timers.reserved -= taken->count;
+}
+
+// Its START has been sent by its caller when the event thread finds that it cannot be timed.
+static void a_command_that_cannot_be_timed_ends_with_its_box(void **state)
+{
+    struct xt *xt = *state;
+    const struct exec_command_spec spec = {.shell_line = "echo > /workspace/ready; sleep 1000"};
+    struct xt_done *other = xt_start(xt, &spec, NULL);
+    xt_wait_file(xt, "ready");
+    struct timers_taken taken = {.engine = xt->engine};
+    exec_post(xt->engine, &taken.post, take_timers);
+    const struct exec_command_spec long_one = {.shell_line = "sleep 1000",
+                                               .timeout_ns = XT_WAIT_NS / 2};
+    struct exec_command *command;
+    struct xt_done *done = xt_start(xt, &long_one, &command);
+    exec_command_cancel(command);
+    xt_wait_died(xt);
+    xt_wait(done);
+    xt_wait(other);
+    assert_true(done->failed && other->failed);
+    assert_int_equal(done->error.status, AF_RESOURCE_EXHAUSTED);
+    assert_int_equal(other->error.status, AF_RESOURCE_EXHAUSTED);
+    assert_int_equal(xt_processes_of(XT_UID), 0);
+    exec_command_unref(command);
+    exec_post(xt->engine, &taken.post, give_timers);
+    xt_box_stop(xt, xt->box); // after that
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -274,6 +322,7 @@ int main(void)
         xt_test(a_timeout_comes_though_nothing_else_happens),
         xt_test(a_stopped_supervisor_does_not_stop_the_timeout),
         xt_test(stopping_the_box_ends_its_commands),
+        xt_test(a_command_that_cannot_be_timed_ends_with_its_box),
         xt_test(ending_the_engine_ends_everything),
         cmocka_unit_test_setup_teardown(too_many_commands_are_refused_in_words, xt_setup_dirs,
                                         xt_teardown),

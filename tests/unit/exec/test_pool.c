@@ -1,6 +1,9 @@
 // The pool: members wait without a view, are adopted, replaced, and leave nothing behind.
 #include "tests/unit/exec/fixture.h"
 
+#include "exec/engine_priv.h"
+#include "exec/lane.h"
+
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -13,12 +16,18 @@
 #define SIZE 2
 
 // Ids as mux gives them, counted.
-static atomic_uint ids_out, next_id;
+static atomic_uint ids_out, next_id, ids_asked;
 static unsigned ids_max = 32;
+
+// Of pass_lane.
+static pthread_mutex_t passed_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t passed_cond = PTHREAD_COND_INITIALIZER;
+static bool passed;
 
 static int uid_take(void *arg, uid_t *ret_uid)
 {
     (void)arg;
+    atomic_fetch_add(&ids_asked, 1);
     if (atomic_load(&ids_out) >= ids_max)
         return -1;
     atomic_fetch_add(&ids_out, 1);
@@ -169,6 +178,45 @@ static void without_uids_the_pool_is_empty_and_no_error(void **state)
     ids_max = 32;
 }
 
+static void run_passed(struct exec_job *job)
+{
+    (void)job;
+    pthread_mutex_lock(&passed_lock);
+    passed = true;
+    pthread_cond_signal(&passed_cond);
+    pthread_mutex_unlock(&passed_lock);
+}
+
+// Whatever the lane had to start is started, or has been thrown away.
+static void pass_lane(struct xt *xt)
+{
+    static struct exec_job job;
+    passed = false;
+    exec_lane_queue(&xt->engine->lanes[EXEC_LANE_SPAWN], &job, run_passed, true);
+    pthread_mutex_lock(&passed_lock);
+    while (!passed)
+        pthread_cond_wait(&passed_cond, &passed_lock);
+    pthread_mutex_unlock(&passed_lock);
+}
+
+static void a_pool_of_an_engine_that_ends_is_not_filled(void **state)
+{
+    struct xt *xt = *state;
+    struct exec_pool *pool = pool_new(xt, 1);
+    wait_count(pool, 1);
+    exec_engine_close(xt->engine);
+    uid_t uid;
+    struct exec_box *box = exec_pool_take(pool, &uid);
+    assert_non_null(box);
+    unsigned asked = atomic_load(&ids_asked);
+    exec_pool_refill(pool);
+    pass_lane(xt);
+    assert_int_equal(atomic_load(&ids_asked), asked);
+    exec_pool_return(pool, box);
+    exec_pool_free(pool);
+    assert_int_equal(atomic_load(&ids_out), 0);
+}
+
 static void freeing_a_pool_at_any_moment_leaves_nothing(void **state)
 {
     struct xt *xt = *state;
@@ -269,6 +317,7 @@ int main(void)
         engine_test(a_member_that_dies_after_it_was_taken_fails_the_start),
         engine_test(more_members_than_the_pool_holds_come_back_at_once),
         engine_test(without_uids_the_pool_is_empty_and_no_error),
+        engine_test(a_pool_of_an_engine_that_ends_is_not_filled),
         engine_test(freeing_a_pool_at_any_moment_leaves_nothing),
         engine_test(commands_given_while_the_box_starts_run_when_it_is_up),
         engine_test(commands_given_to_a_box_that_cannot_start_hear_why),
