@@ -119,8 +119,8 @@ bool fs_thread_is_killed(pid_t tid)
     return false;
 }
 
-// Drops the lock while it looks. Nobody else frees what is held.
-static void look(struct fs_limits *limits, int64_t now_ns)
+// Nobody else frees what is held.
+void fs_limits_look(struct fs_limits *limits, int64_t now_ns)
 {
     struct fs_held *some[LOOK_MAX], *held;
     unsigned n = 0;
@@ -241,7 +241,7 @@ static void *held_thread(void *arg)
         if (limits->held == 0)
             limits->interrupted = false;
         else if (now_ns >= look_due_ns(limits))
-            look(limits, now_ns);
+            fs_limits_look(limits, now_ns);
         if (is_late || TAILQ_EMPTY(&limits->going))
             wait_until(limits, next_ns(limits, is_late));
     }

@@ -74,5 +74,8 @@ void fs_limits_collect(struct fs_limits *limits, int64_t now_ns, unsigned max);
 int64_t fs_limits_due_ns(const struct fs_limits *limits);
 // Takes a held call out of its view's list, and puts it among those that go. Under the lock.
 void fs_limits_let_go(struct fs_limits *limits, struct fs_held *held);
+// Lets go those of the longest waiting whose process has been killed, to be answered with -EINTR
+// where they have not run. Under the lock, which is dropped meanwhile.
+void fs_limits_look(struct fs_limits *limits, int64_t now_ns);
 
 #endif

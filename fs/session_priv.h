@@ -62,6 +62,8 @@ int fs_transport_verify(const struct fs_transport_state *state, struct af_error 
 void fs_transport_describe(const struct fs_transport_state *state, unsigned workers, char *ret,
                            size_t size);
 bool fs_transport_is_ring(const struct fs_transport_state *state);
+// How many entries a CPU's ring is to have on a machine of so many CPUs.
+unsigned fs_ring_depth(unsigned cpus);
 
 // ---- the session -------------------------------------------------------------------------
 

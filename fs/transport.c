@@ -62,9 +62,9 @@ static bool switch_on(struct fs_transport_state *state)
 
 // One less than a power of two where it is at its bounds: libfuse adds an entry, io_uring rounds
 // up. 0 entries for each of very many CPUs are the least that there can be.
-static unsigned ring_depth(void)
+unsigned fs_ring_depth(unsigned cpus)
 {
-    unsigned depth = FS_RING_ENTRIES / (unsigned)get_nprocs_conf();
+    unsigned depth = FS_RING_ENTRIES / cpus;
     if (depth > FS_RING_DEPTH_MAX)
         return FS_RING_DEPTH_MAX;
     return depth <= FS_RING_DEPTH_MIN ? FS_RING_DEPTH_MIN : depth - 1;
@@ -78,7 +78,7 @@ int fs_transport_choose(struct fs_transport_state *state, enum fs_transport want
     atomic_init(&state->ring_offered, false);
     atomic_init(&state->ring_seen, false);
     state->why_not[0] = '\0';
-    state->depth = ring_depth();
+    state->depth = fs_ring_depth((unsigned)get_nprocs_conf());
     snprintf(state->options, sizeof state->options, "io_uring,io_uring_q_depth=%u", state->depth);
     if (wanted == FS_TRANSPORT_DEV_FUSE)
         why_not(state, "as asked");

@@ -7,7 +7,10 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <signal.h>
 #include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -459,6 +462,87 @@ static void test_what_is_held_leaves_entries_of_its_ring_to_others(void **state)
     assert_false(has_written_on(3));
 }
 
+// A process that was killed and is still there, as one is that waits for the answer to a request.
+static pid_t killed_child(void)
+{
+    siginfo_t info;
+    pid_t pid = fork();
+    if (pid == 0)
+        for (;;)
+            pause();
+    assert_true(pid > 0);
+    assert_false(fs_thread_is_killed(pid));
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    assert_int_equal(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT), 0);
+    return pid;
+}
+
+static bool looks_up_as(pid_t pid)
+{
+    struct fs_call call = call_of(FS_OP_LOOKUP, VIEW, FID);
+    call.ctx.pid = pid;
+    return holds(call);
+}
+
+static void look(void)
+{
+    pthread_mutex_lock(&session.limits->lock);
+    fs_limits_look(session.limits, now_ns);
+    pthread_mutex_unlock(&session.limits->lock);
+}
+
+static void test_who_was_killed_is_let_go_at_once_and_nobody_else(void **state)
+{
+    (void)state;
+    limit(VIEW, 1, 0);
+    pid_t killed = killed_child();
+    assert_false(looks_up_as(getpid()));
+    assert_true(looks_up_as(getpid()));
+    assert_true(looks_up_as(killed));
+    assert_true(looks_up_as(0)); // of no process
+    struct fs_call write = call_of(FS_OP_WRITE, VIEW, FID);
+    write.ctx.pid = killed;
+    assert_true(has_written(write, 1));
+    assert_int_equal(fs_limits_held(&session), 4);
+    look();
+    assert_int_equal(fs_limits_held(&session), 2);
+    struct fs_held *held = TAILQ_FIRST(&session.limits->going);
+    for (int i = 0; i < 2; i++, held = TAILQ_NEXT(held, link)) {
+        assert_non_null(held);
+        assert_int_equal(held->call.ctx.pid, killed);
+        assert_null(held->run); // it is answered, not run
+        assert_int_equal(held->rc, held->call.op == FS_OP_WRITE ? 0 : -EINTR);
+    }
+    drop_going();
+    assert_int_equal(waitpid(killed, NULL, 0), killed);
+    for (int i = 0; i < 2; i++) { // nothing was charged for what went
+        now_ns += 1 * AF_NS_PER_SEC;
+        assert_int_equal(go(), 1);
+    }
+}
+
+static void test_a_process_that_has_gone_is_let_go(void **state)
+{
+    (void)state;
+    limit(VIEW, 1, 0);
+    pid_t killed = killed_child();
+    assert_int_equal(waitpid(killed, NULL, 0), killed);
+    assert_false(looks_up_as(killed));
+    assert_true(looks_up_as(killed)); // a READ ahead of its, for example
+    look();
+    assert_int_equal(fs_limits_held(&session), 0);
+}
+
+static void test_detaching_a_view_without_a_limit_wakes_nobody(void **state)
+{
+    (void)state;
+    session.limits->background_fails = true; // cleared for whoever is woken
+    limit(VIEW, 0, 0);
+    assert_true(session.limits->background_fails);
+    limit(VIEW, 1, 0);
+    assert_false(session.limits->background_fails); // the kernel is asked again
+}
+
 static void test_a_copy_keeps_names_and_attributes(void **state)
 {
     (void)state;
@@ -506,6 +590,9 @@ int main(void)
         TEST(test_what_goes_out_of_turn_puts_off_what_is_held),
         TEST(test_held_reads_leave_the_kernel_room_for_others),
         TEST(test_what_is_held_leaves_entries_of_its_ring_to_others),
+        TEST(test_who_was_killed_is_let_go_at_once_and_nobody_else),
+        TEST(test_a_process_that_has_gone_is_let_go),
+        TEST(test_detaching_a_view_without_a_limit_wakes_nobody),
         TEST(test_a_copy_keeps_names_and_attributes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
