@@ -27,7 +27,7 @@ static bool is_stopping(struct store *store)
 
 static void sync_and_unlink(struct store *store)
 {
-    int rc = store_sync_point(store, atomic_load(&store->last_txn), true);
+    int rc = store_sync_point(store, atomic_load(&store->last_txn));
     while (rc == 0 && !is_stopping(store)) {
         pthread_mutex_lock(&store->gc.lock);
         int unlinked = store_gc_unlink(store);

@@ -3,16 +3,18 @@
 // LMDB runs with MDB_NOSYNC: pages of later transactions may reach the disk in any order, so after
 // a power cut the newest meta page may point at pages that never arrived. At each sync point
 // therefore, in this order: (1) with the writer lock held, a reader is begun at the last committed
-// transaction T, so that no page of T is reused, and T's meta page is copied; (2) the data of blobs
-// that T's records were the first to refer to is synced; (3) the database is synced; (4) the copy
-// goes to DIR/store/synced.meta, with the boot id, and is synced; (5) the reader of the sync point
-// before is let go. When the boot id has changed, the copy is put back over both meta pages before
-// LMDB opens the file: the store is then exactly T. There is no "closed cleanly" flag to be wrong:
-// the last sync point of a clean close is the newest transaction.
-// No transaction may commit before this run's first sync point: the reader that kept T's pages
-// died with the last process. Locks: sync.point. A failed sync of the database is final
-// (sync.error): the kernel has dropped what it could not write, and a second sync would say all is
-// well; the store then refuses writes. Read next: background.c, which makes the sync points.
+// transaction T, so that no page of T is reused, and T's meta page is copied; (2) the data of the
+// blobs that were written to since the last one is synced, for a file system may cut a file to what
+// it has of it, and T's record would say more; (3) the database is synced; (4) the copy goes to
+// DIR/store/synced.meta, with the boot id, and is synced; (5) the reader of the sync point before
+// is let go. When the boot id has changed, the copy is put back over both meta pages before LMDB
+// opens the file: the store is then exactly T. There is no "closed cleanly" flag to be wrong: the
+// last sync point of a clean close is the newest transaction, and where it is not, what a killed
+// run wrote to its blobs is synced as a whole. No transaction may commit before this run's first
+// sync point: the reader that kept T's pages died with the last process. Locks: sync.point. A
+// failed sync of the database is final (sync.error): the kernel has dropped what it could not
+// write, and a second sync would say all is well; the store then refuses writes. Read next:
+// background.c, which makes the sync points.
 #include "mux/store/store_priv.h"
 
 #include "mux/base/log.h"
@@ -93,6 +95,7 @@ int store_synced_open(struct store *store, int dir_fd, struct af_error *err)
         return -1;
     if (store_read_boot_id(boot) < 0)
         return af_error_set(err, AF_INTERNAL, "this kernel shows no boot id");
+    store->found_synced = copy.txnid;
     if (memcmp(copy.boot_id, boot, BOOT_ID_LEN) == 0)
         return 0;
     rc = put_back(dir_fd, &copy);
@@ -103,7 +106,7 @@ int store_synced_open(struct store *store, int dir_fd, struct af_error *err)
 
 // With the writer lock held: nothing commits between the reader and its meta page, nor between
 // either and the lists of blobs.
-static int take_snapshot(struct store *store, bool with_data, struct sync_snapshot *ret)
+static int take_snapshot(struct store *store, struct sync_snapshot *ret)
 {
     MDB_stat stat;
     MDB_envinfo info;
@@ -132,10 +135,8 @@ static int take_snapshot(struct store *store, bool with_data, struct sync_snapsh
         pthread_mutex_lock(&store->blobs.lock);
         ret->fresh = store->blobs.fresh;
         store->blobs.fresh = (struct idset){0};
-        if (with_data) {
-            ret->dirty = store->blobs.dirty;
-            store->blobs.dirty = (struct idset){0};
-        }
+        ret->dirty = store->blobs.dirty;
+        store->blobs.dirty = (struct idset){0};
         pthread_mutex_unlock(&store->blobs.lock);
         ret->commits = atomic_exchange(&store->dirty_commits, 0);
     } else if (ret->reader) {
@@ -196,14 +197,14 @@ static int make_durable(struct store *store, struct sync_snapshot *snapshot)
     return 0;
 }
 
-int store_sync_point(struct store *store, uint64_t at_least, bool with_data)
+int store_sync_point(struct store *store, uint64_t at_least)
 {
     pthread_mutex_lock(&store->sync.point);
     int rc = atomic_load(&store->sync.error);
     bool covered = store->sync.pinned && atomic_load(&store->sync.synced) >= at_least;
-    if (rc == 0 && (!covered || with_data)) {
+    if (rc == 0 && !covered) {
         struct sync_snapshot snapshot;
-        rc = take_snapshot(store, with_data, &snapshot);
+        rc = take_snapshot(store, &snapshot);
         if (rc == 0) {
             rc = make_durable(store, &snapshot);
             idset_clear(&snapshot.fresh);
@@ -214,13 +215,20 @@ int store_sync_point(struct store *store, uint64_t at_least, bool with_data)
     return rc;
 }
 
+int store_sync_left_behind(struct store *store, uint64_t last)
+{
+    if (last == store->found_synced || store->read_only)
+        return 0;
+    return syncfs(store->blobs_fd) < 0 ? -errno : 0;
+}
+
 int store_sync(struct store *store)
 {
     AF_CHECK_MAGIC(store, STORE_MAGIC);
     // In this order: what pended a moment ago is in the last commit.
     uint64_t pending = atomic_load(&store->batch.pending);
     uint64_t last = atomic_load(&store->last_txn);
-    return store_sync_point(store, pending > last ? pending : last, false);
+    return store_sync_point(store, pending > last ? pending : last);
 }
 
 void store_unpin(struct store *store)

@@ -305,7 +305,7 @@ static int create_store(struct store *store, struct af_error *err)
     if (rc == 0)
         rc = store_ids_open(store, store->store_fd, FIRST_ID);
     if (rc == 0)
-        rc = store_sync_point(store, 0, false);
+        rc = store_sync_point(store, 0);
     if (rc == 0 && (renameat(store->dir_fd, "store.new", store->dir_fd, "store") < 0 ||
                     fsync(store->dir_fd) < 0))
         rc = -errno;
@@ -413,15 +413,21 @@ static int recover(struct store *store)
     rc = store_errno(mdb_txn_commit(mdb));
     if (rc == 0)
         store_note_commit(store, id);
-    if (rc == 0 && !store->fsck_only)
-        rc = store_blobs_sweep(store, false); // there may be blobs that only these refer to
-    return rc == 0 ? store_sync_point(store, UINT64_MAX, true) : rc;
+    if (rc == 0)
+        rc = store_sync_left_behind(store, id);
+    return rc == 0 ? store_sync_point(store, UINT64_MAX) : rc;
+}
+
+// Whatever the last run left unsynced becomes durable, and pinned, before anything is written.
+static int first_sync_point(struct store *store)
+{
+    int rc = store_sync_left_behind(store, atomic_load(&store->last_txn));
+    return rc == 0 ? store_sync_point(store, UINT64_MAX) : rc;
 }
 
 static int start(struct store *store)
 {
-    // Whatever the last run left unsynced becomes durable, and pinned, before anything is written.
-    int rc = store_sync_point(store, UINT64_MAX, true);
+    int rc = first_sync_point(store);
     if (rc == 0)
         rc = recover(store);
     if (rc == 0)
@@ -484,8 +490,7 @@ int store_open_for_fsck(const char *dir, bool repair, struct store **ret, struct
         rc = write_pid(store, err);
     if (rc == 0 && (rc = store_blobs_open_folders(store)) < 0)
         af_error_errno(err, rc, "cannot use the blobs in %s", dir);
-    // As at any start: what the last run left unsynced is pinned before anything is written.
-    if (rc == 0 && repair && (rc = store_sync_point(store, UINT64_MAX, true)) < 0)
+    if (rc == 0 && repair && (rc = first_sync_point(store)) < 0)
         af_error_errno(err, rc, "cannot sync the store in %s", dir);
     if (rc == 0 && (rc = recover(store)) < 0)
         af_error_errno(err, rc, "cannot read the journal in %s", dir);
@@ -508,7 +513,7 @@ void store_close(struct store *store)
     store_batch_stop(store);
     // When it fails, the next start finds what a kill -9 leaves.
     if (!store->read_only)
-        store_sync_point(store, atomic_load(&store->last_txn), true);
+        store_sync_point(store, atomic_load(&store->last_txn));
     free_store(store);
 }
 

@@ -191,7 +191,7 @@ static int repair(struct fsck *f)
         if (f->result->repaired == before)
             break;
     }
-    return store_sync_point(f->store, atomic_load(&f->store->last_txn), true);
+    return store_sync_point(f->store, atomic_load(&f->store->last_txn));
 }
 
 int store_fsck(struct store *store, const struct store_fsck_options *options,

@@ -132,7 +132,7 @@ void store_space_when_full(struct store *store)
         return;
     if (bytes_left(store) + reusable_bytes(store) < headroom_wanted(store) / 4 &&
         atomic_load(&store->last_txn) > atomic_load(&store->sync.synced)) {
-        store_sync_point(store, atomic_load(&store->last_txn), false);
+        store_sync_point(store, atomic_load(&store->last_txn));
         store_reserve_space(store);
     }
 }

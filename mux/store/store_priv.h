@@ -80,9 +80,10 @@ struct store_blob {
 struct store {
     uint32_t magic;
     char *dir;
-    bool fsck_only;      // opened for fsck: no background thread, nothing swept
-    bool read_only;      // and nothing written
-    bool synced_damaged; // found so by fsck
+    bool fsck_only;        // opened for fsck: no background thread, nothing swept
+    bool read_only;        // and nothing written
+    bool synced_damaged;   // found so by fsck
+    uint64_t found_synced; // the last sync point's transaction, as the start found it
     int dir_fd, store_fd, blobs_fd, new_fd, lock_fd;
     uint32_t page_bytes;
     uint64_t map_bytes;
@@ -201,9 +202,11 @@ void store_note_commit(struct store *store, uint64_t id); // of LMDB's transacti
 // durability.c
 int store_read_boot_id(char ret[BOOT_ID_LEN]);
 int store_synced_open(struct store *store, int dir_fd, struct af_error *err);
-// Makes a sync point unless one covers the transaction `at_least` already. with_data: also of
-// the data of every blob that was written to.
-int store_sync_point(struct store *store, uint64_t at_least, bool with_data);
+// Makes a sync point unless one covers the transaction `at_least` already.
+int store_sync_point(struct store *store, uint64_t at_least);
+// At a start, before its first sync point: what a killed run had written to its blobs, if the
+// transaction `last` is not the one of the last sync point. Which blobs these are died with it.
+int store_sync_left_behind(struct store *store, uint64_t last);
 void store_unpin(struct store *store);
 // Whether so much is unsynced that writers must let a sync point pass first.
 bool store_sync_is_behind(struct store *store);

@@ -233,7 +233,7 @@ static int prepare_to_write(struct store *store)
 {
     AF_CHECK_MAGIC(store, STORE_MAGIC);
     if (store_sync_is_behind(store)) // its error is sticky: seen just below
-        store_sync_point(store, atomic_load(&store->last_txn), false);
+        store_sync_point(store, atomic_load(&store->last_txn));
     if (atomic_load(&store->sync.error) != 0)
         return -EIO;
     if (atomic_load(&store->full))
