@@ -233,9 +233,9 @@ static void sandbox_destroyed(void *arg, const char *id)
         watches_forget(daemon->watches, id);
 }
 
-static void flush_kernel(void *fs)
+static void flush_kernel(void *fs, const char *sandbox_id)
 {
-    fs_invalidate_flush(fs);
+    fs_invalidate_flush(fs, sandbox_id);
 }
 
 static int start_exec(struct daemon *daemon, struct af_error *err)

@@ -22,7 +22,7 @@ struct turns;
 struct turns_options {
     struct mux *mux; // borrowed
     // Waits until the kernel has forgotten what it was told to (fs_invalidate_flush), with fs.
-    void (*flush)(void *fs);
+    void (*flush)(void *fs, const char *sandbox_id);
     void *fs;
 };
 
@@ -59,7 +59,7 @@ void turn_started(void *turn);
 unsigned turns_running(struct turns *turns, const char *sandbox_id);
 
 // Waits for the kernel as before a command.
-void turns_flush(struct turns *turns);
+void turns_flush(struct turns *turns, const char *sandbox_id);
 
 // Keeps commands of the sandbox from starting until turns_leave_alone. False: some are running.
 bool turns_enter_alone(struct turns *turns, const char *sandbox_id);

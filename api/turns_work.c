@@ -60,9 +60,9 @@ static void submit(struct turns *turns, struct turns_job *job)
     net_pool_submit(&turns->pool, &job->item);
 }
 
-void turns_flush(struct turns *turns)
+void turns_flush(struct turns *turns, const char *sandbox_id)
 {
-    turns->options.flush(turns->options.fs);
+    turns->options.flush(turns->options.fs, sandbox_id);
 }
 
 // ---- what there is to do
@@ -105,7 +105,7 @@ static void prepare(struct turns_job *job)
             af_log(AF_LOG_WARN, "turns", "a view could not be brought onto its codebase's head",
                    "sandbox=%s error=\"%s\"", gate->id, err.text);
         if (result.told)
-            turns_flush(turns);
+            turns_flush(turns, gate->id);
     }
     turns_open(turns, gate);
 }

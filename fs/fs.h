@@ -7,7 +7,8 @@
 //   fs/session.c     the session's life: mount, workers, priming, unmounting
 //   fs/transport.c   FUSE over io_uring or /dev/fuse, chosen and verified
 //   fs/ops.c         the op table, one page; fs/op_*.c the operations by kind
-//   fs/reply.c       answers; fs/slow.c work that may block; fs/invalidate.c the notifier
+//   fs/reply.c       answers; fs/slow.c work that may block; fs/invalidate.c the notifier;
+//                    fs/moved.c directories in use that others moved
 //   fs/fair.c        whose turn it is; fs/limit.c who has had enough for this second
 //   fs/recover.c     what a killed daemon left behind
 //   fs/counters.c    requests and time by operation; fs/view_counters.c the same by view
@@ -17,11 +18,11 @@
 //   fs_session_start(session, &err); ... detach the views ...; fs_session_stop(session);
 //   fs_session_free(session); mux_close(mux);
 //
-// Locks: a session has four, each held for a few instructions, none while calling mux or the
-// kernel: the slow queue's, the invalidation queue's, the io loop's, the limits' (all of one rank:
-// never one inside another). mux may call the notifier while holding nothing, but for what mux.h
-// says of single functions.
-// Only this folder includes libfuse. docs/FUSE.md has the decisions with their reasons.
+// Locks: a session has five, each held for a few instructions, none while calling mux or the
+// kernel: the slow queue's, the invalidation queue's, that of moved.c, the io loop's, the limits'
+// (all of one rank: never one inside another). mux may call the notifier while holding nothing, but
+// for what mux.h says of single functions. Only this folder includes libfuse. docs/FUSE.md has the
+// decisions with their reasons.
 #ifndef AF_FS_H
 #define AF_FS_H
 
@@ -97,8 +98,9 @@ void fs_session_free(struct fs_session *session);
 
 // Waits until every invalidation that mux asked for before this call has been delivered to the
 // kernel (or the session has stopped). Call it with no lock held and never from a FUSE worker:
-// delivery may wait for requests that are under way.
-void fs_invalidate_flush(struct fs_session *session);
+// delivery may wait for requests that are under way. Then, for half a second at most, until
+// the kernel has met again what was moved of this sandbox's view while it is in use (fs/moved.c).
+void fs_invalidate_flush(struct fs_session *session, const char *sandbox_id);
 
 // Claims a mountpoint for this process, before fs_recover, so that no daemon ever takes the mount
 // of another one that lives for a dead one's: a file <mountpoint>.lock beside it, held with flock

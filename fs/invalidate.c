@@ -27,12 +27,13 @@
 #define LATE_MAX     64
 #define TOLD_WAIT_NS AF_NS_PER_SEC // longer for want of what a slow thread waits for: give up
 
-enum kind { INVAL_ENTRY, EXPIRE_ENTRY, INVAL_INODE, CONFIRM_FORGET, SETTLE };
+enum kind { INVAL_ENTRY, EXPIRE_ENTRY, MOVED_DIRECTORY, INVAL_INODE, CONFIRM_FORGET, SETTLE };
 
 struct item {
     struct item *next;
     enum kind kind;
-    uint64_t nodeid; // of the parent, for the entry kinds
+    uint64_t nodeid; // of the parent, for the kinds with a name
+    uint64_t moved;  // of the directory itself
     int64_t offset;
     int64_t len;
     size_t name_len;
@@ -62,6 +63,7 @@ static int deliver_once(struct fuse_session *fuse, const struct item *item)
 {
     switch (item->kind) {
     case INVAL_ENTRY:
+    case MOVED_DIRECTORY:
         return fuse_lowlevel_notify_inval_entry(fuse, item->nodeid, item->name, item->name_len);
     case EXPIRE_ENTRY:
         return fs_compat_expire_entry(fuse, item->nodeid, item->name, item->name_len);
@@ -121,6 +123,16 @@ static void wait_for_items(struct fs_invalidator *inv)
     pthread_cond_clockwait(&inv->queued_cond, &inv->lock, CLOCK_MONOTONIC, &due);
 }
 
+// The old name goes first, and with it what nobody uses. When the kernel has the directory still,
+// somebody is in it.
+static void deliver_moved(struct fs_invalidator *inv, const struct item *item)
+{
+    struct item ask = {.kind = INVAL_INODE, .nodeid = item->moved, .offset = -1};
+    deliver(inv, item);
+    if (deliver(inv, &ask) == 0)
+        fs_moved_add(inv->session, item->moved);
+}
+
 static void *notifier_thread(void *arg)
 {
     struct fs_invalidator *inv = arg;
@@ -138,9 +150,13 @@ static void *notifier_thread(void *arg)
         if (!inv->head)
             inv->tail = &inv->head;
         pthread_mutex_unlock(&inv->lock);
-        int rc = item->kind == SETTLE ? 0 : deliver(inv, item);
+        int rc = 0;
         if (item->kind == SETTLE)
             mux_settle(inv->session->mux, item->nodeid);
+        else if (item->kind == MOVED_DIRECTORY)
+            deliver_moved(inv, item);
+        else
+            rc = deliver(inv, item);
         if (item->kind == CONFIRM_FORGET && rc == -ENOENT)
             mux_forgotten(inv->session->mux, item->nodeid);
         free(item);
@@ -174,28 +190,26 @@ static void add_late(struct fs_invalidator *inv, struct item *item)
     pthread_cond_signal(&inv->queued_cond);
 }
 
-static void queue_item(struct fs_session *session, enum kind kind, uint64_t nodeid,
-                       const char *name, size_t name_len, int64_t offset, int64_t len)
+static void queue_item(struct fs_session *session, const struct item *what)
 {
     struct fs_invalidator *inv = session->invalidator;
-    struct item *item = malloc(sizeof *item + name_len + 1);
+    struct item *item = malloc(sizeof *item + what->name_len + 1);
     if (!item) {
         fs_count(session, FS_COUNT_INVALIDATION_LOST, 1);
         af_log(AF_LOG_ERROR, "fs", "no memory for an invalidation", "nodeid=%llx",
-               (unsigned long long)nodeid);
+               (unsigned long long)what->nodeid);
         return;
     }
-    *item = (struct item){
-        .kind = kind, .nodeid = nodeid, .offset = offset, .len = len, .name_len = name_len};
-    if (name_len > 0)
-        memcpy(item->bytes, name, name_len);
-    item->bytes[name_len] = '\0';
+    *item = *what;
+    if (what->name_len > 0)
+        memcpy(item->bytes, what->name, what->name_len);
+    item->bytes[what->name_len] = '\0';
     item->name = item->bytes;
     pthread_mutex_lock(&inv->lock);
     bool keep = !inv->stopping;
-    if (keep && kind == SETTLE) // comes after all that was queued before
+    if (keep && what->kind == SETTLE) // comes after all that was queued before
         end_late(inv);
-    if (keep && kind == CONFIRM_FORGET)
+    if (keep && what->kind == CONFIRM_FORGET)
         add_late(inv, item);
     else if (keep)
         add(inv, item);
@@ -206,27 +220,41 @@ static void queue_item(struct fs_session *session, enum kind kind, uint64_t node
 
 static void notify_inval_entry(void *arg, uint64_t parent, const char *name, size_t name_len)
 {
-    queue_item(arg, INVAL_ENTRY, parent, name, name_len, 0, 0);
+    queue_item(arg, &(struct item){
+                        .kind = INVAL_ENTRY, .nodeid = parent, .name = name, .name_len = name_len});
+}
+
+static void notify_moved_directory(void *arg, uint64_t parent, const char *name, size_t name_len,
+                                   uint64_t nodeid)
+{
+    queue_item(arg, &(struct item){.kind = MOVED_DIRECTORY,
+                                   .nodeid = parent,
+                                   .moved = nodeid,
+                                   .name = name,
+                                   .name_len = name_len});
 }
 
 static void notify_expire_entry(void *arg, uint64_t parent, const char *name, size_t name_len)
 {
-    queue_item(arg, EXPIRE_ENTRY, parent, name, name_len, 0, 0);
+    queue_item(
+        arg,
+        &(struct item){.kind = EXPIRE_ENTRY, .nodeid = parent, .name = name, .name_len = name_len});
 }
 
 static void notify_inval_inode(void *arg, uint64_t nodeid, int64_t offset, int64_t len)
 {
-    queue_item(arg, INVAL_INODE, nodeid, NULL, 0, offset, len);
+    queue_item(arg,
+               &(struct item){.kind = INVAL_INODE, .nodeid = nodeid, .offset = offset, .len = len});
 }
 
 static void notify_confirm_forget(void *arg, uint64_t nodeid)
 {
-    queue_item(arg, CONFIRM_FORGET, nodeid, NULL, 0, -1, 0);
+    queue_item(arg, &(struct item){.kind = CONFIRM_FORGET, .nodeid = nodeid, .offset = -1});
 }
 
 static void notify_settle(void *arg, uint64_t nodeid)
 {
-    queue_item(arg, SETTLE, nodeid, NULL, 0, 0, 0);
+    queue_item(arg, &(struct item){.kind = SETTLE, .nodeid = nodeid});
 }
 
 // Everything is in the queue and in order, so that a count tells when all of it is delivered.
@@ -285,7 +313,7 @@ void fs_invalidate_inode(struct fs_session *session, uint64_t nodeid, int64_t of
     notify_inval_inode(session, nodeid, offset, len);
 }
 
-void fs_invalidate_flush(struct fs_session *session)
+void fs_invalidate_flush(struct fs_session *session, const char *sandbox_id)
 {
     struct fs_invalidator *inv = session->invalidator;
     pthread_mutex_lock(&inv->lock);
@@ -294,6 +322,7 @@ void fs_invalidate_flush(struct fs_session *session)
     while (inv->running && !inv->stopping && inv->delivered < until)
         pthread_cond_wait(&inv->delivered_cond, &inv->lock);
     pthread_mutex_unlock(&inv->lock);
+    fs_moved_wait(session, sandbox_id);
 }
 
 // ---- not for the kernel, but for who else wants to know
@@ -313,6 +342,7 @@ int fs_invalidator_new(struct fs_session *session, struct fs_invalidator **ret)
 {
     static const struct mux_notifier notifier = {
         .inval_entry = notify_inval_entry,
+        .moved_directory = notify_moved_directory,
         .expire_entry = notify_expire_entry,
         .inval_inode = notify_inval_inode,
         .confirm_forget = notify_confirm_forget,

@@ -101,6 +101,8 @@ static int make_parts(struct fs_session *session, struct af_error *err)
         return af_error_errno(err, errno, "eventfd");
     int rc = af_io_new(AF_IO_AUTO, &session->io);
     if (rc == 0)
+        rc = fs_moved_new(session);
+    if (rc == 0)
         rc = fs_invalidator_new(session, &session->invalidator);
     if (rc == 0 && session->policy == FS_OPEN_SERVER)
         rc = fs_passthrough_new(&session->passthrough);
@@ -359,6 +361,8 @@ int fs_session_start_parts(struct fs_session *session, struct af_error *err)
     if (rc == 0)
         rc = fs_limits_start(session);
     if (rc == 0)
+        rc = fs_moved_start(session);
+    if (rc == 0)
         rc = fs_invalidator_start(session->invalidator);
     return rc == 0 ? 0 : af_error_errno(err, rc, "starting the FUSE session's threads");
 }
@@ -479,12 +483,14 @@ void fs_session_stop(struct fs_session *session)
         return;
     if (session->invalidator)
         fs_invalidator_close(session->invalidator);
+    fs_moved_close(session);
     fs_limits_close(session);
     leave_mount(session);
     for (unsigned i = 0; i < session->workers_started; i++)
         pthread_join(session->workers[i], NULL);
     if (session->invalidator)
         fs_invalidator_join(session->invalidator);
+    fs_moved_join(session);
     if (session->fuse) {
         // A ring's thread may still be in a handler. From here on nothing it starts outlives it,
         // and what was started before is answered before the rings go.
@@ -511,6 +517,7 @@ void fs_session_free(struct fs_session *session)
         return;
     fs_session_stop(session);
     fs_invalidator_free(session->invalidator);
+    fs_moved_free(session);
     af_io_free(session->io);
     fs_passthrough_free(session->passthrough);
     fs_counters_free(session->counters);

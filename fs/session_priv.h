@@ -39,6 +39,7 @@ struct fs_invalidator;
 struct fs_counter_shard;
 struct fs_taps;
 struct fs_limits;
+struct fs_moved;
 
 // ---- transport.c -------------------------------------------------------------------------
 
@@ -102,6 +103,7 @@ struct fs_session {
     struct fs_slow *slow;
     struct fs_slow *turns; // fair.c; ends before `slow`
     struct fs_invalidator *invalidator;
+    struct fs_moved *moved;
     struct fs_counter_shard *counters;
     void *view_blocks;        // view_counters.c
     struct fs_limits *limits; // limit.h
@@ -187,6 +189,19 @@ void fs_invalidator_close(struct fs_invalidator *inv);
 void fs_invalidator_join(struct fs_invalidator *inv);
 void fs_invalidator_free(struct fs_invalidator *inv);
 void fs_invalidate_inode(struct fs_session *session, uint64_t nodeid, int64_t offset, int64_t len);
+
+// ---- moved.c: directories that others have moved while they are in use --------------------
+
+// 0 or -errno. `start` is before the connection is made, `join` once it is gone.
+int fs_moved_new(struct fs_session *session);
+int fs_moved_start(struct fs_session *session);
+void fs_moved_close(struct fs_session *session);
+void fs_moved_join(struct fs_session *session);
+void fs_moved_free(struct fs_session *session);
+// Has the kernel meet it by its new name. Too many at once are left to whoever looks them up.
+void fs_moved_add(struct fs_session *session, uint64_t nodeid);
+// Waits until those of a view that were added before are met, for a bounded time.
+void fs_moved_wait(struct fs_session *session, const char *sandbox_id);
 
 // ---- counters.c --------------------------------------------------------------------------
 

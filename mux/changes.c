@@ -3,7 +3,9 @@
 // A name that leads elsewhere is expired, not invalidated: the kernel asks again, and what still
 // leads to the same inode keeps its dentry, and with it the working directories and mounts on it.
 // The name of a file that is another one now, or has another shared nodeid, is taken back at once:
-// nobody would look it up again only to have the kernel, and with it us, let go of the old one. A
+// nobody would look it up again only to have the kernel, and with it us, let go of the old one. So
+// is that of a directory which has another one by now: the kernel has one dentry of a directory,
+// and a lookup by the new name would first have to move it, which fails while anybody renames. A
 // directory whose listing changed has its attributes and cached listing dropped; its reported mtime
 // has changed, for whoever changes a listing bumps it (docs/FUSE.md). Read next: commit.c.
 #include "mux/changes.h"
@@ -23,15 +25,17 @@
 #define ITEMS_MAX   (16u << 20)
 
 enum kind {
-    NAME,         // leads elsewhere
-    NAME_OF_FILE, // to a file until now
-    NAME_SAME,    // leads to the same file, which has another version
+    NAME,          // leads elsewhere
+    NAME_OF_FILE,  // to a file until now
+    NAME_OF_MOVED, // to a directory until now, which has another name
+    NAME_SAME,     // leads to the same file, which has another version
     ATTRIBUTES,
     CONTENT,
 };
 
 struct mux_change_item {
-    uint64_t fid; // of the directory, for a name
+    uint64_t fid;     // of the directory, for a name
+    uint64_t was_dir; // that the name led to until now, or 0
     const char *name;
     uint8_t name_len;
     uint8_t kind;
@@ -41,7 +45,8 @@ struct differ {
     struct store_txn *txn;
     struct mux_layers before, after;
     struct mux_changes *changes;
-    struct mux_fid_map lost; // what a name leads to no more
+    struct mux_fid_map lost;  // what a name leads to no more
+    struct mux_fid_map moved; // of these, directories that have another name
     uint64_t compared;
 };
 
@@ -137,7 +142,10 @@ static int compare_entry(void *arg, uint64_t parent, const struct store_entry *e
     if (rc == 0)
         rc = add(differ->changes, was_file ? NAME_OF_FILE : NAME, parent, entry->name,
                  entry->name_len);
-    return rc < 0 ? rc : mux_changes_add_directory(differ->changes, parent);
+    if (rc < 0)
+        return rc;
+    differ->changes->items[differ->changes->count - 1].was_dir = was_file ? 0 : before.fid;
+    return mux_changes_add_directory(differ->changes, parent);
 }
 
 static bool same_attributes(const struct store_inode *a, const struct store_inode *b)
@@ -212,8 +220,19 @@ static int find_gone(struct differ *differ)
             return rc;
         if (!named)
             changes->gone[changes->n_gone++] = fid;
+        else if (S_ISDIR(inode.mode) && (rc = mux_fid_map_put(&differ->moved, fid, 1)) < 0)
+            return rc;
     }
     return 0;
+}
+
+static void mark_moved(struct differ *differ)
+{
+    for (size_t i = 0; i < differ->changes->count; i++) {
+        struct mux_change_item *item = &differ->changes->items[i];
+        if (item->was_dir != 0 && mux_fid_map_get(&differ->moved, item->was_dir, NULL))
+            item->kind = NAME_OF_MOVED;
+    }
 }
 
 static int compare_all(struct mux *mux, struct differ *differ)
@@ -237,7 +256,10 @@ int mux_changes_collect(struct mux *mux, struct store_txn *txn, struct mux_layer
     int rc = compare_all(mux, &differ);
     if (rc == 0 && differ.lost.used > 0)
         rc = find_gone(&differ);
+    if (rc == 0 && differ.moved.used > 0)
+        mark_moved(&differ);
     mux_fid_map_fini(&differ.lost);
+    mux_fid_map_fini(&differ.moved);
     atomic_fetch_add_explicit(&mux->counters.compared, differ.compared, memory_order_relaxed);
     return rc;
 }
@@ -264,6 +286,15 @@ static bool is_shared(struct mux *mux, uint64_t dir_nodeid, const char *text)
     return shared;
 }
 
+static void tell_moved(struct mux *mux, uint32_t route, uint64_t parent,
+                       const struct mux_change_item *change)
+{
+    const struct mux_notifier *notifier = mux->notifier;
+    if (notifier && notifier->moved_directory)
+        notifier->moved_directory(mux->notifier_arg, parent, change->name, change->name_len,
+                                  mux_view_shown_by(mux, route, change->was_dir));
+}
+
 void mux_changes_tell(struct mux *mux, uint32_t route, const struct mux_changes *changes)
 {
     for (size_t i = 0; i < changes->count; i++) {
@@ -271,6 +302,8 @@ void mux_changes_tell(struct mux *mux, uint32_t route, const struct mux_changes 
         uint64_t nodeid = mux_view_shown_by(mux, route, change->fid);
         if (change->kind == ATTRIBUTES || change->kind == CONTENT)
             mux_notify_inval_inode(mux, nodeid, change->kind == CONTENT ? 0 : -1, 0);
+        else if (change->kind == NAME_OF_MOVED)
+            tell_moved(mux, route, nodeid, change);
         else if (change->kind == NAME_OF_FILE ||
                  (change->kind == NAME_SAME && is_shared(mux, nodeid, change->name)))
             mux_notify_inval_entry(mux, nodeid, change->name, change->name_len);

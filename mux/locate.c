@@ -148,8 +148,10 @@ int mux_locate(struct mux *mux, uint64_t nodeid, uid_t uid, const char *name, bo
         rc = fid_of_version(&op, fid, &fid);
     if (rc == 0)
         rc = locate(&op, fid, name, !ask_hidden, ret);
-    if (rc == 0)
+    if (rc == 0) {
         ret->hidden = false;
+        ret->sandbox_id = op.view->sandbox_id;
+    }
     if (rc == 0 && name && ask_hidden)
         rc = ask_rules(&op, nodeid, name, &ret->hidden);
     return mux_op_leave(&op, rc);

@@ -8,6 +8,7 @@
 #ifndef AF_MUX_LOCATE_H
 #define AF_MUX_LOCATE_H
 
+#include "mux/base/id.h"
 #include "mux/base/limits.h"
 #include "mux/mux.h"
 
@@ -15,6 +16,7 @@ struct mux_place {
     mode_t mode; // of what is there; 0: nothing
     bool hidden; // the name is absent by a rule's word; filled only when it is asked for
     bool is_cut; // the beginning is missing: the path is too long or too deep
+    struct af_id sandbox_id; // whose view it is
     size_t len;
     char path[AF_PATH_MAX + 1]; // NUL-terminated, relative to the view's root; "" is the root
 };

@@ -60,6 +60,10 @@ void mux_close(struct mux *mux);
 struct mux_notifier {
     void (*inval_entry)(void *arg, uint64_t parent_nodeid, const char *name, size_t name_len);
     void (*expire_entry)(void *arg, uint64_t parent_nodeid, const char *name, size_t name_len);
+    // A directory has another name now: the old one goes, and with it what nobody uses below it.
+    // When somebody is in it, the kernel is to meet it by its new one.
+    void (*moved_directory)(void *arg, uint64_t parent_nodeid, const char *name, size_t name_len,
+                            uint64_t nodeid);
     void (*inval_inode)(void *arg, uint64_t nodeid, int64_t offset, int64_t len);
     // The kernel has forgotten this nodeid once: asks whether it has it again and, when it has
     // not, calls mux_forgotten.

@@ -82,7 +82,7 @@ static int run_commit(struct request *request, struct af_error *err)
     if (rc < 0)
         return af_error_errno(err, -rc, "committed, but not yet on the disk");
     if (result.told)
-        fs_invalidate_flush(daemon->fs);
+        fs_invalidate_flush(daemon->fs, request->id.text);
     reply.conflicts = result.conflicts;
     reply.merged = result.merged;
     grpc_call_reply(request->call, &reply.base);
@@ -107,7 +107,7 @@ static int run_rebase(struct request *request, struct af_error *err)
         mux_rebase(daemon->mux, request->id.text, conflicts, &result, err) < 0)
         return -1;
     if (result.told)
-        fs_invalidate_flush(daemon->fs);
+        fs_invalidate_flush(daemon->fs, request->id.text);
     reply.moved = result.changed;
     reply.conflicts = result.conflicts;
     grpc_call_reply(request->call, &reply.base);
@@ -132,7 +132,7 @@ static int run_rollback(struct request *request, struct af_error *err)
                             request->id.text);
     int rc = mux_rollback(daemon->mux, request->id.text, &told, err);
     if (told)
-        fs_invalidate_flush(daemon->fs);
+        fs_invalidate_flush(daemon->fs, request->id.text);
     turns_leave_alone(daemon->turns, request->id.text);
     if (rc == 0)
         view_reply_send(request->call, request->id.text);

@@ -63,7 +63,7 @@ static void run_change(struct job *job, const atomic_bool *stop)
                             "remembers of sandbox %s; stop it to be sure",
                             change->id.text);
     if (rc == 0) {
-        fs_invalidate_flush(daemon_of(change->call)->fs);
+        fs_invalidate_flush(daemon_of(change->call)->fs, change->id.text);
         if (change->end_holders)
             rc = end_holders(change, &err);
     }

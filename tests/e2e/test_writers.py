@@ -5,7 +5,7 @@ Sandboxes are manual here: when each is brought onto the head and pushed is the 
 
 import pytest
 
-from harness import pb, sbpb
+from harness import eventually, pb, sbpb
 
 RENAME = """python3 -c '
 import ctypes, os, sys
@@ -92,3 +92,125 @@ def test_exchanges_of_two_writers_lose_nothing(client, writers):
     commit(client, first)
     assert commit(client, last).merged
     assert files(client, codebase) == {"3": "1\n", "3.conflict": "2\n", "1/in": "in\n"}
+
+
+# ---- directories that others have moved
+
+RENAME_TO = "python3 -c 'import os, sys; os.rename(*sys.argv[1:])' "
+
+
+def test_the_first_call_on_a_directory_that_another_writer_moved_may_be_a_rename(client, writers):
+    codebase, first, last = writers({"p/d/f": "x", "q/k": "", "r/k": ""})
+    client.out(last, "ls -R")  # the kernel has it under its old name
+    client.out(first, "mv p/d q/d")
+    commit(client, first)
+    rebase(client, last)
+    assert client.out(last, RENAME_TO + "q/d r/d; cat r/d/f; ls p q") == "xp:\n\nq:\nk\n"
+    client.out(first, "mkdir e r/e; mv q/d r/d || true")
+
+
+def test_a_directory_that_another_writer_moved_is_exchanged(client, writers):
+    codebase, first, last = writers({"p/k": "", "r/d/f": "x", "e/g": "y"})
+    client.out(last, "ls -R")
+    client.out(first, "mv r/d p/d; mv e r/e")
+    commit(client, first)
+    rebase(client, last)
+    client.out(last, RENAME + f"p/d r/e {EXCHANGE}")
+    assert client.out(last, "cat p/d/g r/e/f") == "yx"
+
+
+def session(client, sandbox):
+    return client.sandboxes.CreateSession(pb.CreateSessionRequest(sandbox_id=sandbox)).id
+
+
+def turn(client, session_id, command):
+    result = client.sandboxes.SessionExec(
+        pb.SessionExecRequest(session_id=session_id, command=command)
+    )
+    assert result.exit_code == 0, (command, result)
+    return result.stdout
+
+
+def test_who_stands_in_a_directory_that_another_writer_moves_stands_in_it_there(client, writers):
+    codebase, first, last = writers({"p/d/e/f": "x", "q/k": "", "r/k": ""})
+    shell = session(client, last)
+    turn(client, shell, "cd p/d/e; exec 9<f")
+    for to in ("q/d", "r/d", "top"):
+        client.out(first, f"mv {'p/d' if to == 'q/d' else 'q/d' if to == 'r/d' else 'r/d'} {to}")
+        commit(client, first)
+        rebase(client, last)
+        assert turn(client, shell, "/bin/pwd; cat f; touch g; rm g") == f"/workspace/{to}/e\nx"
+    client.out(first, "mv top q/d")
+    commit(client, first)
+    rebase(client, last)
+    assert client.out(last, RENAME_TO + "q/d r/moved; cat r/moved/e/f") == "x"
+    assert turn(client, shell, "/bin/pwd; cat f") == "/workspace/r/moved/e\nx"
+
+
+def test_a_directory_that_others_move_above_its_parent_is_walked_from_within(client, writers):
+    codebase, first, last = writers({"a/b/f": "x"})
+    shell = session(client, last)
+    turn(client, shell, "cd a/b; ls")
+    client.out(first, "mv a/b b; mv a b/a; touch b/a/new")
+    commit(client, first)
+    rebase(client, last)
+    assert turn(client, shell, "ls a; stat -c %n a/new; /bin/pwd; cat f") == (
+        "new\na/new\n/workspace/b\nx"
+    )
+
+
+NEIGHBOUR = """
+import os, threading
+def go(i):
+    for name in ("a", "b"):
+        os.makedirs(f"n{i}/{name}")
+    open(f"n{i}/a/f", "w").close()
+    while True:
+        os.rename(f"n{i}/a/f", f"n{i}/b/f")
+        os.rename(f"n{i}/b/f", f"n{i}/a/f")
+for i in range(4):
+    threading.Thread(target=go, args=(i,)).start()
+open("/tmp/up", "w").close()
+"""
+
+
+@pytest.fixture
+def neighbour(client):
+    """A sandbox that renames all the time: all of one mount share the kernel's lock for that."""
+    sandbox = client.sandbox(client.codebase({"rename.py": NEIGHBOUR}), manual=True)
+    call = client.sandboxes.Exec.future(
+        pb.ExecRequest(sandbox_id=sandbox, command="exec python3 rename.py")
+    )
+    eventually(lambda: client.exec(sandbox, "test -e /tmp/up").exit_code == 0)
+    yield sandbox
+    call.cancel()
+    client.destroy(sandbox)
+
+
+def test_directories_that_another_writer_moved_are_walked_while_a_neighbour_renames(
+    client, writers, neighbour
+):
+    count = 50
+    codebase, first, last = writers({f"p/d{i}/e/f": "x" for i in range(count)} | {"q/k": ""})
+    for source, target in (("p", "q"), ("q", "p")) * 2:
+        client.out(last, "ls -R")
+        client.out(first, f"mv {source}/d* {target}/")
+        commit(client, first)
+        rebase(client, last)
+        assert client.out(last, f"ls -R {target} | grep -c f$") == f"{count}\n"
+        assert client.out(last, f"cat {target}/d*/e/f") == "x" * count
+
+
+def test_who_stands_in_moved_directories_goes_on_while_a_neighbour_renames(
+    client, writers, neighbour
+):
+    codebase, first, last = writers({"p/d/f": "x", "q/k": ""})
+    shell = session(client, last)
+    turn(client, shell, "cd p/d")
+    for source, target in (("p", "q"), ("q", "p")) * 5:
+        client.out(first, f"mv {source}/d {target}/d")
+        commit(client, first)
+        rebase(client, last)
+        assert turn(client, shell, f"/bin/pwd; cat /workspace/{target}/d/f") == (
+            f"/workspace/{target}/d\nx"
+        )

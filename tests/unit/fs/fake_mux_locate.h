@@ -14,6 +14,7 @@ int mux_locate(struct mux *mux, uint64_t nodeid, uid_t uid, const char *name, bo
     int rc = !node ? -ENOENT : node->stale ? -ESTALE : 0;
     if (rc == 0) {
         *ret = (struct mux_place){.mode = name ? 0 : node->st.st_mode};
+        snprintf(ret->sandbox_id.text, sizeof ret->sandbox_id.text, "%s", FAKE_SANDBOX);
         ret->len = (size_t)snprintf(ret->path, sizeof ret->path, "%s%s%s", node->name,
                                     name ? "/" : "", name ? name : "");
     }

@@ -220,20 +220,20 @@ static void test_invalidations_are_delivered(void **state)
     read_whole("f", buf, sizeof buf, 5);
     assert_memory_equal(buf, "hello", 5);
     fake.notifier->inval_inode(fake.notifier_arg, nodeid, 0, 0);
-    fs_invalidate_flush(session);
+    fs_invalidate_flush(session, FAKE_SANDBOX);
     read_whole("f", buf, sizeof buf, 5);
     assert_memory_equal(buf, "HELLO", 5);
     // A name that was cached as absent.
     fake_add(view, "absent", S_IFREG | 0644, NULL);
     fake.notifier->inval_entry(fake.notifier_arg, view, "absent", 6);
-    fs_invalidate_flush(session);
+    fs_invalidate_flush(session, FAKE_SANDBOX);
     assert_int_equal(stat(path("absent"), &st), 0);
     // A name that is another object now, while the old one stays open.
     int fd = open(path("f"), O_RDONLY);
     FAKE_WITH(node, nodeid, snprintf(node->name, AF_NAME_MAX, "elsewhere"));
     fake_add(view, "f", S_IFREG | 0644, "other");
     fake.notifier->expire_entry(fake.notifier_arg, view, "f", 1);
-    fs_invalidate_flush(session);
+    fs_invalidate_flush(session, FAKE_SANDBOX);
     read_whole("f", buf, sizeof buf, 5);
     assert_memory_equal(buf, "other", 5);
     assert_int_equal(pread(fd, buf, 5, 0), 5);
@@ -243,6 +243,34 @@ static void test_invalidations_are_delivered(void **state)
     fs_session_counters(session, &counters);
     assert_int_equal(counters.invalidations, 3);
     assert_int_equal(counters.invalidations_lost, 0);
+}
+
+// Somebody has it open, so the kernel knows it until then by the name that it had.
+static void test_a_directory_in_use_that_others_moved_is_known_by_its_new_name(void **state)
+{
+    (void)state;
+    char link[32], now[PATH_BYTES] = "", new_path[PATH_BYTES];
+    uint64_t mine = fake_add(MUX_NODEID_TOP, FAKE_SANDBOX, S_IFDIR | 0755, NULL);
+    uint64_t from = fake_add(mine, "from", S_IFDIR | 0755, NULL);
+    uint64_t used = fake_add(from, "used", S_IFDIR | 0755, NULL);
+    uint64_t unused = fake_add(from, "unused", S_IFDIR | 0755, NULL);
+    struct stat st;
+    assert_int_equal(stat(path("../" FAKE_SANDBOX "/from/unused"), &st), 0);
+    int fd = open(path("../" FAKE_SANDBOX "/from/used"), O_RDONLY | O_DIRECTORY);
+    assert_true(fd >= 0);
+    FAKE_WITH(node, used, node->parent = mine);
+    FAKE_WITH(node, unused, node->parent = mine);
+    fake.notifier->moved_directory(fake.notifier_arg, from, "unused", 6, unused);
+    fake.notifier->moved_directory(fake.notifier_arg, from, "used", 4, used);
+    fs_invalidate_flush(session, FAKE_SANDBOX);
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    assert_true(readlink(link, now, sizeof now - 1) > 0);
+    snprintf(new_path, sizeof new_path, "%s/" FAKE_SANDBOX "/used", mountpoint);
+    assert_string_equal(now, new_path);
+    close(fd);
+    const struct mux_notifier *notifier = fake.notifier;
+    assert_int_equal(notifier->drop_inode_now(fake.notifier_arg, used, -1, 0), 0);
+    assert_int_equal(notifier->drop_inode_now(fake.notifier_arg, unused, -1, 0), -ENOENT);
 }
 
 // ---- the end -----------------------------------------------------------------------------
@@ -333,6 +361,7 @@ static int run(const char *group)
         MOUNTED(test_cold_backing_file_is_read_asynchronously),
         MOUNTED(test_reads_that_wait_for_a_disk_do_not_block_others),
         MOUNTED(test_invalidations_are_delivered),
+        MOUNTED(test_a_directory_in_use_that_others_moved_is_known_by_its_new_name),
         MOUNTED(test_description_says_what_is_in_use),
         MOUNTED(test_stop_while_busy_does_not_hang),
         MOUNTED(test_unmounting_from_outside_is_noticed),

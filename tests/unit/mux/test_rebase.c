@@ -1,5 +1,6 @@
 // Rebase and rollback of attached views, codebases that are gone, and merges of many records.
 #include "mux/commit.h"
+#include "mux/nodeid.h"
 #include "tests/unit/mux/ops_fixture.h"
 
 #include <errno.h>
@@ -15,6 +16,65 @@ static void rollback(struct view *view)
 
 static const struct base_file small_base[] = {
     {"a", 0, "a0"}, {"b", 0, "b0"}, {"d/x", 0, "x0"}, {"d/y", 0, "y0"}, {"d/e/z", 0, "z0"}, {0}};
+
+// ---- what the kernel is told
+
+static void note(char *told, const char *what, const char *name, size_t len)
+{
+    size_t at = strlen(told);
+    snprintf(told + at, 512 - at, "%s %.*s;", what, (int)len, name);
+}
+
+static void note_inval(void *arg, uint64_t parent, const char *name, size_t len)
+{
+    (void)parent;
+    note(arg, "inval", name, len);
+}
+
+static void note_expire(void *arg, uint64_t parent, const char *name, size_t len)
+{
+    (void)parent;
+    note(arg, "expire", name, len);
+}
+
+static void note_moved(void *arg, uint64_t parent, const char *name, size_t len, uint64_t nodeid)
+{
+    char what[64];
+    snprintf(what, sizeof what, "%d/%d moved from", (int)mux_nodeid_fid(parent),
+             (int)mux_nodeid_fid(nodeid));
+    note(arg, what, name, len);
+}
+
+static const struct mux_notifier kernel = {
+    .inval_entry = note_inval, .expire_entry = note_expire, .moved_directory = note_moved};
+
+// The kernel has one name of a directory, and would have to be rid of the old one to learn the new
+// one. A removed one is looked up again like any name; whoever stands in it stays there.
+static void test_the_kernel_forgets_the_old_name_of_a_directory_that_others_moved(void **state)
+{
+    struct fixture *fixture = *state;
+    struct af_id codebase = ops_codebase(
+        *state,
+        (struct base_file[]){{"p/d/f", 0, "f"}, {"p/gone/f", 0, "f"}, {"p/file", 0, "f"}, {0}});
+    struct view a = ops_view(*state, codebase, "**/*=write");
+    struct view b = ops_view(*state, codebase, "**/*=write");
+    char told[512] = "", moved[64];
+    snprintf(moved, sizeof moved, "%d/%d moved from d;", (int)mux_nodeid_fid(ops_nodeid(&b, "p")),
+             (int)mux_nodeid_fid(ops_nodeid(&b, "p/d")));
+    assert_int_equal(ops_rename(&a, "p/d", "d2", 0), 0);
+    assert_int_equal(ops_rename(&a, "p/file", "file2", 0), 0);
+    assert_int_equal(ops_unlink(&a, "p/gone/f"), 0);
+    assert_int_equal(ops_rmdir(&a, "p/gone"), 0);
+    ops_commit(&a);
+    mux_set_notifier(fixture->mux, &kernel, told);
+    ops_rebase(&b);
+    mux_set_notifier(fixture->mux, NULL, NULL);
+    assert_non_null(strstr(told, moved));
+    assert_non_null(strstr(told, "expire d2;"));
+    assert_non_null(strstr(told, "inval file;"));
+    assert_non_null(strstr(told, "expire gone;"));
+    assert_null(strstr(told, "inval d;"));
+}
 
 // ---- rebase and rollback
 
@@ -150,6 +210,7 @@ static void test_a_large_merge_is_the_same_as_a_small_one(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        fixture_test(test_the_kernel_forgets_the_old_name_of_a_directory_that_others_moved),
         fixture_test(test_an_upload_is_seen_after_a_rebase_and_the_delta_stays_on_top),
         fixture_test(test_a_file_that_others_removed_stays_readable_and_writable_while_open),
         fixture_test(test_rollback_drops_the_delta_alone),
