@@ -62,7 +62,8 @@ int mux_import_entry(struct mux_import *import, const void *path, size_t path_le
                      int64_t mtime_ns, const void *symlink_target, size_t target_len,
                      struct af_error *err);
 // A regular file of this host, with all of its content: `st` is the fstat of `fd`, from just
-// before. May block on the disk. A file that changes meanwhile may arrive as a mix of both states.
+// before, which it takes. May block on the disk. A file that changes meanwhile may arrive as a mix
+// of both states.
 int mux_import_file(struct mux_import *import, const void *path, size_t path_len,
                     const struct stat *st, int fd, struct af_error *err);
 // For a tree of this host that is imported again: whether the codebase has the object as it is.

@@ -1,39 +1,68 @@
 // A queue of copies and the threads that do them. See import_copies.h.
 #include "mux/import_copies.h"
 
+#include "mux/base/whole.h"
 #include "mux/copy_file.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #define HELPERS_MAX 3 // beside the thread that waits
+// Up to here one read and one write cost less than a copy in the kernel.
+#define BUFFER_BYTES (64u << 10)
+// From here on a copy is worth waking a helper; of smaller ones it is so many.
+#define LARGE_BYTES (1u << 20)
+#define SMALL_COUNT 8
 
 struct mux_import_copies {
     pthread_mutex_t lock;
     pthread_cond_t more, done;
     struct mux_import_copy *first, **last; // queued
-    unsigned left;                         // queued or under way
+    unsigned queued;
+    unsigned left; // queued or under way
+    unsigned idle; // helpers that wait for more
     bool stopping;
     pthread_t helpers[HELPERS_MAX];
     unsigned n_helpers;
 };
 
-int mux_import_copy_file(const struct stat *st, int from, int to)
+// ---- one copy
+
+static int copy_small(struct mux_import_copy *copy, int to)
+{
+    char buf[BUFFER_BYTES];
+    ssize_t n = af_read_whole(copy->from, buf, (size_t)copy->st.st_size, 0);
+    if (n < 0)
+        return (int)n;
+    copy->size = (uint64_t)n;
+    return af_write_whole(to, buf, (size_t)n, 0);
+}
+
+static int copy_large(struct mux_import_copy *copy, int to)
 {
     struct stat now;
-    bool is_sparse = st->st_blocks * 512 < st->st_size;
-    int rc = is_sparse ? mux_copy_extents(from, to, 0, st->st_size)
-                       : mux_copy_bytes(from, to, 0, (size_t)st->st_size);
+    off_t size = copy->st.st_size;
+    bool is_sparse = copy->st.st_blocks * 512 < size;
+    int rc = is_sparse ? mux_copy_extents(copy->from, to, 0, size)
+                       : mux_copy_bytes(copy->from, to, 0, (size_t)size);
     if (rc < 0)
         return rc;
     // A hole at the end; or it has become shorter: what is there is taken.
-    off_t size = st->st_size;
-    if (fstat(from, &now) == 0 && now.st_size < size)
+    if (fstat(copy->from, &now) == 0 && now.st_size < size)
         size = now.st_size;
+    copy->size = (uint64_t)size;
     return ftruncate(to, size) < 0 ? -errno : 0;
+}
+
+static int do_copy(struct mux_import_copy *copy)
+{
+    int rc = copy->blob ? 0 : store_blob_new(copy->store, &copy->blob);
+    if (rc < 0)
+        return rc;
+    int to = store_blob_fd(copy->blob);
+    return copy->st.st_size <= BUFFER_BYTES ? copy_small(copy, to) : copy_large(copy, to);
 }
 
 // ---- one copy after the other, on any of the threads
@@ -44,6 +73,7 @@ static struct mux_import_copy *take_locked(struct mux_import_copies *copies)
     if (!copy)
         return NULL;
     copies->first = copy->next;
+    copies->queued--;
     if (!copies->first)
         copies->last = &copies->first;
     return copy;
@@ -53,7 +83,7 @@ static struct mux_import_copy *take_locked(struct mux_import_copies *copies)
 static void do_one_locked(struct mux_import_copies *copies, struct mux_import_copy *copy)
 {
     pthread_mutex_unlock(&copies->lock);
-    copy->rc = mux_import_copy_file(&copy->st, copy->from, copy->to);
+    copy->rc = do_copy(copy);
     pthread_mutex_lock(&copies->lock);
     if (--copies->left == 0)
         pthread_cond_broadcast(&copies->done);
@@ -66,10 +96,13 @@ static void *help(void *arg)
     pthread_mutex_lock(&copies->lock);
     while (!copies->stopping) {
         struct mux_import_copy *copy = take_locked(copies);
-        if (copy)
+        if (copy) {
             do_one_locked(copies, copy);
-        else
-            pthread_cond_wait(&copies->more, &copies->lock);
+            continue;
+        }
+        copies->idle++;
+        pthread_cond_wait(&copies->more, &copies->lock);
+        copies->idle--;
     }
     pthread_mutex_unlock(&copies->lock);
     return NULL;
@@ -94,29 +127,30 @@ static struct mux_import_copies *begin(void)
     return copies;
 }
 
-int mux_import_copies_add(struct mux_import_copies **copies, const struct stat *st, int from,
-                          int to, struct mux_import_copy **ret_copy)
+int mux_import_copies_add(struct mux_import_copies **copies, struct store *store,
+                          const struct stat *st, int from, struct store_blob *blob,
+                          struct mux_import_copy **ret_copy)
 {
     if (!*copies)
         *copies = begin();
     struct mux_import_copy *copy = calloc(1, sizeof *copy);
     if (!*copies || !copy) {
         free(copy);
+        close(from);
+        if (blob)
+            store_blob_discard(blob);
         return -ENOMEM;
     }
-    *copy = (struct mux_import_copy){.st = *st, .to = to};
-    copy->from = fcntl(from, F_DUPFD_CLOEXEC, 3);
-    if (copy->from < 0) {
-        int rc = -errno;
-        free(copy);
-        return rc;
-    }
-    pthread_mutex_lock(&(*copies)->lock);
-    *(*copies)->last = copy;
-    (*copies)->last = &copy->next;
-    (*copies)->left++;
-    pthread_cond_signal(&(*copies)->more);
-    pthread_mutex_unlock(&(*copies)->lock);
+    *copy = (struct mux_import_copy){.store = store, .st = *st, .from = from, .blob = blob};
+    struct mux_import_copies *queue = *copies;
+    pthread_mutex_lock(&queue->lock);
+    *queue->last = copy;
+    queue->last = &copy->next;
+    queue->left++;
+    if (++queue->queued >= SMALL_COUNT || st->st_size >= LARGE_BYTES)
+        if (queue->idle > 0)
+            pthread_cond_signal(&queue->more);
+    pthread_mutex_unlock(&queue->lock);
     *ret_copy = copy;
     return 0;
 }
@@ -155,5 +189,7 @@ void mux_import_copy_free(struct mux_import_copy *copy)
     if (!copy)
         return;
     close(copy->from);
+    if (copy->blob)
+        store_blob_discard(copy->blob);
     free(copy);
 }

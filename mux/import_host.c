@@ -18,10 +18,6 @@
 
 // Less is copied faster than shared: the kernel writes a file to the disk before it shares it.
 #define CLONE_BYTES_MIN (128u << 10)
-// Up to here one read and one write cost less than a copy in the kernel.
-#define BUFFER_BYTES (64u << 10)
-// From here on a copy is worth another thread.
-#define COPY_BESIDE_BYTES (1u << 20)
 
 static int read_inline(int fd, size_t size, struct mux_content *ret)
 {
@@ -37,62 +33,44 @@ static int read_inline(int fd, size_t size, struct mux_content *ret)
     return 0;
 }
 
-static int copy_small(int from, int to, size_t size)
-{
-    char buf[BUFFER_BYTES];
-    ssize_t n = af_read_whole(from, buf, size, 0);
-    return n < 0 ? (int)n : af_write_whole(to, buf, (size_t)n, 0);
-}
-
-static int copy_to_blob(struct mux_import *import, const struct stat *st, int from, int to,
-                        bool *ret_shared, struct mux_import_copy **ret_copy)
-{
-    *ret_shared = false;
-    if (st->st_size <= BUFFER_BYTES)
-        return copy_small(from, to, (size_t)st->st_size);
-    if (st->st_size >= CLONE_BYTES_MIN && import->clones) {
-        *ret_shared = mux_clone_file(from, to);
-        import->clones = *ret_shared;
-        if (*ret_shared)
-            return 0;
-    }
-    return st->st_size < COPY_BESIDE_BYTES
-               ? mux_import_copy_file(st, from, to)
-               : mux_import_copies_add(&import->copies, st, from, to, ret_copy);
-}
-
-// What a blob has become.
-static int take_size(struct mux_content *content)
+// A file large enough that sharing its content is worth a try: *ret has it then, and else is a blob
+// with nothing in it.
+static int share(struct mux_import *import, int fd, struct mux_content *ret, bool *ret_shared)
 {
     struct stat made;
-    if (fstat(store_blob_fd(content->blob), &made) < 0)
-        return -errno;
-    content->size = (uint64_t)made.st_size;
-    return made.st_size > AF_FILE_SIZE_MAX ? -EFBIG : 0;
-}
-
-static int read_content(struct mux_import *import, const struct stat *st, int fd,
-                        struct mux_content *ret, bool *ret_shared,
-                        struct mux_import_copy **ret_copy)
-{
-    *ret = (struct mux_content){0};
-    *ret_shared = false;
-    if (st->st_size <= AF_INLINE_CONTENT_MAX)
-        return read_inline(fd, (size_t)st->st_size, ret);
     int rc = store_blob_new(import->store, &ret->blob);
     if (rc < 0)
         return rc;
-    if (st->st_size > AF_FILE_SIZE_MAX)
+    *ret_shared = import->clones = mux_clone_file(fd, store_blob_fd(ret->blob));
+    if (!*ret_shared)
+        return 0;
+    if (fstat(store_blob_fd(ret->blob), &made) < 0)
+        return -errno;
+    ret->size = (uint64_t)made.st_size;
+    return made.st_size > AF_FILE_SIZE_MAX ? -EFBIG : 0;
+}
+
+// Takes fd. What is copied, and not at once, is item->copy's until it is settled.
+static int read_content(struct mux_import *import, struct mux_import_item *item,
+                        const struct stat *st, int fd)
+{
+    struct mux_content *content = &item->content;
+    int rc = 0;
+    if (st->st_size <= AF_INLINE_CONTENT_MAX)
+        rc = read_inline(fd, (size_t)st->st_size, content);
+    else if (st->st_size > AF_FILE_SIZE_MAX)
         rc = -EFBIG;
-    if (rc == 0)
-        rc = copy_to_blob(import, st, fd, store_blob_fd(ret->blob), ret_shared, ret_copy);
-    if (rc == 0 && *ret_copy)
-        ret->size = (uint64_t)st->st_size; // until it is settled
-    else if (rc == 0)
-        rc = take_size(ret);
-    if (rc < 0 || ret->size == 0)
-        mux_content_fini(ret, 0);
-    return rc;
+    else if (st->st_size >= CLONE_BYTES_MIN && import->clones)
+        rc = share(import, fd, content, &item->is_shared);
+    if (rc < 0 || item->is_shared || st->st_size <= AF_INLINE_CONTENT_MAX) {
+        close(fd);
+        if (rc < 0 || content->size == 0)
+            mux_content_fini(content, 0);
+        return rc;
+    }
+    struct store_blob *blob = content->blob;
+    *content = (struct mux_content){.size = (uint64_t)st->st_size}; // until it is settled
+    return mux_import_copies_add(&import->copies, import->store, st, fd, blob, &item->copy);
 }
 
 static int count_bytes(struct mux_import *import, uint64_t bytes, struct af_error *err)
@@ -114,15 +92,18 @@ static int fail_reading(int rc, const char *path, size_t path_len, struct af_err
 
 static int settle_one(struct mux_import *import, struct mux_import_item *item)
 {
-    uint64_t expected = item->content.size;
-    int rc = item->copy->rc;
-    mux_import_copy_free(item->copy);
+    struct mux_import_copy *copy = item->copy;
+    int rc = copy->rc;
+    if (rc == 0) {
+        import->totals.bytes += copy->size - item->content.size;
+        item->content.size = copy->size;
+        if (copy->size > 0) { // it has not become empty
+            item->content.blob = copy->blob;
+            copy->blob = NULL;
+        }
+    }
+    mux_import_copy_free(copy);
     item->copy = NULL;
-    if (rc == 0)
-        rc = take_size(&item->content);
-    if (rc == 0 && item->content.size == 0) // it has become empty
-        mux_content_fini(&item->content, 0);
-    import->totals.bytes += item->content.size - expected;
     return rc;
 }
 
@@ -144,25 +125,28 @@ int mux_import_file(struct mux_import *import, const void *path, size_t path_len
     struct mux_path parsed;
     struct mux_source source = mux_source_of(st);
     int64_t now_ns = af_wall_ns();
-    if (mux_import_ready(import, path, path_len, &parsed, err) < 0)
+    if (mux_import_ready(import, path, path_len, &parsed, err) < 0) {
+        close(fd);
         return -1;
+    }
     struct mux_import_item item = {
+        .path = strdup(parsed.text),
         .path_len = parsed.len,
         .mode = st->st_mode & (S_IFREG | 07777),
         .mtime_ns = source.mtime_ns,
         .source = source,
         .has_source = st->st_nlink == 1 && mux_source_is_settled(&source, now_ns),
     };
-    item.path = strdup(parsed.text);
-    int rc = item.path ? read_content(import, st, fd, &item.content, &item.is_shared, &item.copy)
-                       : -ENOMEM;
+    int rc = read_content(import, &item, st, fd);
+    if (rc == 0 && !item.path)
+        rc = -ENOMEM;
+    // What goes wrong from here on goes with the queue.
+    import->items[import->n_items++] = item;
     if (rc < 0) {
-        free(item.path);
         fail_reading(rc, parsed.text, parsed.len, err);
         return mux_import_fail(import, err);
     }
-    import->items[import->n_items++] = item;
-    import->batch_bytes += parsed.len + (item.content.blob ? 0 : item.content.size);
+    import->batch_bytes += parsed.len + (item.content.inline_data ? item.content.size : 0);
     import->totals.files++;
     if (count_bytes(import, item.content.size, err) < 0)
         return mux_import_fail(import, err);

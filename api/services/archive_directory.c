@@ -118,6 +118,7 @@ static int put_link(struct walk *walk, const char *path, const char *first)
     return rc;
 }
 
+// Takes fd.
 static int put_data(struct walk *walk, const char *path, const struct stat *st, int fd)
 {
     become_root(walk);
@@ -179,7 +180,11 @@ static int put_file(struct walk *walk, int dir, const char *name, const char *pa
                             path);
     if (look_up_links(walk, &st, path, &first) < 0)
         return -1;
-    return first ? put_link(walk, path, first) : put_data(walk, path, &st, fd);
+    if (first)
+        return put_link(walk, path, first);
+    int given = fd;
+    fd = -1;
+    return put_data(walk, path, &st, given);
 }
 
 static int put_symlink(struct walk *walk, int dir, const char *name, const char *path,

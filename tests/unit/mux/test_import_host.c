@@ -51,7 +51,9 @@ static int host_file(const void *bytes, size_t len, struct stat *ret)
 static void put(struct mux_import *import, const char *path, const struct stat *st, int fd)
 {
     struct af_error err = {0};
-    must(mux_import_file(import, path, strlen(path), st, fd, &err), &err);
+    int taken = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    assert_true(taken >= 0);
+    must(mux_import_file(import, path, strlen(path), st, taken, &err), &err);
 }
 
 static bool keep(struct mux_import *import, const char *path, const struct stat *st,
@@ -121,47 +123,48 @@ static void test_holes_stay_holes(void **state)
     close(fd);
 }
 
-// ---- large files, copied beside each other
+// ---- files that are copied beside each other
 
-#define BESIDE     40
-#define BESIDE_LEN ((1u << 20) + 12345)
+#define LARGE     40
+#define LARGE_LEN ((1u << 20) + 12345)
+#define SMALL     300 // in several batches
+#define SMALL_LEN 5000
 
-static void fill(char *bytes, int seed)
+static void fill(char *bytes, size_t len, int seed)
 {
-    for (size_t i = 0; i < BESIDE_LEN; i++)
-        bytes[i] = (char)(i * 31 + i / 4096 + (size_t)seed);
+    for (size_t i = 0; i < len; i++)
+        bytes[i] = (char)(i * 31 + i / 4096 + (size_t)seed * 7);
 }
 
-static void test_large_files_copied_at_once_are_each_their_own(void **state)
+static void copy_at_once(struct fixture *f, int count, size_t each_len)
 {
-    struct fixture *f = *state;
     struct af_id id = new_codebase(f);
-    char *bytes = malloc(BESIDE_LEN), path[16];
+    char *bytes = malloc(each_len), path[16];
     struct mux_import *import = begin(f, id);
-    for (int i = 0; i < BESIDE; i++) {
+    for (int i = 0; i < count; i++) {
         struct stat st;
-        fill(bytes, i);
-        int fd = host_file(bytes, BESIDE_LEN, &st);
+        fill(bytes, each_len, i);
+        int fd = host_file(bytes, each_len, &st);
         if (i == 7) // it became shorter since its stat
             assert_int_equal(ftruncate(fd, 100), 0);
         if (i == 8)
             assert_int_equal(ftruncate(fd, 0), 0);
-        snprintf(path, sizeof path, "f%02d", i);
+        snprintf(path, sizeof path, "f%03d", i);
         put(import, path, &st, fd);
-        close(fd); // the import reads on
+        close(fd);
     }
     struct mux_import_totals totals = commit(import);
-    assert_int_equal(totals.bytes, (BESIDE - 2) * (uint64_t)BESIDE_LEN + 100);
-    for (int i = 0; i < BESIDE; i++) {
+    assert_int_equal(totals.bytes, (uint64_t)(count - 2) * each_len + 100);
+    for (int i = 0; i < count; i++) {
         struct mux_file *file;
         struct af_error err = {0};
         size_t len;
-        snprintf(path, sizeof path, "f%02d", i);
+        snprintf(path, sizeof path, "f%03d", i);
         must(mux_codebase_open_file(f->mux, id.text, path, strlen(path), &file, &err), &err);
         char *found = read_all(file, &len);
         mux_file_close(file);
-        fill(bytes, i);
-        assert_int_equal(len, i == 7 ? 100 : i == 8 ? 0 : BESIDE_LEN);
+        fill(bytes, each_len, i);
+        assert_int_equal(len, i == 7 ? 100 : i == 8 ? 0 : each_len);
         assert_memory_equal(found, bytes, len);
         free(found);
     }
@@ -169,18 +172,27 @@ static void test_large_files_copied_at_once_are_each_their_own(void **state)
     assert_counters(f, id);
 }
 
-static void test_a_large_copy_that_fails_fails_the_import_and_leaves_nothing(void **state)
+static void test_files_copied_at_once_are_each_their_own(void **state)
 {
-    struct fixture *f = *state;
+    copy_at_once(*state, LARGE, LARGE_LEN);
+}
+
+static void test_small_files_copied_at_once_are_each_their_own(void **state)
+{
+    copy_at_once(*state, SMALL, SMALL_LEN);
+}
+
+static void fail_one(struct fixture *f, size_t len)
+{
     struct af_id id = new_codebase(f);
     struct mux_import_totals totals;
     struct af_error err = {0};
-    char *bytes = calloc(1, BESIDE_LEN);
+    char *bytes = calloc(1, len);
     struct mux_import *import = begin(f, id);
-    for (int i = 0; i < 9; i++) {
+    for (int i = 0; i < 20; i++) {
         char path[16];
         struct stat st;
-        int fd = host_file(bytes, BESIDE_LEN, &st);
+        int fd = host_file(bytes, len, &st);
         if (i == 4) { // not for reading
             close(fd);
             fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
@@ -197,15 +209,21 @@ static void test_a_large_copy_that_fails_fails_the_import_and_leaves_nothing(voi
     free(bytes);
 }
 
+static void test_a_copy_that_fails_fails_the_import_and_leaves_nothing(void **state)
+{
+    fail_one(*state, LARGE_LEN);
+    fail_one(*state, SMALL_LEN);
+}
+
 static void test_an_import_that_is_given_up_leaves_no_copy(void **state)
 {
     struct fixture *f = *state;
     struct af_id id = new_codebase(f);
-    char *bytes = calloc(1, BESIDE_LEN), path[16];
+    char *bytes = calloc(1, LARGE_LEN), path[16];
     struct mux_import *import = begin(f, id);
-    for (int i = 0; i < BESIDE; i++) {
+    for (int i = 0; i < LARGE; i++) {
         struct stat st;
-        int fd = host_file(bytes, BESIDE_LEN, &st);
+        int fd = host_file(bytes, LARGE_LEN, &st);
         snprintf(path, sizeof path, "f%02d", i);
         put(import, path, &st, fd);
         close(fd);
@@ -383,8 +401,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         fixture_test(test_files_of_every_size_arrive_byte_for_byte),
         fixture_test(test_holes_stay_holes),
-        fixture_test(test_large_files_copied_at_once_are_each_their_own),
-        fixture_test(test_a_large_copy_that_fails_fails_the_import_and_leaves_nothing),
+        fixture_test(test_files_copied_at_once_are_each_their_own),
+        fixture_test(test_small_files_copied_at_once_are_each_their_own),
+        fixture_test(test_a_copy_that_fails_fails_the_import_and_leaves_nothing),
         fixture_test(test_an_import_that_is_given_up_leaves_no_copy),
         fixture_test(test_what_did_not_change_is_kept_and_costs_no_layer),
         fixture_test(test_what_was_not_sent_again_goes),
