@@ -23,7 +23,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define JOB_THREADS 4
+#define JOB_THREADS    4
+#define STOP_STATUS_NS (5 * AF_NS_PER_SEC) // for the statuses of calls that a stop has cancelled
 
 // ---- directories
 
@@ -372,16 +373,19 @@ void daemon_stop(struct daemon *daemon)
 {
     if (!daemon)
         return;
-    // Commands are ended first, so that the calls that wait for them end with a status.
+    // What would never end by itself is told so; the rest may end in time.
+    health_stop(daemon->health);
+    watches_stop(daemon->watches);
+    if (daemon->server)
+        net_server_drain(daemon->server, daemon->config.stop_grace_ns);
+    // Commands are ended before the server, so that the calls that wait for them get a status.
     if (daemon->runner)
         runner_close(daemon->runner);
     if (daemon->engine)
         exec_engine_close(daemon->engine);
-    health_stop(daemon->health);
-    watches_stop(daemon->watches);
     metrics_http_stop(daemon->metrics);
     if (daemon->server)
-        net_server_stop(daemon->server, daemon->config.stop_grace_ns);
+        net_server_stop(daemon->server, STOP_STATUS_NS);
     jobs_free(daemon->jobs); // while the mount is served: they wait for the kernel
     runner_free(daemon->runner);
     turns_free(daemon->turns); // the ends of commands are pushed; exec still takes releases

@@ -187,6 +187,7 @@ void grpc_call_receive(struct grpc_call *call, const uint8_t *bytes, size_t len)
 {
     struct net_conn *conn = call->conn;
     conn->withheld += len;
+    conn->moved_bytes += len;
     if (call->deaf) {
         nghttp2_session_consume_stream(conn->session, call->stream_id, len);
         net_conn_release_window(conn);

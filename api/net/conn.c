@@ -91,6 +91,8 @@ void net_conn_new(struct net_server *server, int fd, const struct net_listener *
     conn->magic = NET_CONN_MAGIC;
     conn->server = server;
     net_peer_check(conn, fd, from);
+    if (!conn->permitted)
+        net_pressure_make_room(server, conn);
     if (server->conn_count >= server->limits.conns_max ||
         count_of_uid(server, conn->peer.uid) >= server->limits.conns_per_uid ||
         (from->tls && !(conn->tls = net_tls_new(server->tls, fd))) || net_session_new(conn) != 0) {
@@ -192,6 +194,11 @@ static void cut(struct net_conn *conn, uint32_t error_code, const char *why)
         (void)ignored; // it goes either way
     }
     net_conn_close(conn);
+}
+
+void net_conn_cut(struct net_conn *conn, const char *why)
+{
+    cut(conn, NGHTTP2_ENHANCE_YOUR_CALM, why);
 }
 
 // Everything has been said. Closing now could lose the last of it: the kernel drops what a unix
@@ -362,6 +369,7 @@ void net_conn_sweep(struct net_conn *conn, int64_t now_ns)
             net_conn_close(conn);
         return;
     }
+    net_pressure_sweep(conn);
     bool pending = af_bytes_size(&conn->out) > 0;
     if (conn->call_count > 0)
         conn->busy_ns = now_ns;

@@ -122,15 +122,47 @@ static void sweep(struct net_server *server)
         next = conn->next;
         net_conn_sweep(conn, server->now_ns);
     }
+    net_pressure_trim(server);
 }
 
 static void begin_drain(struct net_server *server)
 {
     server->draining = true;
-    server->drain_end_ns = server->now_ns + atomic_load(&server->stop_grace_ns);
     net_listeners_close(server);
     for (struct net_conn *conn = server->conns; conn; conn = conn->next)
         net_conn_goaway(conn);
+}
+
+// What other threads have asked for: an end in two steps (server.h).
+static void take_orders(struct net_server *server)
+{
+    bool stop = atomic_load(&server->stop);
+    if ((stop || atomic_load(&server->drain)) && !server->draining)
+        begin_drain(server);
+    if (stop && !server->stopping) {
+        server->stopping = true;
+        server->stop_end_ns = server->now_ns + atomic_load(&server->stop_grace_ns);
+    }
+}
+
+static bool has_orders(const struct net_server *server)
+{
+    return (atomic_load(&server->stop) && !server->stopping) ||
+           (atomic_load(&server->drain) && !server->draining);
+}
+
+// Tells net_server_drain once no call is in flight.
+static void tell_drained(struct net_server *server)
+{
+    if (!server->draining || server->drained)
+        return;
+    for (const struct net_conn *conn = server->conns; conn; conn = conn->next)
+        if (conn->call_count > 0)
+            return;
+    server->drained = true;
+    uint64_t one = 1;
+    ssize_t ignored = write(server->drained_fd, &one, sizeof one);
+    (void)ignored; // nobody else writes there
 }
 
 // Milliseconds until there is something to do by the clock; -1 for never.
@@ -142,8 +174,8 @@ static int sleep_ms(const struct net_server *server)
         until_ns = timer->at_ns;
     if ((server->conns || server->accept_paused) && server->swept_ns + SWEEP_NS < until_ns)
         until_ns = server->swept_ns + SWEEP_NS;
-    if (server->draining && server->drain_end_ns < until_ns)
-        until_ns = server->drain_end_ns;
+    if (server->stopping && server->stop_end_ns < until_ns)
+        until_ns = server->stop_end_ns;
     if (until_ns == INT64_MAX)
         return -1;
     int64_t left_ns = until_ns - af_monotonic_ns();
@@ -158,7 +190,7 @@ static int wait_events(struct net_server *server, struct epoll_event events[EVEN
     int timeout_ms = sleep_ms(server);
     atomic_store(&server->sleeping, true);
     // A worker that queued something before this store may have seen the thread awake.
-    if (!ready_is_empty(server) || (atomic_load(&server->stop) && !server->draining))
+    if (!ready_is_empty(server) || has_orders(server))
         timeout_ms = 0;
     int count = epoll_wait(server->epoll_fd, events, EVENTS_MAX, timeout_ms);
     atomic_store(&server->sleeping, false);
@@ -166,17 +198,16 @@ static int wait_events(struct net_server *server, struct epoll_event events[EVEN
     return count;
 }
 
+static bool is_listener(const struct net_server *server, const struct epoll_event *event)
+{
+    const char *ptr = event->data.ptr, *first = (const char *)server->listeners;
+    return ptr >= first && ptr < first + sizeof server->listeners;
+}
+
 static void handle_event(struct net_server *server, const struct epoll_event *event)
 {
-    char *ptr = event->data.ptr;
     if (event->data.ptr == &server->event_fd) {
         drain_event_fd(server);
-        return;
-    }
-    char *first = (char *)server->listeners, *end = first + sizeof server->listeners;
-    if (ptr >= first && ptr < end) {
-        if (!server->draining)
-            accept_some(server, event->data.ptr);
         return;
     }
     struct net_conn *conn = event->data.ptr;
@@ -194,16 +225,22 @@ void *net_loop(void *arg)
     struct epoll_event events[EVENTS_MAX];
     net_on_network_thread = true;
     server->now_ns = server->swept_ns = af_monotonic_ns();
-    while (!server->draining || (server->conns && server->now_ns < server->drain_end_ns)) {
+    while (!server->stopping || (server->conns && server->now_ns < server->stop_end_ns)) {
         int count = wait_events(server, events);
         for (int i = 0; i < count; i++)
-            handle_event(server, &events[i]);
+            if (!is_listener(server, &events[i]))
+                handle_event(server, &events[i]);
+        // A new connection may cost an old one its place, which must have no event ahead.
+        for (int i = 0; i < count && !server->draining; i++)
+            if (is_listener(server, &events[i]))
+                accept_some(server, events[i].data.ptr);
         run_timers(server);
         run_ready(server);
         sweep(server);
-        if (atomic_load(&server->stop) && !server->draining)
-            begin_drain(server);
+        net_pressure_relieve(server);
+        take_orders(server);
         flush_touched(server);
+        tell_drained(server);
     }
     while (server->conns)
         net_conn_close(server->conns);

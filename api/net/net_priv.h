@@ -198,10 +198,12 @@ struct net_conn {
     bool counted;    // in conns_cut
     const char *cut; // why it is to be closed at once, or NULL
     struct net_conn *touched_next;
-    size_t held_in;   // bytes of requests held for its calls
-    size_t queued_in; // of those, whole messages waiting for workers
-    size_t withheld;  // bytes received and not yet given back to its window
-    size_t held_out;  // bytes of replies that its calls have in tx
+    size_t held_in;        // bytes of requests held for its calls
+    size_t queued_in;      // of those, whole messages waiting for workers
+    size_t withheld;       // bytes received and not yet given back to its window
+    size_t held_out;       // bytes of replies that its calls have in tx
+    size_t moved_bytes;    // of either, since the last sweep
+    unsigned still_sweeps; // that found next to nothing moved
     int64_t accepted_ns, busy_ns /* last time a call was open */, written_ns, heard_ns;
     bool pinged;
     struct net_bucket resets, empties;
@@ -217,7 +219,16 @@ void net_conn_sweep(struct net_conn *conn, int64_t now_ns);      // timeouts; ma
 void net_conn_touch(struct net_conn *conn);                      // flush it at the end of this turn
 void net_conn_strike(struct net_conn *conn, const char *why);    // cut it unless the bucket allows
 void net_conn_count_cut(struct net_conn *conn, const char *why); // and log it, once
+// Closes it for a reason of ours, and frees it. Not while its events of this turn may be ahead.
+void net_conn_cut(struct net_conn *conn, const char *why);
 void net_conn_release_window(struct net_conn *conn);
+
+// pressure.c: what goes when there is no room. Before a connection of who may not call is linked;
+// for each connection, after all, and once in a sweep; when a turn's work is done.
+void net_pressure_make_room(struct net_server *server, const struct net_conn *newcomer);
+void net_pressure_sweep(struct net_conn *conn);
+void net_pressure_trim(struct net_server *server);
+void net_pressure_relieve(struct net_server *server);
 
 // session.c
 int net_session_new(struct net_conn *conn);
@@ -265,12 +276,14 @@ struct net_server {
     struct net_conn *conns, *touched;
     unsigned conn_count;
     struct net_timers timers;
-    int64_t now_ns, swept_ns, cut_logged_ns, drain_end_ns;
-    bool draining, accept_paused;
+    int64_t now_ns, swept_ns, cut_logged_ns, stop_end_ns;
+    bool draining, drained, stopping, accept_paused;
+    size_t held_peak; // of `buffered`, since memory was given back
     uint8_t *read_buffer;
 
-    atomic_bool sleeping; // the network thread is, or is about to be, in epoll_wait
-    atomic_bool stop;
+    atomic_bool sleeping;    // the network thread is, or is about to be, in epoll_wait
+    atomic_bool drain, stop; // asked for
+    int drained_fd;          // readable once no call is in flight any more
     _Atomic int64_t stop_grace_ns;
 
     pthread_mutex_t ready_lock; // rank 90

@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <grp.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,6 +35,7 @@ static void fill_limits(struct net_limits *limits, const struct net_limits *aske
     OR(streams_per_conn, AF_STREAMS_PER_CONN);
     OR(conns_max, 4096);
     OR(conns_per_uid, 1024);
+    OR(conns_unproven, limits->conns_max / 8 + 1);
     OR(conn_buffer_bytes, 64u << 20);
     OR(total_buffer_bytes, 512u << 20);
     OR(handshake_timeout_ns, 10 * AF_NS_PER_SEC);
@@ -59,10 +61,12 @@ static int make_parts(struct net_server *server)
 {
     server->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     server->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    server->drained_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     server->read_buffer = malloc(64u << 10);
     server->callbacks = net_session_callbacks_new();
-    if (server->epoll_fd < 0 || server->event_fd < 0 || !server->read_buffer ||
-        !server->callbacks || nghttp2_option_new(&server->session_options) != 0)
+    if (server->epoll_fd < 0 || server->event_fd < 0 || server->drained_fd < 0 ||
+        !server->read_buffer || !server->callbacks ||
+        nghttp2_option_new(&server->session_options) != 0)
         return -1;
     nghttp2_option *options = server->session_options;
     // An :authority that is a socket path is refused otherwise; request.c checks instead.
@@ -85,7 +89,7 @@ int net_server_new(const struct net_server_options *options, struct net_server *
         return af_error_errno(err, ENOMEM, "cannot make the gRPC server");
     server->magic = NET_SERVER_MAGIC;
     server->options = *options;
-    server->epoll_fd = server->event_fd = -1;
+    server->epoll_fd = server->event_fd = server->drained_fd = -1;
     fill_limits(&server->limits, &options->limits);
     name_group(server);
     net_pool_init(&server->pool, grpc_call_run);
@@ -184,6 +188,24 @@ int net_server_start(struct net_server *server, struct af_error *err)
     return 0;
 }
 
+void net_server_drain(struct net_server *server, int64_t grace_ns)
+{
+    AF_CHECK_MAGIC(server, NET_SERVER_MAGIC);
+    if (server->phase != NET_RUNNING || grace_ns <= 0)
+        return;
+    atomic_store(&server->drain, true);
+    net_loop_wake(server);
+    struct pollfd drained = {.fd = server->drained_fd, .events = POLLIN};
+    int64_t end_ns = af_monotonic_ns() + grace_ns, left_ns = grace_ns;
+    // Second by second: the grace may be more milliseconds than poll counts.
+    while (left_ns > 0) {
+        int64_t step_ns = left_ns < AF_NS_PER_SEC ? left_ns : AF_NS_PER_SEC;
+        if (poll(&drained, 1, (int)((step_ns + 999999) / 1000000)) > 0)
+            return;
+        left_ns = end_ns - af_monotonic_ns();
+    }
+}
+
 void net_server_stop(struct net_server *server, int64_t grace_ns)
 {
     AF_CHECK_MAGIC(server, NET_SERVER_MAGIC);
@@ -223,6 +245,8 @@ void net_server_free(struct net_server *server)
         close(server->epoll_fd);
     if (server->event_fd >= 0)
         close(server->event_fd);
+    if (server->drained_fd >= 0)
+        close(server->drained_fd);
     free(server->read_buffer);
     free(server->counts);
     free(server->methods);

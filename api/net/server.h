@@ -30,6 +30,7 @@ struct net_limits {
     unsigned streams_per_conn;    // calls open at once on a connection (AF_STREAMS_PER_CONN)
     unsigned conns_max;           // connections in all
     unsigned conns_per_uid;       // connections of one uid
+    unsigned conns_unproven;      // of those who may not call (yet); the oldest makes room for more
     size_t conn_buffer_bytes;     // requests, and again replies, held for one connection
     size_t total_buffer_bytes;    // both, for all connections
     int64_t handshake_timeout_ns; // from accept to the client's SETTINGS
@@ -79,6 +80,11 @@ int net_server_listen_tls(struct net_server *server, const char *address, unsign
 
 // Starts the threads. SIGPIPE is never raised by the server's own writes.
 int net_server_start(struct net_server *server, struct af_error *err);
+
+// Closes the listeners, tells clients with GOAWAY to call elsewhere, and waits until no call is in
+// flight, for at most grace_ns; what is in flight goes on undisturbed. Blocks; net_server_stop is
+// to follow. Not from a handler. Harmless when the server does not run.
+void net_server_drain(struct net_server *server, int64_t grace_ns);
 
 // Stops: closes the listeners, tells clients with GOAWAY, lets calls in flight finish for at most
 // grace_ns, cancels the rest and waits until their on_cancel have run. Blocks. Calls that handlers

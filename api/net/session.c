@@ -69,6 +69,7 @@ static size_t take_bytes(struct grpc_call *call, uint8_t *out, size_t room)
             call->tx.tail = NULL;
         call->tx.bytes -= chunk->len;
         call->conn->held_out -= chunk->len;
+        call->conn->moved_bytes += chunk->len;
         atomic_fetch_sub(&call->server->buffered, chunk->len);
         pthread_mutex_lock(&call->lock);
         call->out_bytes -= chunk->len;
