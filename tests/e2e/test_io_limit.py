@@ -16,7 +16,7 @@ import grpc
 import pytest
 
 from harness import FULL, Daemon, afpb, eventually, expect, monpb, pb, rule, sbpb
-from processes import processes_with_uid
+from processes import own_uids, processes_with_uid
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -26,8 +26,9 @@ SLOW = 1  # request a second: what is held is held for long
 
 @pytest.fixture(scope="module", params=["auto", "dev_fuse"])
 def daemon(request, tmp_path_factory):
-    """A daemon on either transport."""
-    made = Daemon(tmp_path_factory.mktemp("af"), "--transport", request.param)
+    """A daemon on either transport; what runs as a uid of its sandboxes is killed by tests."""
+    uids = own_uids()[2]
+    made = Daemon(tmp_path_factory.mktemp("af"), "--transport", request.param, *uids)
     made.start()
     yield made
     made.cleanup()
