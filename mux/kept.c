@@ -20,7 +20,7 @@
 #define VALUE_BIT 1u
 
 struct mux_kept {
-    pthread_mutex_t lock;
+    pthread_mutex_t asking, lock;
     struct mux_fid_map versions;
     struct mux_fid_map open; // nodeids of those asked about that the kernel may have
     _Atomic size_t count;
@@ -33,6 +33,7 @@ int mux_kept_new(struct mux *mux)
     mux->kept = calloc(1, sizeof *mux->kept);
     if (!mux->kept)
         return -ENOMEM;
+    pthread_mutex_init(&mux->kept->asking, NULL);
     pthread_mutex_init(&mux->kept->lock, NULL);
     return 0;
 }
@@ -44,6 +45,7 @@ void mux_kept_free(struct mux *mux)
     mux_fid_map_fini(&mux->kept->versions);
     mux_fid_map_fini(&mux->kept->open);
     pthread_mutex_destroy(&mux->kept->lock);
+    pthread_mutex_destroy(&mux->kept->asking);
     free(mux->kept);
     mux->kept = NULL;
 }
@@ -120,8 +122,20 @@ static bool may_ask(const struct mux_kept *kept, uint64_t value)
 
 static void ask(struct mux *mux, uint64_t nodeid)
 {
+    pthread_mutex_lock(&mux->kept->asking);
     if (mux->notifier && mux->notifier->confirm_forget)
         mux->notifier->confirm_forget(mux->notifier_arg, nodeid);
+    pthread_mutex_unlock(&mux->kept->asking);
+}
+
+void mux_kept_pause_asking(struct mux *mux)
+{
+    pthread_mutex_lock(&mux->kept->asking);
+}
+
+void mux_kept_resume_asking(struct mux *mux)
+{
+    pthread_mutex_unlock(&mux->kept->asking);
 }
 
 // ---- what the kernel says

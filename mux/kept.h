@@ -4,7 +4,8 @@
 // Then the kernel is asked whether it has the inode: never before every change of a view that was
 // under way has been told, so that no lookup can bring it back. What it has not goes at once; what
 // it has goes after its FORGET. So there is one entry for each such inode, and nothing for others.
-// Lock: kept.lock, a leaf. Errors: -errno. Read next: kept.c.
+// Locks: kept.asking while the notifier is asked by the sweep, before every other lock of mux;
+// kept.lock, a leaf. Errors: -errno. Read next: kept.c.
 #ifndef AF_MUX_KEPT_H
 #define AF_MUX_KEPT_H
 
@@ -32,5 +33,9 @@ void mux_kept_forgotten(struct mux *mux, uint64_t nodeid);
 // Asks about new ones, drops those that nobody has. *ret_more: some have not been asked about.
 // Bounded transactions; on a thread that may block.
 int mux_kept_sweep(struct mux *mux, bool *ret_more);
+
+// Between the two the sweep does not ask: the notifier may change.
+void mux_kept_pause_asking(struct mux *mux);
+void mux_kept_resume_asking(struct mux *mux);
 
 #endif

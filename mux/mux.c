@@ -120,8 +120,10 @@ void mux_fix_content(struct mux *mux)
 void mux_set_notifier(struct mux *mux, const struct mux_notifier *notifier, void *arg)
 {
     AF_CHECK_MAGIC(mux, MUX_MAGIC);
+    mux_kept_pause_asking(mux);
     mux->notifier = notifier;
     mux->notifier_arg = arg;
+    mux_kept_resume_asking(mux);
 }
 
 void mux_get_stats(struct mux *mux, struct mux_stats *ret)

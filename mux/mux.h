@@ -88,7 +88,8 @@ struct mux_notifier {
     // view with a limit is attached, and at each change. As above, or with the view held.
     void (*limited)(void *arg, uint32_t slot, uint64_t iops, uint64_t bandwidth);
 };
-// Set once, before the first operation. `notifier` must outlive mux.
+// Set once, before the first operation; NULL again after the last one, and then nothing of mux's
+// own asks it any more. `notifier` must outlive mux.
 void mux_set_notifier(struct mux *mux, const struct mux_notifier *notifier, void *arg);
 
 // Before the first operation: the kernel may read whole files of content by itself (passthrough),

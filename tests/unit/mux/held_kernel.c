@@ -7,8 +7,11 @@
 static void confirm(void *arg, uint64_t nodeid)
 {
     struct kernel *kernel = arg;
-    kernel->asked++;
-    if (!mux_fid_map_get(&kernel->held, nodeid, NULL))
+    atomic_fetch_add(&kernel->asked, 1);
+    pthread_mutex_lock(&kernel->lock);
+    bool holds = mux_fid_map_get(&kernel->held, nodeid, NULL);
+    pthread_mutex_unlock(&kernel->lock);
+    if (!holds)
         mux_forgotten(kernel->mux, nodeid);
 }
 
@@ -22,7 +25,7 @@ static const struct mux_notifier notifier = {.confirm_forget = confirm, .settle 
 
 void kernel_start(struct kernel *kernel, struct fixture *fixture)
 {
-    *kernel = (struct kernel){.mux = fixture->mux};
+    *kernel = (struct kernel){.mux = fixture->mux, .lock = PTHREAD_MUTEX_INITIALIZER};
     mux_set_notifier(fixture->mux, &notifier, kernel);
 }
 
@@ -34,7 +37,10 @@ void kernel_stop(struct kernel *kernel)
 
 void kernel_hold_node(struct kernel *kernel, uint64_t nodeid)
 {
-    assert_int_equal(mux_fid_map_put(&kernel->held, nodeid, 1), 0);
+    pthread_mutex_lock(&kernel->lock);
+    int rc = mux_fid_map_put(&kernel->held, nodeid, 1);
+    pthread_mutex_unlock(&kernel->lock);
+    assert_int_equal(rc, 0);
 }
 
 uint64_t kernel_hold(struct kernel *kernel, struct view *view, const char *path)
@@ -46,7 +52,9 @@ uint64_t kernel_hold(struct kernel *kernel, struct view *view, const char *path)
 
 void kernel_let_go(struct kernel *kernel, uint64_t nodeid)
 {
+    pthread_mutex_lock(&kernel->lock);
     mux_fid_map_del(&kernel->held, nodeid);
+    pthread_mutex_unlock(&kernel->lock);
     mux_forget(kernel->mux, nodeid);
 }
 

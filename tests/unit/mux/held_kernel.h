@@ -1,15 +1,20 @@
 // A kernel that holds the nodeids it is told to, and answers accordingly when mux asks: at once, on
-// the thread that asks. Functions assert that they work.
+// the thread that asks: the test's, or the one that sweeps kept versions. Functions assert that
+// they work.
 #ifndef AF_TESTS_MUX_HELD_KERNEL_H
 #define AF_TESTS_MUX_HELD_KERNEL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
 
 #include "mux/fid_map.h"
 #include "tests/unit/mux/ops_fixture.h"
 
 struct kernel {
     struct mux *mux;
-    struct mux_fid_map held; // nodeids
-    unsigned asked;
+    pthread_mutex_t lock;
+    struct mux_fid_map held; // nodeids; under the lock
+    atomic_uint asked;
 };
 
 // Becomes mux's notifier, until it is stopped.
