@@ -502,8 +502,10 @@ int mux_read(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, size_t
 void mux_read_done(struct mux *mux, struct mux_read *read)
 {
     (void)mux;
+    pthread_mutex_lock(&fake.lock); // a test that takes the lock later may close read->fd
     free(read->opaque[0]);
     read->opaque[0] = NULL;
+    pthread_mutex_unlock(&fake.lock);
 }
 
 int mux_write(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, const void *data,

@@ -174,11 +174,13 @@ static void test_what_the_kernel_refuses_is_read_by_requests(void **state)
     int stacked = open(data, O_CREAT | O_RDWR | O_CLOEXEC, 0644);
     memset(buf, 'b', sizeof buf);
     assert_int_equal(write(stacked, buf, sizeof buf), LARGE);
-    fake_fix(fake_add_blob(view, "stacked", stacked, LARGE));
+    uint64_t nodeid = fake_add_blob(view, "stacked", stacked, LARGE);
+    fake_fix(nodeid);
     for (int i = 0; i < 3; i++)
         read_whole("stacked", buf, sizeof buf, LARGE);
     assert_true(requests_of(FS_OP_READ) > 0);
     wait_until_released(3);
+    FAKE_WITH(node, nodeid, node->fd = -1);
     close(stacked);
     assert_int_equal(umount2(name, MNT_DETACH), 0);
     snprintf(data, sizeof data, "rm -rf %s", top);
