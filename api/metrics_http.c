@@ -65,8 +65,12 @@ static void set_answer(struct conn *conn, const char *status, const char *extra,
                 "Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n"
                 "%sContent-Length: %zu\r\nConnection: close\r\n\r\n",
                 status, extra, len);
-        fwrite(body, 1, len, file);
-        fclose(file);
+        bool whole = fwrite(body, 1, len, file) == len;
+        if (fclose(file) != 0 || !whole) { // for want of memory: nothing is answered
+            free(conn->answer);
+            conn->answer = NULL;
+            conn->answer_len = 0;
+        }
     }
     conn->sent = 0;
     conn->state = CONN_WRITING;
@@ -274,7 +278,7 @@ static bool parse_address(const char *text, struct sockaddr_storage *ret)
     if (*end || port > 65535)
         return false;
     bool brackets = text[0] == '[' && len > 2 && text[len - 1] == ']';
-    snprintf(host, sizeof host, "%.*s", (int)(len - 2 * brackets), text + brackets);
+    snprintf(host, sizeof host, "%.*s", (int)(len - (brackets ? 2 : 0)), text + brackets);
     memset(ret, 0, sizeof *ret);
     struct sockaddr_in *in = (struct sockaddr_in *)ret;
     struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)ret;

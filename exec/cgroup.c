@@ -73,11 +73,13 @@ static int open_dir(int dir_fd, const char *name)
 // Kills what is in a group. Returns how many.
 static unsigned kill_all(int dir_fd)
 {
-    AF_CLEANUP_FD int fd = openat(dir_fd, "cgroup.procs", O_RDONLY | O_CLOEXEC);
+    int fd = openat(dir_fd, "cgroup.procs", O_RDONLY | O_CLOEXEC);
     FILE *file = fd < 0 ? NULL : fdopen(fd, "r");
-    if (!file)
+    if (!file) {
+        if (fd >= 0)
+            close(fd);
         return 0;
-    fd = -1;
+    }
     unsigned count = 0;
     long pid;
     while (fscanf(file, "%ld", &pid) == 1)

@@ -56,7 +56,7 @@ static bool add_alive(struct exec_pool *pool)
 {
     unsigned wanted = pool->spare_count + pool->alive + 1;
     if (wanted > pool->spare_room) {
-        uid_t *grown = realloc(pool->spare, 2 * wanted * sizeof(*grown));
+        uid_t *grown = realloc(pool->spare, (size_t)2 * wanted * sizeof(*grown));
         if (!grown)
             return false;
         pool->spare = grown;

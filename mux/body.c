@@ -60,7 +60,7 @@ static int zero_by_hand(int fd, uint64_t offset, uint64_t len)
     int rc = 0;
     while (rc == 0 && len > 0) {
         size_t n = len < sizeof zeros ? (size_t)len : sizeof zeros;
-        rc = af_write_whole(fd, zeros, n, offset);
+        rc = af_write_whole(fd, zeros, n, (off_t)offset);
         offset += n;
         len -= n;
     }
@@ -222,7 +222,7 @@ static int fill(int fd, const struct mux_edit *edit, const struct change *change
 {
     int rc = 0;
     if (edit->data) // ends at the new size, or before the old one, up to which there are bytes
-        return af_write_whole(fd, edit->data, (size_t)edit->len, edit->offset);
+        return af_write_whole(fd, edit->data, (size_t)edit->len, (off_t)edit->offset);
     if (edit->space != MUX_SPACE_NONE)
         rc = set_space(fd, edit, change);
     return rc == 0 ? extend(fd, change->new_size) : rc;

@@ -30,13 +30,13 @@
 
 #define JOBS_MAX     16
 #define STEP_RECORDS 128
-#define SLICE_NS     (1000 * 1000) // after which no further transaction of a merge is begun
+#define SLICE_NS     (AF_NS_PER_SEC / 1000) // after which no further transaction of a merge is begun
 #define STACKS_MAX   65536 // noted at once; beyond, the oldest wait until they are noted again
 #define WEIGHTS_MAX  65536
 #define RETRY_NS     (5 * AF_NS_PER_SEC)
-#define HELD_NS      (5 * 1000 * 1000)
-#define PAUSE_MIN_NS (200 * 1000)
-#define PAUSE_MAX_NS (50 * 1000 * 1000)
+#define HELD_NS      (AF_NS_PER_SEC / 200)
+#define PAUSE_MIN_NS (AF_NS_PER_SEC / 5000)
+#define PAUSE_MAX_NS (AF_NS_PER_SEC / 20)
 #define BUSY_FACTOR  4 // times its own work that the thread pauses while others want to write
 
 struct job {

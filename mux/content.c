@@ -84,7 +84,7 @@ int mux_content_sink_write(struct mux_content_sink *sink, const void *data, size
             memcpy(sink->buf + sink->size, data, len < 4 ? len : 4);
         rc = has_digest(sink) ? digest_add(sink->sha256, data, len) : 0;
         if (rc == 0)
-            rc = af_write_whole(store_blob_fd(sink->blob), data, len, sink->size);
+            rc = af_write_whole(store_blob_fd(sink->blob), data, len, (off_t)sink->size);
         if (rc < 0)
             return rc;
     }

@@ -221,7 +221,7 @@ static int chain_add(struct chain *chain, uint64_t fid)
 {
     if (chain->count == chain->capacity) {
         size_t capacity = chain->capacity * 4;
-        if (capacity > 4 * DEPTH_MAX)
+        if (capacity > (size_t)4 * DEPTH_MAX)
             return -EUCLEAN;
         uint64_t *fids = malloc(capacity * sizeof *fids);
         if (!fids)

@@ -147,8 +147,7 @@ static char *reply_text(const struct exec_output *output, const char *note,
     if (cut)
         len += (size_t)sprintf(text + len, "\n[output truncated: %" PRIu64 " bytes in all]\n",
                                output->total_bytes);
-    memcpy(text + len, note, strlen(note));
-    len += strlen(note);
+    len = (size_t)(stpcpy(text + len, note) - text);
     *ret = service_bytes(text, len);
     return text;
 }

@@ -173,11 +173,9 @@ int file_agent_write(const struct file_agent *agent, const char *path, mode_t mo
     AF_CLEANUP_FD int fd = resolve(
         agent, path, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK | O_NOCTTY, mode ? mode : 0644);
     struct stat st = {.st_mode = 0};
-    if (fd < 0)
-        rc = fail(err, "write", path);
-    else if (fstat(fd, &st) == 0 && !S_ISREG(st.st_mode))
+    if (fd >= 0 && fstat(fd, &st) == 0 && !S_ISREG(st.st_mode))
         rc = af_error_set(err, AF_INVALID_ARGUMENT, "'%.*s' is no regular file", PATHS_SHOWN, path);
-    else if ((errno = -copy_all(from, fd)) != 0 || (mode && fchmod(fd, mode) < 0))
+    else if (fd < 0 || (errno = -copy_all(from, fd)) != 0 || (mode && fchmod(fd, mode) < 0))
         rc = fail(err, "write", path);
     become_root();
     return rc;
@@ -221,11 +219,9 @@ int file_agent_rename(const struct file_agent *agent, const char *from, const ch
     become(agent);
     AF_CLEANUP_FD int old_dir = resolve_parent(agent, from, &old_name);
     AF_CLEANUP_FD int new_dir = old_dir < 0 ? -1 : resolve_parent(agent, to, &new_name);
-    if (old_dir < 0)
-        rc = fail(err, "move", from);
-    else if (new_dir < 0)
+    if (old_dir >= 0 && new_dir < 0)
         rc = fail(err, "move to", to);
-    else if (renameat(old_dir, old_name, new_dir, new_name) < 0)
+    else if (old_dir < 0 || renameat(old_dir, old_name, new_dir, new_name) < 0)
         rc = fail(err, "move", from);
     become_root();
     return rc;

@@ -48,7 +48,7 @@ struct init_command *init_command_new(const struct exec_msg_start *head)
     size_t seen = head->flags & EXEC_START_CONTROL ? INIT_SEEN_MAX : 0;
     size_t used = sizeof(struct init_command) + pointers * sizeof(char *) + seen * sizeof(pid_t) +
                   head->text_bytes;
-    struct init_command *command = piece_new(used + 2 * STACK_BYTES + 16);
+    struct init_command *command = piece_new(used + (size_t)2 * STACK_BYTES + 16);
     if (!command)
         return NULL;
     // From the front what is read, from the back the stacks, which grow towards it.

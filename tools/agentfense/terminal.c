@@ -51,7 +51,7 @@ static void install(int number, void (*handler)(int), int flags)
     struct sigaction action = {.sa_handler = handler, .sa_flags = flags}, old;
     sigemptyset(&action.sa_mask);
     if (sigaction(number, NULL, &old) == 0 && old.sa_handler != SIG_IGN)
-        sigaction(number, &action, NULL);
+        (void)sigaction(number, &action, NULL); // as the first did
 }
 
 static void install_handlers(void)

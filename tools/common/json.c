@@ -54,9 +54,7 @@ static void before(struct json *json, const void *key, size_t key_len)
     unsigned at = json->depth - 1;
     assert(json->is_array[at] == (key == NULL));
     fputs(json->has_members[at] ? "," : "", json->file);
-    if (json->one_line)
-        fputs(json->has_members[at] ? " " : "", json->file);
-    else if (json->depth == 1 || !json->is_array[at])
+    if (!json->one_line && (json->depth == 1 || !json->is_array[at]))
         fprintf(json->file, "\n%*s", (int)(2 * json->depth), "");
     else
         fputs(json->has_members[at] ? " " : "", json->file);
