@@ -355,6 +355,7 @@ int daemon_start(struct af_config *config, struct daemon **ret, struct af_error 
     daemon->started_ns = af_wall_ns();
     if (asprintf(&daemon->run_dir, "%s/run", daemon->config.state) < 0)
         daemon->run_dir = NULL;
+    fs_end_dying(daemon->config.mount);
     // mux_open comes before the clean-up: its lock on the state directory proves that the daemon
     // whose left-overs these are is gone.
     if (!daemon->run_dir || check_paths(&daemon->config, err) < 0 || start_mux(daemon, err) < 0 ||

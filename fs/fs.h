@@ -107,6 +107,9 @@ void fs_invalidate_flush(struct fs_session *session, const char *sandbox_id);
 // and removed by fs_unlock_mountpoint. *ret_fd is the caller's. FAILED_PRECONDITION, with the
 // holder's pid, when another process holds it.
 int fs_lock_mountpoint(const char *mountpoint, int *ret_fd, struct af_error *err);
+// Before that, and before anything else of a killed daemon's is locked: if it hangs in the kernel,
+// waiting for its own mount, the mount is aborted, and its end waited for (ten seconds at most).
+void fs_end_dying(const char *mountpoint);
 // Gives it back. A negative fd is ignored.
 void fs_unlock_mountpoint(const char *mountpoint, int fd);
 

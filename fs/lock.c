@@ -1,16 +1,27 @@
 // One daemon per mountpoint: a lock file beside it.
 //
 // The directory itself cannot carry the lock: once mounted, its path leads into the mount. A crash
-// leaves the file behind, unlocked; the next daemon takes it over. Owns nothing but what it
+// leaves the file behind, unlocked; the next daemon takes it over. A killed daemon may still hold
+// it: a thread that was taking a name back waits in the kernel for a directory that some request
+// has locked, which the daemon would have to answer, and a process that cannot end keeps its files.
+// Aborting the connection lets all of them go. Owns nothing but what it
 // returns. Fails with a sentence. Read next: recover.c.
 #include "fs/session_priv.h"
 
 #include "mux/base/cleanup.h"
+#include "mux/base/clock.h"
+#include "mux/base/log.h"
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define DYING_WAIT_NS  (10 * AF_NS_PER_SEC) // for the end of a process whose mount was aborted
+#define DYING_RETRY_NS 2000000
 
 static int lock_path(const char *mountpoint, char **ret, struct af_error *err)
 {
@@ -63,6 +74,55 @@ int fs_lock_mountpoint(const char *mountpoint, int *ret_fd, struct af_error *err
         *ret_fd = af_take_fd(&fd);
         return 0;
     }
+}
+
+// Whether the process has been killed and hangs in the kernel: its first thread is gone, and it is
+// of our program's name, lest the number be another's by now.
+static bool is_dying(const char *pid)
+{
+    char path[64], stat[256], name[64] = "";
+    snprintf(path, sizeof path, "/proc/%.15s/stat", pid);
+    AF_CLEANUP_FILE FILE *file = fopen(path, "re");
+    if (!file || !fgets(stat, sizeof stat, file))
+        return false;
+    char *open = strchr(stat, '('), *close = strrchr(stat, ')');
+    AF_CLEANUP_FILE FILE *own = fopen("/proc/self/comm", "re");
+    if (!open || !close || close[1] != ' ' || !own || !fgets(name, sizeof name, own))
+        return false;
+    *close = '\0';
+    name[strcspn(name, "\n")] = '\0';
+    return strcmp(open + 1, name) == 0 && (close[2] == 'Z' || close[2] == 'X');
+}
+
+static void abort_mount(const char *mountpoint, const char *pid)
+{
+    AF_CLEANUP_FREE char *canonical = NULL;
+    struct fs_mount mount;
+    if (fs_mount_canonical(mountpoint, &canonical) < 0 || fs_mount_find(canonical, &mount) != 1 ||
+        !mount.is_ours)
+        return;
+    af_log(AF_LOG_WARN, "fs", "a killed daemon hangs; its mount is aborted", "pid=%s mount=%s", pid,
+           canonical);
+    fs_mount_abort(mount.minor);
+}
+
+void fs_end_dying(const char *mountpoint)
+{
+    struct af_error err;
+    AF_CLEANUP_FREE char *path = NULL;
+    if (lock_path(mountpoint, &path, &err) < 0)
+        return;
+    AF_CLEANUP_FD int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    char pid[16] = "";
+    if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) == 0 || pread(fd, pid, sizeof pid - 1, 0) <= 0)
+        return;
+    pid[strcspn(pid, "\n")] = '\0';
+    if (!is_dying(pid))
+        return;
+    abort_mount(mountpoint, pid);
+    int64_t deadline_ns = af_monotonic_ns() + DYING_WAIT_NS;
+    while (flock(fd, LOCK_EX | LOCK_NB) < 0 && af_monotonic_ns() < deadline_ns)
+        nanosleep(&(struct timespec){.tv_nsec = DYING_RETRY_NS}, NULL);
 }
 
 void fs_unlock_mountpoint(const char *mountpoint, int fd)

@@ -5,12 +5,14 @@ import hashlib
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import time
 
+import grpc
 import pytest
 
-from harness import ROOT, Daemon, afpb, eventually, pb
+from harness import ROOT, Daemon, afpb, eventually, pb, rule, sbpb
 
 
 def mounted_image(directory, mkfs, size):
@@ -181,6 +183,55 @@ def test_O3_a_slow_disk_under_one_sandbox_holds_up_no_other(slow_daemon, operati
         finally:
             switch.unlink()
         assert all(r.result().exit_code == 0 for r in running), [r.result() for r in running]
+    client.close()
+
+
+def has_thread(pid, name, text):
+    """Whether a file of one of the process's threads in /proc holds the text."""
+    found = False
+    for path in pathlib.Path(f"/proc/{pid}/task").glob(f"*/{name}"):
+        try:
+            found = found or text in path.read_text()
+        except OSError:  # gone
+            pass
+    return found
+
+
+def test_a_killed_daemon_that_waits_for_its_own_mount_is_replaced(slow_daemon):
+    """An fsync holds its directory's lock while the disk is slow; a thread of the daemon that takes
+    back a name there waits for the lock. Killed, such a process cannot end by itself."""
+    daemon, switch = slow_daemon
+    client = daemon.client()
+    sandbox = client.sandbox(client.codebase({"dir/secret": "x", "dir/other": "o"}), manual=True)
+    client.out(sandbox, "cat dir/*; echo 1 > dir/new")
+    switch.touch()
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        syncing = pool.submit(client.exec, sandbox, "exec sync dir", 100)
+
+        def is_waiting():
+            found = subprocess.run(["pgrep", "-fx", "sync dir"], capture_output=True, text=True,
+                                   check=False).stdout.split()
+            return any(has_thread(pid, "wchan", "request_wait_answer") for pid in found)
+
+        eventually(is_waiting)
+        hidden = [rule("**/*", "write"), rule("**/secret", "none", 5)]
+        request = sbpb.UpdatePermissionsRequest(sandbox_id=sandbox, permissions=hidden)
+        changing = pool.submit(client.views.UpdatePermissions, request)
+        eventually(lambda: has_thread(daemon.process.pid, "status", "State:\tD"))
+        killed, daemon.process = daemon.process, None
+        killed.kill()
+        eventually(lambda: has_thread(killed.pid, "status", "State:\tZ"))
+        switch.unlink()
+        daemon.start()
+        assert killed.wait(30) == -signal.SIGKILL
+        killed.stdout.close()
+        for call in (syncing, changing):
+            with pytest.raises(grpc.RpcError):
+                call.result()
+    client.close()
+    client = daemon.client()
+    client.sandboxes.StartSandbox(pb.StartSandboxRequest(sandbox_id=sandbox))
+    assert client.out(sandbox, "cd dir && ls && cat new other") == "new\nother\n1\no"
     client.close()
 
 

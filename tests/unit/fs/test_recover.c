@@ -124,6 +124,76 @@ static void test_recover_after_kill_over_io_uring(void **state)
     kill_and_recover(FS_TRANSPORT_IO_URING);
 }
 
+// ---- a daemon that cannot end
+
+// A daemon that has claimed the mountpoint, with a READ of "slow" under way, that takes back the
+// pages of "slow": the notifier waits for the page that the READ has locked.
+static pid_t start_stuck_daemon(int ready)
+{
+    pid_t pid = fork();
+    if (pid != 0)
+        return pid;
+    struct fs_session *session;
+    struct af_error err;
+    int lock;
+    fake_reset();
+    uint64_t view = fake_add(MUX_NODEID_TOP, "v", S_IFDIR | 0755, NULL);
+    uint64_t slow = fake_add(view, "slow", S_IFREG | 0644, "never");
+    fake_get(slow)->slow = true;
+    fake_close_latch();
+    struct fs_options options = {
+        .mux = &fake, .mountpoint = mountpoint, .transport = FS_TRANSPORT_DEV_FUSE};
+    if (fs_lock_mountpoint(mountpoint, &lock, &err) != 0 ||
+        fs_session_new(&options, &session, &err) != 0 || fs_session_start(session, &err) != 0)
+        _exit(1);
+    if (write(ready, "m", 1) != 1)
+        _exit(1);
+    fake_wait_at_latch(1); // somebody reads "slow"
+    fs_invalidate_inode(session, slow, 0, 0);
+    if (write(ready, "r", 1) != 1)
+        _exit(1);
+    for (;;)
+        pause();
+}
+
+static bool has_thread_in_state(pid_t pid, char state)
+{
+    char command[128];
+    snprintf(command, sizeof command, "grep -qs 'State:.%c' /proc/%d/task/*/status", state,
+             (int)pid);
+    return system(command) == 0;
+}
+
+static void test_a_killed_daemon_that_waits_for_its_own_mount_is_let_go(void **state)
+{
+    (void)state;
+    int ready[2], lock, status;
+    char byte;
+    struct af_error err = {0};
+    assert_int_equal(pipe(ready), 0);
+    pid_t daemon = start_stuck_daemon(ready[1]);
+    assert_int_equal(read(ready[0], &byte, 1), 1);
+    pid_t reader = start_reader();
+    assert_int_equal(read(ready[0], &byte, 1), 1);
+    while (!has_thread_in_state(daemon, 'D')) // waits in the kernel, uninterruptibly
+        usleep(1000);
+    fs_end_dying(mountpoint); // it lives: nothing is done to it
+    assert_int_equal(fs_lock_mountpoint(mountpoint, &lock, &err), -1);
+    assert_int_equal(waitpid(reader, NULL, WNOHANG), 0);
+    kill(daemon, SIGKILL);
+    while (!has_thread_in_state(daemon, 'Z')) // its first one
+        usleep(1000);
+    fs_end_dying(mountpoint);
+    assert_int_equal(fs_lock_mountpoint(mountpoint, &lock, &err), 0);
+    assert_int_equal(waitpid(daemon, NULL, 0), daemon);
+    assert_int_equal(waitpid(reader, &status, 0), reader);
+    assert_int_equal(WEXITSTATUS(status), 7);
+    assert_int_equal(fs_recover(mountpoint, NULL, &err), 0);
+    fs_unlock_mountpoint(mountpoint, lock);
+    close(ready[0]);
+    close(ready[1]);
+}
+
 // Mounts FUSE with nobody behind it, as a killed daemon leaves it.
 static void mount_dead(const char *type)
 {
@@ -192,6 +262,7 @@ int main(void)
         FRESH(test_recover_after_kill_over_io_uring),
         FRESH(test_stacked_mounts_are_all_removed),
         FRESH(test_foreign_fuse_mounts_are_left_alone),
+        FRESH(test_a_killed_daemon_that_waits_for_its_own_mount_is_let_go),
         cmocka_unit_test(test_paths_are_canonical_without_looking_at_the_mount),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
