@@ -215,11 +215,13 @@ int store_sync_point(struct store *store, uint64_t at_least)
     return rc;
 }
 
-int store_sync_left_behind(struct store *store, uint64_t last)
+void store_sync_left_behind(struct store *store, uint64_t last)
 {
-    if (last == store->found_synced || store->read_only)
-        return 0;
-    return syncfs(store->blobs_fd) < 0 ? -errno : 0;
+    if (last == store->found_synced || store->read_only || syncfs(store->blobs_fd) == 0)
+        return;
+    // Of whatever on that disk, and told once: refusing the start would bring nothing back.
+    af_log(AF_LOG_ERROR, "store", "the disk has lost writes of before the start", "errno=%d",
+           errno);
 }
 
 int store_sync(struct store *store)

@@ -413,16 +413,17 @@ static int recover(struct store *store)
     rc = store_errno(mdb_txn_commit(mdb));
     if (rc == 0)
         store_note_commit(store, id);
-    if (rc == 0)
-        rc = store_sync_left_behind(store, id);
-    return rc == 0 ? store_sync_point(store, UINT64_MAX) : rc;
+    if (rc < 0)
+        return rc;
+    store_sync_left_behind(store, id);
+    return store_sync_point(store, UINT64_MAX);
 }
 
 // Whatever the last run left unsynced becomes durable, and pinned, before anything is written.
 static int first_sync_point(struct store *store)
 {
-    int rc = store_sync_left_behind(store, atomic_load(&store->last_txn));
-    return rc == 0 ? store_sync_point(store, UINT64_MAX) : rc;
+    store_sync_left_behind(store, atomic_load(&store->last_txn));
+    return store_sync_point(store, UINT64_MAX);
 }
 
 static int start(struct store *store)

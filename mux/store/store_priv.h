@@ -206,7 +206,7 @@ int store_synced_open(struct store *store, int dir_fd, struct af_error *err);
 int store_sync_point(struct store *store, uint64_t at_least);
 // At a start, before its first sync point: what a killed run had written to its blobs, if the
 // transaction `last` is not the one of the last sync point. Which blobs these are died with it.
-int store_sync_left_behind(struct store *store, uint64_t last);
+void store_sync_left_behind(struct store *store, uint64_t last);
 void store_unpin(struct store *store);
 // Whether so much is unsynced that writers must let a sync point pass first.
 bool store_sync_is_behind(struct store *store);
