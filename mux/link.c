@@ -21,7 +21,7 @@
 static int check(const struct mux_op *op, const struct mux_node *node, const struct mux_node *dir,
                  const struct mux_name *name)
 {
-    uint64_t orphan = MUX_ORPHAN_HELD;
+    uint64_t orphan = MUX_ORPHAN_DEAD;
     if (!mux_node_is_visible(op, node) || dir->nlink == 0)
         return -ENOENT;
     if (S_ISDIR(node->mode))
@@ -31,7 +31,7 @@ static int check(const struct mux_op *op, const struct mux_node *node, const str
     if (name->exists)
         return -EEXIST;
     if (node->nlink == 0 &&
-        (!mux_fid_map_get(&op->view->orphans, node->fid, &orphan) || orphan != MUX_ORPHAN_HELD))
+        (!mux_fid_map_get(&op->view->orphans, node->fid, &orphan) || orphan == MUX_ORPHAN_DEAD))
         return -ENOENT;
     return node->nlink >= AF_LINKS_MAX ? -EMLINK : 0;
 }

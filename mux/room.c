@@ -51,7 +51,7 @@ static size_t held_orphans(struct mux_op *op, uint64_t fids[ASKED_MAX])
                 break;
         }
         seen++;
-        if (value == MUX_ORPHAN_HELD)
+        if (value != MUX_ORPHAN_DEAD)
             fids[count++] = fid;
     }
     return count;

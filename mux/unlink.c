@@ -19,8 +19,6 @@
 #include <dirent.h>
 #include <errno.h>
 
-#define DEAD_BYTES_MAX (64u << 10)
-
 int mux_remove_name(struct mux_op *op, uint64_t dir, const struct mux_name *name)
 {
     if (name->in_lower)
@@ -102,12 +100,12 @@ int mux_rmdir(struct mux *mux, const struct mux_ctx *ctx, uint64_t parent, const
     return remove_one(mux, parent, name, true);
 }
 
-static bool is_held_orphan(const struct mux_op *op, uint64_t nodeid)
+// *ret: enum mux_orphan.
+static bool is_held_orphan(const struct mux_op *op, uint64_t nodeid, uint64_t *ret)
 {
-    uint64_t value;
     return op->view->n_orphans > 0 &&
-           mux_fid_map_get(&op->view->orphans, mux_op_fid(op, nodeid), &value) &&
-           value == MUX_ORPHAN_HELD;
+           mux_fid_map_get(&op->view->orphans, mux_op_fid(op, nodeid), ret) &&
+           *ret != MUX_ORPHAN_DEAD;
 }
 
 // Deletes what nobody can reach any more. Whatever happens, the list is empty afterwards: what
@@ -136,14 +134,17 @@ int mux_delete_dead(struct mux_op *op)
 }
 
 // Small ones wait for each other, unless somebody counts them.
-static bool may_wait(struct mux_op *op, uint64_t fid)
+static bool may_wait(struct mux_op *op, uint64_t fid, enum mux_orphan held)
 {
     struct mux_view *view = op->view;
     struct mux_node node;
-    if (view->n_dead == MUX_DEAD_MAX || view->quota_bytes != 0 || view->quota_inodes != 0 ||
-        mux_node_load(op, fid, &node) < 0)
+    if (view->n_dead == MUX_DEAD_MAX || view->quota_bytes != 0 || view->quota_inodes != 0)
         return false;
-    bool small = node.size <= DEAD_BYTES_MAX;
+    if (held == MUX_ORPHAN_HELD_SMALL)
+        return true;
+    if (mux_node_load(op, fid, &node) < 0)
+        return false;
+    bool small = node.size <= MUX_DEAD_BYTES_MAX;
     mux_node_fini(op, &node);
     return small;
 }
@@ -156,8 +157,9 @@ void mux_forget(struct mux *mux, uint64_t nodeid)
     if (mux_top_owns(nodeid) || mux_nodeid_is_shared(nodeid) ||
         mux_op_enter_inside(mux, nodeid, &op) < 0)
         return;
+    uint64_t held;
     bool nameless =
-        is_held_orphan(&op, nodeid) || mux_gone_has(&op.view->gone, mux_op_fid(&op, nodeid));
+        is_held_orphan(&op, nodeid, &held) || mux_gone_has(&op.view->gone, mux_op_fid(&op, nodeid));
     mux_op_leave(&op, 0);
     if (!nameless)
         return;
@@ -174,12 +176,12 @@ void mux_forgotten(struct mux *mux, uint64_t nodeid)
         mux_kept_forgotten(mux, nodeid);
     if (mux_op_enter_exclusive(mux, nodeid, &op) < 0)
         return;
-    uint64_t fid = mux_op_fid(&op, nodeid);
+    uint64_t fid = mux_op_fid(&op, nodeid), held;
     int rc = mux_gone_forgotten(&op, fid);
-    if (is_held_orphan(&op, nodeid)) {
+    if (is_held_orphan(&op, nodeid, &held)) {
         mux_fid_map_put(&op.view->orphans, fid, MUX_ORPHAN_DEAD); // in place: cannot fail
         op.view->dead[op.view->n_dead++] = fid;
-        if (!may_wait(&op, fid))
+        if (!may_wait(&op, fid, (enum mux_orphan)held))
             rc = mux_delete_dead(&op);
     }
     rc = mux_op_leave(&op, rc);

@@ -128,6 +128,19 @@ int mux_op_write(struct mux_op *op)
     return rc;
 }
 
+static enum mux_orphan held_as(const struct mux_node *node)
+{
+    return node->size <= MUX_DEAD_BYTES_MAX ? MUX_ORPHAN_HELD_SMALL : MUX_ORPHAN_HELD;
+}
+
+// What an operation touched that has no name.
+static void note_orphan(struct mux_view *view, const struct mux_node *node)
+{
+    uint64_t value;
+    if (mux_fid_map_get(&view->orphans, node->fid, &value) && value != MUX_ORPHAN_DEAD)
+        mux_fid_map_put(&view->orphans, node->fid, held_as(node)); // in place: cannot fail
+}
+
 // The change is durable against a crash: now whoever asks next must see it.
 static void publish(struct mux_op *op)
 {
@@ -145,6 +158,9 @@ static void publish(struct mux_op *op)
         // As an orphan it has another level and no state.
         mux_node_cache_drop(op->mux->nodes, mux_view_nodeid(view, op->orphans[i]));
     }
+    for (unsigned i = 0; i < op->n_touched; i++)
+        if (op->touched[i].nlink == 0)
+            note_orphan(view, &op->touched[i]);
     if (op->named && mux_fid_map_get(&view->orphans, op->named, NULL)) {
         mux_fid_map_del(&view->orphans, op->named);
         view->n_orphans--;

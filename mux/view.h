@@ -33,8 +33,10 @@
 #define MUX_VIEW_MAGIC 0x6d767731u
 
 // Small forgotten orphans are deleted this many in one transaction.
-#define MUX_DEAD_MAX 32
-enum mux_orphan { MUX_ORPHAN_HELD = 1, MUX_ORPHAN_DEAD = 2 };
+#define MUX_DEAD_MAX       32
+#define MUX_DEAD_BYTES_MAX (64u << 10)
+// Whether the kernel may still hold it; a file that is known to be small need not be looked at.
+enum mux_orphan { MUX_ORPHAN_HELD = 1, MUX_ORPHAN_HELD_SMALL, MUX_ORPHAN_DEAD };
 
 struct mux_slot;
 

@@ -223,6 +223,29 @@ static void test_B3_removing_many_files_costs_memory_for_none(void **state)
     assert_accounting(&v);
 }
 
+static void test_a_file_that_grew_after_its_name_went_is_deleted_at_once(void **state)
+{
+    struct view v = start(state);
+    struct mux *mux = v.fixture->mux;
+    struct mux_entry grown, shrunk;
+    static char bytes[100 << 10];
+    assert_int_equal(mux_create(mux, &v.ctx, v.root, "grown", 0644, &grown), 0);
+    assert_int_equal(mux_create(mux, &v.ctx, v.root, "shrunk", 0644, &shrunk), 0);
+    assert_int_equal(ops_write_node(&v, shrunk.nodeid, bytes, sizeof bytes, 0), 0);
+    assert_int_equal(ops_unlink(&v, "grown"), 0);
+    assert_int_equal(ops_unlink(&v, "shrunk"), 0);
+    assert_int_equal(ops_write_node(&v, grown.nodeid, bytes, sizeof bytes, 0), 0);
+    assert_int_equal(ops_write_node(&v, grown.nodeid, "a", 1, 0), 0);
+    const struct stat three = {.st_size = 3};
+    assert_int_equal(ops_setattr(&v, shrunk.nodeid, MUX_SET_SIZE, &three, NULL), 0);
+    mux_forget(mux, shrunk.nodeid);
+    assert_int_equal(stats_of(*state).orphans, 2); // it waits
+    mux_forget(mux, grown.nodeid);
+    assert_int_equal(stats_of(*state).orphans, 0);
+    ops_detach(&v);
+    assert_accounting(&v);
+}
+
 static void test_a_late_forget_of_a_former_attachment_does_no_harm(void **state)
 {
     struct af_id codebase = ops_codebase(*state, tree);
@@ -421,6 +444,7 @@ int main(void)
         fixture_test(test_B4_S2_positions_hold_while_names_go),
         fixture_test(test_an_unlinked_file_lives_until_it_is_forgotten),
         fixture_test(test_B3_removing_many_files_costs_memory_for_none),
+        fixture_test(test_a_file_that_grew_after_its_name_went_is_deleted_at_once),
         fixture_test(test_a_late_forget_of_a_former_attachment_does_no_harm),
         fixture_test(test_a_forget_overtaken_by_a_new_lookup_frees_nothing_that_is_open),
         fixture_test(test_B3_what_was_deleted_is_given_back_before_EDQUOT_is_the_answer),
