@@ -1,5 +1,6 @@
 // What the parts of a merge share. Internal to the merge. Within its transaction; nothing is
-// locked. Errors: -errno. Read next: merge.c (the passes), merge_place.c, merge_record.c.
+// locked. Errors: -errno. Read next: merge.c (the passes), merge_place.c, merge_record.c,
+// merge_xattr.c.
 #ifndef AF_MUX_MERGE_PRIV_H
 #define AF_MUX_MERGE_PRIV_H
 
@@ -69,5 +70,11 @@ int mux_merge_count_link(struct mux_merge *merge, uint64_t fid, int change);
 int mux_merge_is_nameless(struct mux_merge *merge, uint64_t fid, bool *ret);
 int mux_merge_touch(struct mux_merge *merge, uint64_t dir);
 int mux_merge_record_all(struct mux_merge *merge);
+
+// merge_xattr.c: into `to`, a copy of one of them that is to be put into the head's top layer. base
+// may be NULL. 1: they are others than the head's.
+int mux_merge_xattrs(struct mux_merge *merge, const struct store_inode *view,
+                     const struct store_inode *base, const struct store_inode *head,
+                     struct store_inode *to);
 
 #endif

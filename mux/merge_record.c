@@ -115,22 +115,6 @@ static int load_sides(struct mux_merge *merge, uint64_t view_fid, uint64_t head_
     return rc;
 }
 
-static int same_xattrs(struct mux_merge *merge, const struct store_inode *a,
-                       const struct store_inode *b, bool *ret)
-{
-    const void *left, *right;
-    size_t left_len, right_len;
-    *ret = a->xattr_bytes == b->xattr_bytes;
-    if (a->xattr_bytes != b->xattr_bytes || a->xattr_bytes == 0)
-        return 0;
-    int rc = store_xattr_get(merge->txn, a->xattr_layer, a->fid, &left, &left_len);
-    if (rc == 0)
-        rc = store_xattr_get(merge->txn, b->xattr_layer, b->fid, &right, &right_len);
-    if (rc == 0)
-        *ret = left_len == right_len && memcmp(left, right, left_len) == 0;
-    return rc;
-}
-
 static void take_content(struct store_inode *to, const struct store_inode *from)
 {
     to->content = from->content;
@@ -146,10 +130,9 @@ static int combine(struct mux_merge *merge, struct sides *sides)
     struct store_inode *view = &sides->view.inode;
     const struct store_inode *base = &sides->base.inode, *head = &sides->head.inode;
     bool mine = !mux_merge_same_content(view, base), theirs = !mux_merge_same_content(head, base);
-    bool xattrs_kept;
-    int rc = same_xattrs(merge, view, base, &xattrs_kept);
-    if (rc == 0 && mine && theirs)
-        rc = mux_merge_conflict(merge);
+    int rc = mine && theirs ? mux_merge_conflict(merge) : 0;
+    if (rc == 0)
+        rc = mux_merge_xattrs(merge, view, base, head, view);
     if (rc < 0)
         return rc;
     if (!mine && theirs) {
@@ -158,10 +141,6 @@ static int combine(struct mux_merge *merge, struct sides *sides)
     }
     if (view->mode == base->mode)
         view->mode = head->mode;
-    if (xattrs_kept) {
-        view->xattr_bytes = head->xattr_bytes;
-        view->xattr_layer = head->xattr_layer;
-    }
     view->ctime_ns = merge->now_ns;
     return store_new_id(merge->store, &view->version);
 }
@@ -289,8 +268,7 @@ static int record_file(struct mux_merge *merge, uint64_t fid)
 static int record_directory(struct mux_merge *merge, uint64_t view_fid, uint64_t head_fid)
 {
     struct sides sides;
-    bool touched = mux_fid_map_get(&merge->is_touched, head_fid, NULL), xattrs_kept = true;
-    bool reachable = false;
+    bool touched = mux_fid_map_get(&merge->is_touched, head_fid, NULL), reachable = false;
     int rc = load_sides(merge, view_fid, head_fid, &sides);
     if (rc == 0 && sides.has_head)
         rc = mux_merge_is_reachable(merge, head_fid, &reachable);
@@ -306,17 +284,11 @@ static int record_directory(struct mux_merge *merge, uint64_t view_fid, uint64_t
         head->mode = view->mode;
         changed = true;
     }
-    if (sides.has_view && sides.has_base)
-        rc = same_xattrs(merge, view, base, &xattrs_kept);
-    else if (sides.has_view && view->xattr_bytes > 0)
-        xattrs_kept = false;
+    if (sides.has_view)
+        rc = mux_merge_xattrs(merge, view, sides.has_base ? base : NULL, head, head);
+    changed |= rc > 0;
     if (rc < 0)
         return rc;
-    if (!xattrs_kept && (view->fid == head->fid || view->xattr_bytes == 0)) {
-        head->xattr_bytes = view->xattr_bytes;
-        head->xattr_layer = view->xattr_layer;
-        changed = true;
-    }
     if (sides.has_view && sides.has_base && view->mtime_ns != base->mtime_ns && !touched) {
         head->mtime_ns = view->mtime_ns;
         changed = true;

@@ -98,6 +98,120 @@ int mux_xattr_change(const void *set, size_t len, const char *name, size_t name_
     return rc;
 }
 
+// ---- merging
+
+struct names {
+    struct mux_xattr *entries; // in their order
+    struct mux_xattr **sorted; // by name
+    size_t count;
+};
+
+static void free_names(struct names *names)
+{
+    free(names->entries);
+    free(names->sorted);
+}
+
+static int compare_names(const struct mux_xattr *a, const struct mux_xattr *b)
+{
+    int order = memcmp(a->name, b->name, a->name_len < b->name_len ? a->name_len : b->name_len);
+    return order != 0 ? order : (a->name_len > b->name_len) - (a->name_len < b->name_len);
+}
+
+static int compare(const void *a, const void *b)
+{
+    return compare_names(*(struct mux_xattr *const *)a, *(struct mux_xattr *const *)b);
+}
+
+static int sort_names(struct mux_xattr_bytes set, struct names *ret)
+{
+    size_t room = set.len / HEAD + 1; // an entry is longer than its head
+    struct mux_xattr entry = {0};
+    int rc;
+    *ret = (struct names){.entries = calloc(room, sizeof *ret->entries),
+                          .sorted = calloc(room, sizeof(*ret->sorted))};
+    if (!ret->entries || !ret->sorted)
+        return -ENOMEM;
+    while ((rc = mux_xattr_at(set.bytes, set.len, entry.end, &entry)) == 0) {
+        ret->entries[ret->count] = entry;
+        ret->sorted[ret->count] = &ret->entries[ret->count];
+        ret->count++;
+    }
+    if (rc != -ENODATA)
+        return rc;
+    qsort(ret->sorted, ret->count, sizeof(*ret->sorted), compare);
+    return 0;
+}
+
+static const struct mux_xattr *find(const struct names *names, const struct mux_xattr *name)
+{
+    struct mux_xattr *const *found =
+        bsearch(&name, names->sorted, names->count, sizeof(*names->sorted), compare);
+    return found ? *found : NULL;
+}
+
+static bool is_same(const struct mux_xattr *a, const struct mux_xattr *b)
+{
+    if (!a || !b)
+        return a == b;
+    return a->value_len == b->value_len && memcmp(a->value, b->value, a->value_len) == 0;
+}
+
+struct merging {
+    struct names base, mine, theirs;
+    unsigned char *bytes, *end;
+    size_t names;
+    bool conflict;
+};
+
+static void merge_one(struct merging *merging, const struct mux_xattr *mine,
+                      const struct mux_xattr *theirs)
+{
+    const struct mux_xattr *base = find(&merging->base, mine ? mine : theirs);
+    const struct mux_xattr *kept = is_same(mine, base) ? theirs : mine;
+    if (kept == mine && !is_same(theirs, base) && !is_same(mine, theirs))
+        merging->conflict = true;
+    if (!kept)
+        return;
+    merging->end =
+        put_entry(merging->end, kept->name, kept->name_len, kept->value, kept->value_len);
+    merging->names += kept->name_len + 1;
+}
+
+int mux_xattr_merge(struct mux_xattr_bytes base, struct mux_xattr_bytes mine,
+                    struct mux_xattr_bytes theirs, void **ret, size_t *ret_len, bool *ret_conflict)
+{
+    struct merging merging = {.bytes = malloc(mine.len + theirs.len + 1)};
+    merging.end = merging.bytes;
+    int rc = merging.bytes ? sort_names(base, &merging.base) : -ENOMEM;
+    if (rc == 0)
+        rc = sort_names(mine, &merging.mine);
+    if (rc == 0)
+        rc = sort_names(theirs, &merging.theirs);
+    for (size_t i = 0; rc == 0 && i < merging.theirs.count; i++)
+        merge_one(&merging, find(&merging.mine, &merging.theirs.entries[i]),
+                  &merging.theirs.entries[i]);
+    for (size_t i = 0; rc == 0 && i < merging.mine.count; i++)
+        if (!find(&merging.theirs, &merging.mine.entries[i]))
+            merge_one(&merging, &merging.mine.entries[i], NULL);
+    size_t total = (size_t)(merging.end - merging.bytes);
+    if (rc == 0 && (total > AF_XATTR_TOTAL_MAX || merging.names > AF_XATTR_NAMES_MAX))
+        rc = -ENOSPC;
+    free_names(&merging.base);
+    free_names(&merging.mine);
+    free_names(&merging.theirs);
+    if (rc < 0 || total == 0) {
+        free(merging.bytes);
+        merging.bytes = NULL;
+    }
+    if (rc == 0) {
+        *ret = merging.bytes;
+        *ret_len = total;
+        *ret_conflict = merging.conflict;
+    }
+    return rc;
+}
+
 long mux_xattr_names(const void *set, size_t len, char *buf, size_t size)
 {
     struct mux_xattr entry = {0};

@@ -28,6 +28,16 @@ int mux_xattr_find(const void *set, size_t len, const char *name, size_t name_le
 // freed; *ret is NULL when nothing is left. -ENOSPC beyond the limits of limits.h, -ENOMEM.
 int mux_xattr_change(const void *set, size_t len, const char *name, size_t name_len,
                      const void *value, size_t value_len, void **ret, size_t *ret_len);
+// What two writers have made of a set, together: of each name what one of them has changed against
+// `base`, and what both have changed differently is mine; *ret_conflict says whether there was any.
+// Sets as in mux_xattr_change, `base` may be empty. O(n log n). -ENOSPC when both together are
+// beyond the limits, -ENOMEM, -EUCLEAN.
+struct mux_xattr_bytes {
+    const void *bytes;
+    size_t len;
+};
+int mux_xattr_merge(struct mux_xattr_bytes base, struct mux_xattr_bytes mine,
+                    struct mux_xattr_bytes theirs, void **ret, size_t *ret_len, bool *ret_conflict);
 // Names with their NULs; buf may be NULL with size 0. Returns the length, or -ERANGE, -EUCLEAN.
 long mux_xattr_names(const void *set, size_t len, char *buf, size_t size);
 

@@ -94,6 +94,22 @@ def test_exchanges_of_two_writers_lose_nothing(client, writers):
     assert files(client, codebase) == {"3": "1\n", "3.conflict": "2\n", "1/in": "in\n"}
 
 
+def test_extended_attributes_of_two_writers_are_both_there(client, writers):
+    set_one = "python3 -c 'import os, sys; os.setxattr(*sys.argv[1:3], sys.argv[3].encode())' "
+    codebase, first, last = writers({"f": "x", "d/g": "x"})
+    for path in ("f", "d"):
+        client.out(first, set_one + f"{path} user.first 1")
+        client.out(last, set_one + f"{path} user.last 2")
+    commit(client, first)
+    commit(client, last)
+    rebase(client, first)
+    for sandbox in (first, last):
+        for path in ("f", "d"):
+            assert client.out(
+                sandbox, f"python3 -c 'import os; print(sorted(os.listxattr(\"{path}\")))'"
+            ) == "['user.first', 'user.last']\n"
+
+
 # ---- directories that others have moved
 
 RENAME_TO = "python3 -c 'import os, sys; os.rename(*sys.argv[1:])' "
@@ -212,5 +228,6 @@ def test_who_stands_in_moved_directories_goes_on_while_a_neighbour_renames(
         commit(client, first)
         rebase(client, last)
         # The daemon tries until it finds the lock free; nobody else names the directory so far.
-        eventually(lambda: turn(client, shell, "/bin/pwd") == f"/workspace/{target}/d\n")  # noqa: B023
+        path = f"/workspace/{target}/d\n"
+        eventually(lambda: turn(client, shell, "/bin/pwd") == path)  # noqa: B023
         assert turn(client, shell, f"cat f /workspace/{target}/d/f") == "xx"
