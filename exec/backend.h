@@ -13,7 +13,8 @@ struct exec_backend {
     const char *name;
     enum exec_lane_kind lane; // of start and remove
     // Brings an init up. Fills launch->socket_fd, and what this backend needs of the rest; on
-    // failure nothing is left but what `remove` takes away.
+    // failure nothing is left but what `remove` takes away. 1: something has to come first, whose
+    // end starts it anew (exec_launch_again); the box may be another thread's already.
     int (*start)(const struct exec_box *box, struct exec_launch *launch, struct af_error *err);
     // Whether the init, which has said HELLO, is confined as it has to be.
     int (*check)(const struct exec_box *box, const struct exec_launch *launch,

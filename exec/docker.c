@@ -7,15 +7,17 @@
 // its own would show an empty directory, and a container can wait in a pool.
 // The socket is reachable from inside by whatever runs there, so one peer is accepted, it has to be
 // the container's process 1 (SO_PEERCRED against State.Pid), and the socket is unlinked.
-// Containers carry the run directory as a label: those of a crashed engine are found by it.
-// No lock is held over a request; pulling an image delays the start that asked for it, and at most
-// the others of these threads.
+// Containers carry the run directory as a label: those of a crashed engine are found by it. Their
+// names are given by us, so that one whose create was given up can be removed all the same.
+// No lock is held over a request; pulling an image delays the starts that need it and no other.
 // Owns: a container and a directory in the run directory for each box, until `remove`. Fails:
-// af_error, with Docker's own words. Read next: docker_api.h, docker_spec.c, init/join.c.
+// af_error, with Docker's own words. Read next: docker_api.h, docker_spec.c, docker_pull.c,
+// docker_late.c, init/join.c.
 #include "exec/docker.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -23,6 +25,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -37,34 +40,27 @@
 #include "mux/base/log.h"
 
 #define REQUEST_MS 60000 // a container's start under load
-#define REMOVE_MS  20000 // its processes have ended; a stop of the daemon waits for it
 #define ASK_MS     10000
 #define LOOK_MS    200 // between two looks whether the container is still there
 
-// A request, and how long it may take.
-struct asking {
-    const char *method;
-    const json_t *body; // or NULL
-    long timeout_ms;
-    const atomic_bool *unwanted; // or NULL
-};
-
-static int ask(const struct exec_docker *docker, const struct asking *asking,
-               struct docker_reply *reply, struct af_error *err, const char *fmt, ...)
-    __attribute__((format(printf, 5, 6)));
-
-static int ask(const struct exec_docker *docker, const struct asking *asking,
+int docker_ask(const struct exec_docker *docker, const struct docker_request *request,
                struct docker_reply *reply, struct af_error *err, const char *fmt, ...)
 {
     char path[1024];
     va_list ap;
+    *reply = (struct docker_reply){.unsent = true};
     va_start(ap, fmt);
     int n = vsnprintf(path, sizeof(path), fmt, ap);
     va_end(ap);
     if (n < 0 || (size_t)n >= sizeof(path))
         return af_error_set(err, AF_INVALID_ARGUMENT, "the name of a Docker image is too long");
-    return docker_request(docker->socket_path, asking->method, path, asking->body,
-                          asking->timeout_ms, asking->unwanted, reply, err);
+    return docker_request(docker->socket_path, path, request, reply, err);
+}
+
+int docker_refuse(const struct docker_reply *reply, const char *what, struct af_error *err)
+{
+    return af_error_set(err, AF_FAILED_PRECONDITION, "Docker cannot %s: %s (status %ld)", what,
+                        reply->text, reply->status);
 }
 
 // ---- the directory of a box -------------------------------------------------------------
@@ -141,69 +137,31 @@ static int make_dir(const struct exec_box *box, struct exec_launch *launch, int 
 
 // ---- create and start -------------------------------------------------------------------
 
-static int refuse(const struct docker_reply *reply, const char *what, struct af_error *err)
-{
-    return af_error_set(err, AF_FAILED_PRECONDITION, "Docker cannot %s: %s (status %ld)", what,
-                        reply->text, reply->status);
-}
-
-// Docker answers a pull with 200 and reports a failure in the stream, of which the last line
-// counts; whether the image is there is asked by the next create.
-static int pull(const struct exec_box *box, struct af_error *err)
-{
-    const struct exec_docker *docker = box->engine->docker;
-    const char *image = box->image;
-    struct docker_reply reply;
-    AF_CLEANUP_FREE char *name = docker_encode(image);
-    if (!name)
-        return af_error_errno(err, ENOMEM, "cannot pull %s", image);
-    af_log(AF_LOG_INFO, EXEC_AREA, "pulling an image", "image=%s", image);
-    const char *colon = strrchr(image, ':');
-    bool tagged = strchr(image, '@') || (colon && !strchr(colon, '/'));
-    // One whose sandbox is not wanted any more goes on: the image is there for the next.
-    if (ask(docker, &(struct asking){"POST", NULL, 0, &box->engine->ending}, &reply, err,
-            "/images/create?fromImage=%s%s", name, tagged ? "" : "&tag=latest") < 0)
-        return -1;
-    int rc = reply.status == 200 ? 0 : refuse(&reply, "pull the image", err);
-    docker_reply_fini(&reply);
-    return rc;
-}
-
-// One attempt: 0, -1, or 1 when the image is missing.
-static int try_create(const struct exec_box *box, struct exec_launch *launch, struct af_error *err)
+// 0, -1, or 1 when the image is missing.
+static int create(const struct exec_box *box, struct exec_launch *launch, struct af_error *err)
 {
     const struct exec_docker *docker = box->engine->docker;
     struct docker_reply reply;
     json_t *body = docker_container(box, launch->docker_dir);
     if (!body)
         return af_error_errno(err, ENOMEM, "cannot make the container of %s", box->id);
-    int rc = ask(docker, &(struct asking){"POST", body, REQUEST_MS, &box->ending}, &reply, err,
-                 "/containers/create");
+    const struct docker_request request = {
+        .method = "POST", .body = body, .timeout_ms = REQUEST_MS, .unwanted = &box->ending};
+    snprintf(launch->container, sizeof(launch->container), "%s-%s", docker->names,
+             launch->docker_dir);
+    int rc =
+        docker_ask(docker, &request, &reply, err, "/containers/create?name=%s", launch->container);
     json_decref(body);
+    launch->may_come = rc < 0 && !reply.unsent;
+    if (reply.status != 201 && !launch->may_come)
+        launch->container[0] = '\0'; // none was made
     if (rc < 0)
         return -1;
-    const char *id = json_string_value(json_object_get(reply.body, "Id"));
     if (reply.status == 404)
         rc = 1;
-    else if (reply.status != 201 || !id || strlen(id) >= sizeof(launch->container))
-        rc = refuse(&reply, "make a container", err);
-    else
-        strcpy(launch->container, id);
+    else if (reply.status != 201)
+        rc = docker_refuse(&reply, "make a container", err);
     docker_reply_fini(&reply);
-    return rc;
-}
-
-static int create(const struct exec_box *box, struct exec_launch *launch, struct af_error *err)
-{
-    const struct exec_docker *docker = box->engine->docker;
-    int rc = try_create(box, launch, err);
-    if (rc > 0 && docker->pull)
-        rc = pull(box, err) < 0 ? -1 : try_create(box, launch, err);
-    if (rc > 0)
-        return af_error_set(err, AF_FAILED_PRECONDITION, "Docker has no image %s: %s", box->image,
-                            docker->pull ? "and it could not be pulled"
-                                         : "pull it (`docker pull`), or allow the server to with "
-                                           "exec.docker_pull");
     return rc;
 }
 
@@ -211,10 +169,12 @@ static int start_container(const struct exec_box *box, const struct exec_launch 
                            struct af_error *err)
 {
     struct docker_reply reply;
-    if (ask(box->engine->docker, &(struct asking){"POST", NULL, REQUEST_MS, &box->ending}, &reply,
-            err, "/containers/%s/start", launch->container) < 0)
+    const struct docker_request request = {
+        .method = "POST", .timeout_ms = REQUEST_MS, .unwanted = &box->ending};
+    if (docker_ask(box->engine->docker, &request, &reply, err, "/containers/%s/start",
+                   launch->container) < 0)
         return -1;
-    int rc = reply.status == 204 ? 0 : refuse(&reply, "start the container", err);
+    int rc = reply.status == 204 ? 0 : docker_refuse(&reply, "start the container", err);
     docker_reply_fini(&reply);
     return rc;
 }
@@ -238,14 +198,16 @@ static int keep_env(struct exec_launch *launch, const json_t *env)
 static int inspect(const struct exec_box *box, struct exec_launch *launch, struct af_error *err)
 {
     struct docker_reply reply;
-    if (ask(box->engine->docker, &(struct asking){"GET", NULL, ASK_MS, &box->ending}, &reply, err,
-            "/containers/%s/json", launch->container) < 0)
+    const struct docker_request request = {
+        .method = "GET", .timeout_ms = ASK_MS, .unwanted = &box->ending};
+    if (docker_ask(box->engine->docker, &request, &reply, err, "/containers/%s/json",
+                   launch->container) < 0)
         return -1;
     json_t *state = json_object_get(reply.body, "State");
     json_int_t pid = json_integer_value(json_object_get(state, "Pid"));
     int rc = 0;
     if (reply.status != 200)
-        rc = refuse(&reply, "look at the container", err);
+        rc = docker_refuse(&reply, "look at the container", err);
     else if (pid <= 1)
         rc = af_error_set(err, AF_FAILED_PRECONDITION,
                           "the container of %s ended at its start: %s (exit code %lld)", box->id,
@@ -312,13 +274,38 @@ static int send_setup(const struct exec_box *box, int fd, struct af_error *err)
     return 0;
 }
 
+// 0, -1, or 1: the job waits for a pull, and nothing of it may be touched any more.
+static int create_or_pull(const struct exec_box *box, struct exec_launch *launch,
+                          struct af_error *err)
+{
+    const struct exec_docker *docker = box->engine->docker;
+    int rc = create(box, launch, err);
+    if (rc <= 0)
+        return rc;
+    if (docker->pull && launch->pull == EXEC_PULL_NONE) {
+        remove_dir(box->engine, launch->docker_dir);
+        launch->docker_dir[0] = '\0';
+        return docker_pull_wait(box, launch, err);
+    }
+    return af_error_set(err, AF_FAILED_PRECONDITION, "Docker has no image %s: %s", box->image,
+                        docker->pull ? "it was pulled, but is gone again"
+                                     : "pull it (`docker pull`), or allow the server to with "
+                                       "exec.docker_pull");
+}
+
 static int docker_start(const struct exec_box *box, struct exec_launch *launch,
                         struct af_error *err)
 {
     AF_CLEANUP_FD int listen_fd = -1;
     AF_CLEANUP_FD int fd = -1;
-    if (make_dir(box, launch, &listen_fd, err) < 0 || create(box, launch, err) < 0 ||
-        start_container(box, launch, err) < 0 || inspect(box, launch, err) < 0 ||
+    if (launch->pull == EXEC_PULL_FAILED)
+        return -1; // why is in launch->error already
+    if (make_dir(box, launch, &listen_fd, err) < 0)
+        return -1;
+    int rc = create_or_pull(box, launch, err);
+    if (rc != 0)
+        return rc;
+    if (start_container(box, launch, err) < 0 || inspect(box, launch, err) < 0 ||
         accept_init(box, launch, listen_fd, &fd, err) < 0 || send_setup(box, fd, err) < 0)
         return -1;
     AF_CLEANUP_FD int dir =
@@ -337,19 +324,14 @@ static int docker_check(const struct exec_box *box, const struct exec_launch *la
 static void docker_remove(const struct exec_box *box, struct exec_launch *launch)
 {
     struct exec_docker *docker = box->engine->docker;
-    struct docker_reply reply;
     struct af_error err;
     if (launch->container[0]) {
-        int rc = ask(docker, &(struct asking){"DELETE", NULL, REMOVE_MS, NULL}, &reply, &err,
-                     "/containers/%s?force=1&v=1", launch->container);
-        if (rc == 0 && reply.status != 204 && reply.status != 404)
-            rc = refuse(&reply, "remove the container", &err);
-        if (rc == 0)
-            docker_reply_fini(&reply);
-        // Its processes have ended; the container goes with the next start of a daemon.
-        if (rc < 0)
-            af_log(AF_LOG_WARN, EXEC_AREA, "a container is left behind",
-                   "sandbox=%s container=%.12s error=\"%s\"", box->id, launch->container, err.text);
+        int rc = docker_delete(docker, launch->container, NULL, &err);
+        if (rc < 0) // its processes have ended
+            af_log(AF_LOG_WARN, EXEC_AREA, "a container is not removed yet",
+                   "sandbox=%s container=%s error=\"%s\"", box->id, launch->container, err.text);
+        if (rc < 0 || (rc == 0 && launch->may_come))
+            docker_late_add(&docker->late, launch->container);
     }
     if (launch->docker_dir[0])
         remove_dir(box->engine, launch->docker_dir);
@@ -370,18 +352,42 @@ const struct exec_backend exec_backend_docker = {
 static int read_version(struct exec_docker *docker, struct af_error *err)
 {
     struct docker_reply reply;
-    if (ask(docker, &(struct asking){"GET", NULL, ASK_MS, NULL}, &reply, err, "/version") < 0)
+    const struct docker_request request = {.method = "GET", .timeout_ms = ASK_MS};
+    if (docker_ask(docker, &request, &reply, err, "/version") < 0)
         return -1;
     const char *version = json_string_value(json_object_get(reply.body, "Version"));
-    int rc = reply.status == 200 && version ? 0 : refuse(&reply, "say its version", err);
+    int rc = reply.status == 200 && version ? 0 : docker_refuse(&reply, "say its version", err);
     if (rc == 0)
         snprintf(docker->version, sizeof(docker->version), "%s", version);
     docker_reply_fini(&reply);
     return rc;
 }
 
-static int remove_orphans(const struct exec_docker *docker, const char *run_dir,
-                          struct af_error *err)
+// Those that cannot be removed now are removed later.
+static void remove_all(struct exec_docker *docker, const json_t *containers)
+{
+    size_t count = json_array_size(containers), removed = 0;
+    struct af_error err = {.status = AF_OK};
+    for (size_t i = 0; i < count; i++) {
+        const char *id = json_string_value(json_object_get(json_array_get(containers, i), "Id"));
+        if (!id)
+            continue;
+        // One answer that does not come is enough.
+        if (err.status != AF_DEADLINE_EXCEEDED && docker_delete(docker, id, NULL, &err) >= 0)
+            removed++;
+        else
+            docker_late_add(&docker->late, id);
+    }
+    if (removed < count)
+        af_log(AF_LOG_WARN, EXEC_AREA,
+               "containers of a daemon that had crashed are not removed yet",
+               "found=%zu left=%zu error=\"%s\"", count, count - removed, err.text);
+    else if (count > 0)
+        af_log(AF_LOG_WARN, EXEC_AREA, "removed the containers of a daemon that had crashed",
+               "removed=%zu", removed);
+}
+
+static int remove_orphans(struct exec_docker *docker, const char *run_dir, struct af_error *err)
 {
     struct docker_reply reply;
     json_t *filters = json_pack("{s:[s+]}", "label", DOCKER_LABEL "=", run_dir);
@@ -390,24 +396,39 @@ static int remove_orphans(const struct exec_docker *docker, const char *run_dir,
     json_decref(filters);
     if (!query)
         return af_error_errno(err, ENOMEM, "cannot look for containers");
-    if (ask(docker, &(struct asking){"GET", NULL, ASK_MS, NULL}, &reply, err,
-            "/containers/json?all=1&filters=%s", query) < 0)
+    const struct docker_request request = {.method = "GET", .timeout_ms = ASK_MS};
+    if (docker_ask(docker, &request, &reply, err, "/containers/json?all=1&filters=%s", query) < 0)
         return -1;
-    size_t count = json_array_size(reply.body), removed = 0;
-    for (size_t i = 0; i < count; i++) {
-        struct docker_reply gone;
-        const char *id = json_string_value(json_object_get(json_array_get(reply.body, i), "Id"));
-        if (id && ask(docker, &(struct asking){"DELETE", NULL, REMOVE_MS, NULL}, &gone, err,
-                      "/containers/%s?force=1&v=1", id) == 0) {
-            docker_reply_fini(&gone);
-            removed++;
-        }
-    }
+    int rc = reply.status == 200 ? 0 : docker_refuse(&reply, "list its containers", err);
+    if (rc == 0)
+        remove_all(docker, reply.body);
     docker_reply_fini(&reply);
-    if (count > 0)
-        af_log(AF_LOG_WARN, EXEC_AREA, "removed the containers of a daemon that had crashed",
-               "found=%zu removed=%zu", count, removed);
-    return 0;
+    return rc;
+}
+
+static int open_dir(struct exec_docker *docker, const char *run_dir, struct af_error *err)
+{
+    AF_CLEANUP_FD int run = open(run_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (run >= 0 && (mkdirat(run, DOCKER_DIR_NAME, 0711) == 0 || errno == EEXIST))
+        docker->dir_fd = openat(run, DOCKER_DIR_NAME, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return docker->dir_fd < 0
+               ? af_error_errno(err, errno, "cannot make %s/" DOCKER_DIR_NAME, run_dir)
+               : 0;
+}
+
+static int begin(struct exec_docker *docker, const char *run_dir, struct af_error *err)
+{
+    uint64_t random;
+    if (!docker->socket_path)
+        return af_error_errno(err, ENOMEM, "cannot set up the Docker runtime");
+    if (getrandom(&random, sizeof(random), 0) != sizeof(random))
+        return af_error_errno(err, errno, "cannot name containers");
+    snprintf(docker->names, sizeof(docker->names), "agentfense-%016" PRIx64, random);
+    if (read_version(docker, err) < 0 || remove_orphans(docker, run_dir, err) < 0 ||
+        open_dir(docker, run_dir, err) < 0)
+        return -1;
+    int e = docker_late_start(&docker->late);
+    return e ? af_error_errno(err, e, "cannot start a thread for the Docker runtime") : 0;
 }
 
 int exec_docker_new(struct exec_engine *e, struct exec_docker **ret, struct af_error *err)
@@ -419,25 +440,23 @@ int exec_docker_new(struct exec_engine *e, struct exec_docker **ret, struct af_e
     docker->dir_fd = -1;
     docker->pull = options->pull;
     docker->socket_path = strdup(options->socket);
-    if (docker->socket_path && read_version(docker, err) == 0 &&
-        remove_orphans(docker, e->run_dir, err) == 0) {
-        AF_CLEANUP_FD int run = open(e->run_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        if (run >= 0 && (mkdirat(run, DOCKER_DIR_NAME, 0711) == 0 || errno == EEXIST))
-            docker->dir_fd = openat(run, DOCKER_DIR_NAME, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        if (docker->dir_fd >= 0) {
-            *ret = docker;
-            return 0;
-        }
-        af_error_errno(err, errno, "cannot make %s/" DOCKER_DIR_NAME, e->run_dir);
+    LIST_INIT(&docker->pulls);
+    pthread_mutex_init(&docker->pull_lock, NULL);
+    docker_late_init(&docker->late, docker);
+    if (begin(docker, e->run_dir, err) < 0) {
+        exec_docker_free(docker);
+        return -1;
     }
-    exec_docker_free(docker);
-    return -1;
+    *ret = docker;
+    return 0;
 }
 
 void exec_docker_free(struct exec_docker *docker)
 {
     if (!docker)
         return;
+    docker_late_fini(&docker->late);
+    pthread_mutex_destroy(&docker->pull_lock);
     if (docker->dir_fd >= 0)
         close(docker->dir_fd);
     free(docker->socket_path);

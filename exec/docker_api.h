@@ -1,4 +1,5 @@
-// Requests to the Docker Engine API over its unix socket: one request, one JSON reply.
+// Requests to the Docker Engine API over its unix socket: one request, one JSON reply, or a stream
+// of them of which the last is kept.
 //
 // Threads: any that may block; nothing is shared between requests. Errors: UNAVAILABLE when the
 // daemon does not answer (with what to check), DEADLINE_EXCEEDED when it takes too long. What the
@@ -8,21 +9,32 @@
 
 #include <jansson.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 
 #include "mux/base/error.h"
+
+struct docker_request {
+    const char *method;
+    const json_t *body; // may be NULL; stays the caller's
+    long timeout_ms;    // 0: as long as something comes now and then
+    // May be NULL: once it is set, the answer is waited for some seconds more, in which a daemon
+    // that works answers, and then given up (CANCELLED).
+    const atomic_bool *unwanted;
+    bool streams; // the answer is a JSON value a line, of any length
+    void (*waits)(
+        void *arg); // may be NULL: called about once a second until the answer is complete
+    void *arg;
+};
 
 struct docker_reply {
     long status;    // HTTP's
     json_t *body;   // NULL: none, or not JSON; to be given back with docker_reply_fini
-    char text[256]; // the daemon's message, when it refuses
+    char text[256]; // the daemon's message, when it refuses, or when a stream ends in an error
+    bool unsent;    // there was nobody to ask: what was asked for has not been done
 };
 
-// `path` begins with a slash and is encoded already; `body` may be NULL and stays the caller's.
-// timeout_ms 0: as long as something comes now and then. `unwanted` (may be NULL): once it is set,
-// the answer is waited for some seconds more, in which a daemon that works answers, and then given
-// up (CANCELLED).
-int docker_request(const char *socket_path, const char *method, const char *path,
-                   const json_t *body, long timeout_ms, const atomic_bool *unwanted,
+// `path` begins with a slash and is encoded already.
+int docker_request(const char *socket_path, const char *path, const struct docker_request *request,
                    struct docker_reply *reply, struct af_error *err);
 void docker_reply_fini(struct docker_reply *reply);
 

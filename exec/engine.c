@@ -240,6 +240,7 @@ int exec_thread_start(pthread_t *ret, void *(*fn)(void *), void *arg)
 static void lanes_end(struct exec_engine *e)
 {
     // The spawning one last: bubblewrap ends with the thread that started it (--die-with-parent).
+    // The one of pulls before Docker's, to which it gives jobs back.
     for (int i = EXEC_LANES - 1; i >= 0; i--)
         exec_lane_end(&e->lanes[i]);
 }
@@ -251,6 +252,9 @@ static int threads_start(struct exec_engine *e)
         failed = exec_lane_start(&e->lanes[EXEC_LANE_ATTACH], "exec-attach", exec_launch_thread);
     for (int i = 0; !failed && e->docker && i < EXEC_LANE_THREADS_MAX; i++)
         failed = exec_lane_start(&e->lanes[EXEC_LANE_DOCKER], "exec-docker", NULL);
+    bool pulls = e->docker && e->options.docker.pull;
+    for (int i = 0; !failed && pulls && i < EXEC_LANE_THREADS_MAX; i++)
+        failed = exec_lane_start(&e->lanes[EXEC_LANE_PULL], "exec-pull", NULL);
     if (!failed)
         failed = exec_thread_start(&e->event_thread, event_main, e);
     if (failed)

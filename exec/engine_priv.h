@@ -5,10 +5,12 @@
 //   thread by exec_post; lanes get jobs and answer them by exec_post.
 // Locks, none held across a system call that can block, nor across a callback:
 //   rank 0  sender->lock           what is sent to a box (send.c); posts are made under it
+//   rank 0  docker->pull_lock      pulls of images (docker_pull.c); jobs are queued under it
 //   rank 1  engine->inbox_lock     the list of posts
 //   rank 1  lane->lock             a lane's list
 //   rank 1  pool->lock             a pool's members (pool.c); posts may be made under it
 //   rank 2  cgroup->lock           a group's counts (cgroup.c)
+//   rank 2  late->lock             containers that are left (docker_late.c)
 // Freeing: an object that epoll may still name in the current batch is freed at the end of the
 // batch (exec_engine_bury). Read next: engine.c, box.c, command.c, lane.c.
 #ifndef AF_EXEC_ENGINE_PRIV_H
@@ -63,6 +65,7 @@ enum exec_lane_kind {
     EXEC_LANE_SPAWN,  // spawns bwrap; lives until the last box is gone (--die-with-parent)
     EXEC_LANE_ATTACH, // checks inits, attaches views: short, never behind a spawn
     EXEC_LANE_DOCKER, // waits for the Docker daemon; several threads
+    EXEC_LANE_PULL,   // waits for registries; several threads, and no start behind them
     EXEC_LANES,
 };
 #define EXEC_LANE_THREADS_MAX 4
@@ -86,6 +89,8 @@ enum exec_box_state {
     BOX_GONE,   // no process left; waits for exec_box_stop, or for its last job
 };
 
+enum exec_pull { EXEC_PULL_NONE, EXEC_PULL_DONE, EXEC_PULL_FAILED };
+
 // What a lane works on: written by the event thread before the job is queued, by the
 // lane until it posts `done`, and by the event thread again from then on.
 struct exec_launch {
@@ -94,7 +99,9 @@ struct exec_launch {
     bool running;
     bool failed;
     struct af_error error;
-    char container[80];  // Docker's id, "" as long as there is none
+    char container[80];  // its name, "" as long as there is none
+    bool may_come;       // Docker has not said whether it is there
+    enum exec_pull pull; // of the image: how it went; FAILED: `error` says why
     char docker_dir[32]; // the box's directory below the run directory's, "": none
     char **env;          // of the image, NULL-terminated NAME=VALUE; constant once the box is up
     int bwrap_pidfd;

@@ -45,7 +45,9 @@ static void answer(struct exec_box *box, int result)
 static void run_start(struct exec_job *job)
 {
     struct exec_box *box = box_of(job);
-    answer(box, box->backend->start(box, &box->launch, &box->launch.error));
+    int result = box->backend->start(box, &box->launch, &box->launch.error);
+    if (result <= 0)
+        answer(box, result);
 }
 
 // Puts the init, alone until now, under the box's bounds.
@@ -103,17 +105,28 @@ static void run_attach(struct exec_job *job)
     answer(box, result);
 }
 
+static void queue_job(struct exec_box *box, enum exec_lane_kind lane,
+                      void (*run)(struct exec_job *))
+{
+    exec_lane_queue(&box->engine->lanes[lane], &box->launch.job, run, box->pool && !box->checked);
+}
+
 static void queue(struct exec_box *box, enum exec_lane_kind lane, void (*run)(struct exec_job *),
                   void (*done)(struct exec_post *))
 {
     box->launch.running = true;
     box->launch.done.fn = done;
-    exec_lane_queue(&box->engine->lanes[lane], &box->launch.job, run, box->pool && !box->checked);
+    queue_job(box, lane, run);
 }
 
 void exec_launch_start(struct exec_box *box, void (*done)(struct exec_post *))
 {
     queue(box, box->backend->lane, run_start, done);
+}
+
+void exec_launch_again(struct exec_box *box)
+{
+    queue_job(box, box->backend->lane, run_start);
 }
 
 void exec_launch_attach(struct exec_box *box, void (*done)(struct exec_post *))

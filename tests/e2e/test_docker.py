@@ -2,9 +2,7 @@
 
 import os
 import signal
-import socket
 import subprocess
-import threading
 import time
 
 import dockerd as dockerd_module
@@ -299,98 +297,6 @@ def test_a_missing_image_is_said_and_not_pulled(client):
                image=wrong)
 
 
-def test_O3_a_pull_that_hangs_slows_nobody_else(new_daemon, dockerd):
-    client = new_daemon(*options(dockerd, "--exec-docker-pull")).start().client()
-    codebase = client.codebase({"f": "x"})
-    # A registry that accepts and says nothing.
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        image = f"127.0.0.1:{silent.getsockname()[1]}/slow:1"
-        stuck = client.sandbox(codebase, FULL, start=False, runtime=DOCKER, image=image)
-        call = client.sandboxes.StartSandbox.future(pb.StartSandboxRequest(sandbox_id=stuck))
-        silent.accept()
-        for runtime in (pb.RUNTIME_TYPE_BWRAP, DOCKER):
-            sandbox = client.sandbox(codebase, FULL, runtime=runtime)
-            assert client.out(sandbox, "cat f") == "x"
-        assert not call.done()
-    expect(grpc.StatusCode.FAILED_PRECONDITION, call.result)
-
-
-class SlowEngine:
-    """dockerd behind a socket of its own, on which requests of one kind can be held up."""
-
-    def __init__(self, path, dockerd, kind=b"/start"):
-        self.dockerd, self.held, self.go_on = dockerd, [], threading.Event()
-        self.kind = kind
-        self.hold = False
-        self.server = socket.socket(socket.AF_UNIX)
-        self.server.bind(str(path))
-        self.server.listen(64)
-        threading.Thread(target=self.accept, daemon=True).start()
-
-    def accept(self):
-        try:
-            while True:
-                client = self.server.accept()[0]
-                engine = socket.socket(socket.AF_UNIX)
-                engine.connect(str(self.dockerd.socket))
-                for ends in ((client, engine, True), (engine, client, False)):
-                    threading.Thread(target=self.pass_on, args=ends, daemon=True).start()
-        except OSError:
-            pass  # closed
-
-    def pass_on(self, source, sink, may_wait):
-        try:
-            while data := source.recv(65536):
-                if may_wait and self.hold and self.kind in data.split(b"\r\n")[0]:
-                    self.held.append(data)
-                    self.go_on.wait(60)
-                sink.sendall(data)
-            sink.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass  # the other end went first
-
-
-def test_O3_a_container_whose_start_hangs_slows_nobody_else(new_daemon, dockerd, tmp_path):
-    engine = SlowEngine(tmp_path / "engine.sock", dockerd)
-    daemon = new_daemon("--exec-docker-socket", str(tmp_path / "engine.sock"),
-                        "--exec-docker-image", IMAGE).start()
-    client = daemon.client()
-    codebase = client.codebase({"f": "x"})
-    running = client.sandbox(codebase, FULL, runtime=DOCKER)
-    engine.hold = True
-    stuck = client.sandbox(codebase, FULL, start=False, runtime=DOCKER)
-    call = client.sandboxes.StartSandbox.future(pb.StartSandboxRequest(sandbox_id=stuck))
-    eventually(lambda: engine.held)
-    engine.hold = False  # for those that come later
-    assert client.out(running, "cat f") == "x"
-    for runtime in (pb.RUNTIME_TYPE_BWRAP, DOCKER):
-        later = client.sandbox(codebase, FULL, runtime=runtime)
-        assert client.out(later, "cat f") == "x"
-        client.destroy(later)
-    assert not call.done()
-    engine.go_on.set()
-    call.result(30)
-    assert client.out(stuck, "cat f") == "x"
-    engine.server.close()
-
-
-def test_O3_a_pull_that_hangs_does_not_hold_up_the_daemons_stop(new_daemon, dockerd, tmp_path):
-    engine = SlowEngine(tmp_path / "engine.sock", dockerd, b"/images/create")
-    engine.hold = True
-    daemon = new_daemon("--exec-docker-socket", str(tmp_path / "engine.sock"),
-                        "--exec-docker-image", IMAGE, "--exec-docker-pull").start()
-    client = daemon.client()
-    stuck = client.sandbox(client.codebase({"f": "x"}), FULL, start=False, runtime=DOCKER,
-                           image="127.0.0.1:1/none:1")
-    call = client.sandboxes.StartSandbox.future(pb.StartSandboxRequest(sandbox_id=stuck))
-    eventually(lambda: engine.held)
-    begun = time.monotonic()
-    assert daemon.stop() == 0
-    assert time.monotonic() - begun < 40  # the request itself is held for a minute
-    assert call.exception().code() in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
-    engine.server.close()
-
-
 def test_a_dockerd_that_hangs_is_not_waited_for_longer_than_a_start_may_take(new_daemon):
     """Calls answer long before the requests to it would have given up, commands do not notice."""
     own = Dockerd()
@@ -410,7 +316,8 @@ def test_a_dockerd_that_hangs_is_not_waited_for_longer_than_a_start_may_take(new
         assert time.monotonic() - begun < 45
         own.process.send_signal(signal.SIGCONT)
         daemon.start()
-        assert own.containers() == []
+        # dockerd is at the removals that it was asked for before, and refuses the same again.
+        eventually(lambda: own.containers() == [])
     finally:
         own.process.send_signal(signal.SIGCONT)
         own.cleanup()
