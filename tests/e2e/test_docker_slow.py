@@ -1,4 +1,4 @@
-"""Docker that is slow, refuses or hangs: who waits for it, who does not, and what is left behind."""
+"""Docker that is slow, refuses or hangs: who waits for it, and what is left behind."""
 
 import contextlib
 import re
@@ -39,7 +39,7 @@ def start_of(client, sandbox):
 
 
 class SlowEngine:
-    """dockerd behind a socket of its own, on which requests of one kind are held up, or answered."""
+    """dockerd behind a socket of its own: requests of one kind are held up, or answered here."""
 
     def __init__(self, path, dockerd, kind):
         self.path, self.dockerd, self.held, self.go_on = path, dockerd, [], threading.Event()
