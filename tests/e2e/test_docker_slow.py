@@ -148,7 +148,10 @@ def test_O3_a_pull_that_hangs_does_not_hold_up_the_daemons_stop(new_daemon, slow
     begun = time.monotonic()
     assert daemon.stop() == 0
     assert time.monotonic() - begun < 40  # the request itself is held for a minute
-    assert call.exception().code() in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
+    assert call.exception().code() in (
+        grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,  # its time was up first
+    )
 
 
 def test_O3_images_that_hang_keep_no_start_from_images_that_are_there(new_daemon, dockerd):
