@@ -42,20 +42,27 @@ def test_O3_a_start_that_hangs_slows_no_other(gated):
     codebase = client.codebase({"f": "x"})
     running = client.sandbox(codebase, FULL)
     stuck = [client.sandbox(codebase, FULL, start=False) for _ in range(3)]
-    shut.touch()
-    calls = [client.sandboxes.StartSandbox.future(pb.StartSandboxRequest(sandbox_id=s))
-             for s in stuck]
     bwrap = str(shut.with_name("bwrap"))
-    eventually(lambda: sum(running_program(pid) == bwrap for pid in all_pids()) == len(stuck))
-    shut.unlink()  # for those that come later
-    assert client.out(running, "cat f") == "x"
-    later = client.sandbox(codebase, FULL)
-    assert client.out(later, "cat f") == "x"
-    client.destroy(later)
-    assert not any(call.done() for call in calls)
-    opened.touch()
-    for call, sandbox in zip(calls, stuck):
-        call.result(30)
+    for _ in range(5):
+        shut.touch()
+        calls = [client.sandboxes.StartSandbox.future(pb.StartSandboxRequest(sandbox_id=s))
+                 for s in stuck]
+        eventually(lambda: sum(running_program(pid) == bwrap for pid in all_pids()) == len(stuck))
+        shut.unlink()  # for those that come later
+        assert client.out(running, "cat f") == "x"
+        later = client.sandbox(codebase, FULL)
+        assert client.out(later, "cat f") == "x"
+        client.destroy(later)
+        ended = [call.done() for call in calls]
+        opened.touch()
+        errors = [call.exception() for call in calls]
+        opened.unlink()
+        if not any(ended):
+            break
+        # A start is given up after 10 s, and a loaded machine may take as long for the rest.
+    assert not any(ended)
+    assert errors == [None] * len(stuck)
+    for sandbox in stuck:
         assert client.out(sandbox, "cat f") == "x"
 
 
