@@ -222,6 +222,8 @@ int mux_inspect_explain(struct mux *mux, const char *sandbox_id, const void *pat
     rules_unref(rules);
     if (rc < 0)
         return mux_fail(err, rc, "explaining the path's level");
+    if (exists && !S_ISDIR(inode.mode))
+        ret->traversable_only = false; // nothing lies below it
     *ret_exists = exists;
     return 0;
 }

@@ -64,7 +64,8 @@ struct mux_node_info {
 int mux_inspect_stat(struct mux *mux, const char *sandbox_id, const void *path, size_t path_len,
                      struct mux_node_info *ret, struct af_error *err);
 
-// Runs rules_explain (mux/rules.h) on the sandbox's rules; tells besides whether the path exists.
+// Runs rules_explain (mux/rules.h) on the sandbox's rules; tells besides whether the path exists,
+// and with it that a file leads nowhere.
 int mux_inspect_explain(struct mux *mux, const char *sandbox_id, const void *path, size_t path_len,
                         struct rules_explanation *ret, bool *ret_exists, struct af_error *err);
 

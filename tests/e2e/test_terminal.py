@@ -263,8 +263,9 @@ def test_processes_that_are_not_there_are_named(daemon, command):
 
 def test_wrong_usage_of_the_new_options(daemon, sandbox):
     for args in (("kill", "-s", "NONE", "proc_x"), ("ps", "-i"), ("run", "-t", ".", "--", "true"),
-                 ("logs", "--json", "x"), ("shell",), ("exec", sandbox), ("exec", "-it", sandbox),
-                 ("ls", "--all"), ("wait", "-f", "x"), ("shell", sandbox, "--")):
+                 ("shell", "--json", sandbox), ("shell",), ("exec", sandbox),
+                 ("exec", "-it", sandbox), ("ls", "--all"), ("wait", "-f", "x"),
+                 ("shell", sandbox, "--")):
         assert tool(daemon, *args).returncode == 2, args
     for command in ("shell", "exec", "ps", "logs", "attach", "kill", "wait"):
         assert b"Usage: agentfense" in tool(daemon, command, "--help").stdout

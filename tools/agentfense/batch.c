@@ -10,6 +10,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static void complain_of(const char *name, ProtobufCBinaryData text)
 {
@@ -98,26 +99,37 @@ static int find(struct af_client *client, const char *name, struct victim *ret,
                      &sandbox__v1__sandbox__descriptor, &ret->sandbox, err);
 }
 
+static size_t miss(struct report *report, const char *name, const struct af_error *err)
+{
+    report_failed(report, name, err->text, strlen(err->text));
+    complain(err, 1);
+    return 1;
+}
+
 // The codebases go when the last sandbox on them has gone.
 static size_t finish(struct af_client *client, const struct victim *victims, size_t count,
-                     const Agentfense__V1__BatchDestroyResponse *reply)
+                     const Agentfense__V1__BatchDestroyResponse *reply, struct report *report)
 {
     size_t failed = 0;
     struct af_error err;
     for (size_t i = 0; i < count; i++) {
         const Agentfense__V1__ItemStatus *status = i < reply->n_items ? reply->items[i] : NULL;
         if (!status || status->code != 0) {
-            complain_of(victims[i].name, status ? status->message : (ProtobufCBinaryData){0});
+            ProtobufCBinaryData text = status ? status->message : (ProtobufCBinaryData){0};
+            complain_of(victims[i].name, text);
+            report_failed(report, victims[i].name, (const char *)text.data, text.len);
             failed++;
         } else if (session_delete_owned(client, victims[i].sandbox, &err) < 0) {
-            complain(&err, 1);
-            failed++;
+            failed += miss(report, victims[i].name, &err);
+        } else {
+            report_sandbox(report, victims[i].id.text, "destroyed");
         }
     }
     return failed;
 }
 
-size_t batch_destroy(struct af_client *client, char *const *names, size_t count)
+size_t batch_destroy(struct af_client *client, char *const *names, size_t count,
+                     struct report *report)
 {
     Agentfense__V1__BatchDestroyRequest request = AGENTFENSE__V1__BATCH_DESTROY_REQUEST__INIT;
     AF_CLEANUP(rpc_cleanup) Agentfense__V1__BatchDestroyResponse *reply = NULL;
@@ -127,8 +139,7 @@ size_t batch_destroy(struct af_client *client, char *const *names, size_t count)
     struct af_error err;
     for (size_t i = 0; i < count && !interrupt_signal(); i++) {
         if (find(client, names[i], &victims[found], &err) < 0) {
-            complain(&err, 1);
-            failed++;
+            failed += miss(report, names[i], &err);
         } else {
             ids[found] = af_client_text(victims[found].id.text);
             found++;
@@ -140,9 +151,11 @@ size_t batch_destroy(struct af_client *client, char *const *names, size_t count)
         rpc_unary(client, "/agentfense.v1.SandboxService/BatchDestroy", &request.base,
                   &agentfense__v1__batch_destroy_response__descriptor, &reply, &err) < 0) {
         complain(&err, 1);
+        for (size_t i = 0; i < found; i++)
+            report_failed(report, victims[i].name, err.text, strlen(err.text));
         failed += found;
     } else if (found > 0) {
-        failed += finish(client, victims, found, reply);
+        failed += finish(client, victims, found, reply, report);
     }
     for (size_t i = 0; i < found; i++)
         rpc_free(victims[i].sandbox);

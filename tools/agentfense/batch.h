@@ -5,6 +5,7 @@
 #ifndef AF_TOOLS_AGENTFENSE_BATCH_H
 #define AF_TOOLS_AGENTFENSE_BATCH_H
 
+#include "tools/agentfense/report.h"
 #include "tools/agentfense/session.h"
 
 // Makes and starts `count` sandboxes like `one`, and prints the id of each. Those that failed are
@@ -13,7 +14,8 @@ int batch_create(struct session *session, const Agentfense__V1__CreateRequest *o
                  bool as_json, struct af_error *err);
 
 // Destroys the sandboxes that the names stand for, side by side, and the codebases made for them.
-// Returns how many of the names failed.
-size_t batch_destroy(struct af_client *client, char *const *names, size_t count);
+// Returns how many of the names failed; says what became of each in the report.
+size_t batch_destroy(struct af_client *client, char *const *names, size_t count,
+                     struct report *report);
 
 #endif

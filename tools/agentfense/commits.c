@@ -4,6 +4,7 @@
 #include "mux/base/cleanup.h"
 #include "proto/agentfense_sandbox.pb-c.h"
 #include "tools/agentfense/progress.h"
+#include "tools/agentfense/report.h"
 #include "tools/agentfense/session.h"
 #include "tools/common/json.h"
 
@@ -68,6 +69,8 @@ int command_rollback(const struct options *options)
     if (rc == 0)
         rc = rpc_unary(session.client, "/agentfense.v1.SandboxService/Rollback", &request.base,
                        &agentfense__v1__sandbox_info__descriptor, &reply, &err);
+    if (rc == 0)
+        report_info(options, reply);
     int code = rc < 0 ? complain(&err, 1) : 0;
     session_close(&session);
     return code;

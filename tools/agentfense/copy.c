@@ -9,6 +9,7 @@
 
 #include "mux/base/cleanup.h"
 #include "tools/agentfense/interrupt.h"
+#include "tools/common/json.h"
 
 #include <archive.h>
 #include <archive_entry.h>
@@ -220,6 +221,7 @@ static int copy_file_out(struct copy *copy, const char *to, struct af_error *err
     mode_t mask = umask(0);
     umask(mask);
     int rc = fetch_file(copy, &target, err);
+    progress_add_file(&copy->progress);
     if (rc == 0 && (fchmod(target.fd, 0666 & ~mask) < 0 || rename(partial, path) < 0))
         rc = af_error_errno(err, errno, "cannot write '%s'", path);
     if (close(target.fd) < 0 && rc == 0)
@@ -301,12 +303,26 @@ static int copy_places(struct copy *copy, const struct options *options, struct 
     return rc;
 }
 
+static void print_json(const struct copy *copy)
+{
+    struct json json;
+    json_init(&json, stdout);
+    json_begin_object(&json, NULL);
+    json_uint(&json, "entries", copy->progress.files);
+    json_uint(&json, "bytes", copy->progress.bytes);
+    json_uint(&json, "left_out", copy->left_out);
+    json_end(&json);
+    json_finish(&json);
+}
+
 int command_cp(const struct options *options)
 {
     struct copy copy = {.session = {.fd = -1, .keep = true}};
     struct af_error err;
     int rc = copy_places(&copy, options, &err);
     int code = rc < 0 ? complain(&err, 1) : 0;
+    if (rc == 0 && options->json)
+        print_json(&copy);
     if (rc == 0 && copy.left_out > 0) {
         fprintf(stderr, "agentfense: %zu left out\n", copy.left_out);
         code = 1;

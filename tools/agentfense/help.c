@@ -24,7 +24,7 @@ const struct command_row command_rows[] = {
          "Exit code: that of CMD (128 + signal when a signal ended it); 124 out of time, 125 the\n"
          "tool itself failed or the changes could not be applied, 2 wrong usage. Stdout has CMD's\n"
          "stdout and nothing else, as it comes.\n",
-         1, 1, TAKES_RULES | TAKES_COMMAND | TAKES_RUN | TAKES_CREATION | TAKES_QUOTA},
+         1, 1, TAKES_RULES | TAKES_COMMAND | TAKES_RUN | TAKES_CREATION | TAKES_QUOTA | TAKES_JSON},
     [COMMAND_CREATE] =
         {"create", "DIR|CODEBASE",
          "makes a sandbox of DIR or a codebase, starts it, and prints its id",
@@ -50,7 +50,7 @@ const struct command_row command_rows[] = {
          "directory, or ends in a slash. A sandbox is read and written as its agent "
          "would, rules included;\n"
          "FIFOs do not go into it. Exit code 1 also when something was left out.\n",
-         2, 2, 0},
+         2, 2, TAKES_JSON},
     [COMMAND_DIFF] = {"diff", "SANDBOX", "lists what a sandbox changed",
                       "SANDBOX is an id or the beginning of one. A added, M modified, D deleted, "
                       "R renamed.\n",
@@ -81,9 +81,9 @@ const struct command_row command_rows[] = {
          "priority. The new rules hold when it returns.\n",
          1, 1025, TAKES_SET | TAKES_JSON},
     [COMMAND_START] = {"start", "SANDBOX...", "starts sandboxes that are stopped",
-                       "SANDBOX is an id or the beginning of one.\n", 1, 1000, 0},
+                       "SANDBOX is an id or the beginning of one.\n", 1, 1000, TAKES_JSON},
     [COMMAND_STOP] = {"stop", "SANDBOX...", "ends what runs in sandboxes; their changes stay",
-                      "SANDBOX is an id or the beginning of one.\n", 1, 1000, 0},
+                      "SANDBOX is an id or the beginning of one.\n", 1, 1000, TAKES_JSON},
     [COMMAND_EXEC] = {"exec", "SANDBOX -- CMD [ARG...]", "runs a command in a sandbox",
                       "SANDBOX is an id or the beginning of one. Exit code as for run. With -d CMD "
                       "goes on in the\n"
@@ -95,7 +95,7 @@ const struct command_row command_rows[] = {
                       "  -t, --terminal     CMD gets a terminal, of the size of yours; with -i "
                       "your keys go to it\n"
                       "  -d, --detach       run in the background\n",
-                      1, 1, TAKES_COMMAND | TAKES_STREAMS},
+                      1, 1, TAKES_COMMAND | TAKES_STREAMS | TAKES_JSON},
     [COMMAND_SHELL] = {"shell", "SANDBOX [-- CMD [ARG...]]",
                        "opens a shell in a sandbox, in your terminal",
                        "The same as exec -it, of the sandbox's shell unless there is a CMD. Exit "
@@ -110,7 +110,7 @@ const struct command_row command_rows[] = {
          "stderr are kept, also after its end.\n"
          "\n"
          "  -f, --follow  go on until the process ends; exit code as for wait\n",
-         1, 1, TAKES_FOLLOW},
+         1, 1, TAKES_FOLLOW | TAKES_JSON},
     [COMMAND_ATTACH] = {"attach", "PROCESS",
                         "shows a background process, and passes stdin on to it",
                         "PROCESS is an id or the beginning of one. stdin is passed on when the "
@@ -118,22 +118,22 @@ const struct command_row command_rows[] = {
                         "with -i; in a terminal Ctrl-P Ctrl-Q leaves it running, as an interrupt "
                         "does. Exit code: the\n"
                         "process's.\n",
-                        1, 1, 0},
+                        1, 1, TAKES_JSON},
     [COMMAND_KILL] = {"kill", "PROCESS...", "sends a signal to processes",
                       "PROCESS is an id or the beginning of one.\n"
                       "\n"
                       "  -s, --signal SIG  a name or a number; default TERM\n"
                       "  --all             to everything that the process has started, too\n",
-                      1, 1000, TAKES_KILL},
+                      1, 1000, TAKES_KILL | TAKES_JSON},
     [COMMAND_WAIT] =
         {"wait", "PROCESS...", "waits for the end of background processes",
          "PROCESS is an id or the beginning of one. Exit code: that of the last one; 124\n"
          "when it ran out of time, 125 when it has none.\n",
-         1, 1000, 0},
+         1, 1000, TAKES_JSON},
     [COMMAND_SET] = {"set", "SANDBOX",
                      "changes a sandbox's lifetime, commit policy, quota or limits",
                      "SANDBOX is an id or the beginning of one. What is not given stays.\n", 1, 1,
-                     TAKES_LIVING | TAKES_QUOTA},
+                     TAKES_LIVING | TAKES_QUOTA | TAKES_JSON},
     [COMMAND_COMMIT] =
         {"commit", "SANDBOX", "brings a sandbox's changes into its codebase",
          "SANDBOX is an id or the beginning of one. What others have changed\n"
@@ -144,12 +144,13 @@ const struct command_row command_rows[] = {
          1, 1, TAKES_COMMIT | TAKES_JSON},
     [COMMAND_ROLLBACK] =
         {"rollback", "SANDBOX", "drops a sandbox's changes",
-         "SANDBOX is an id or the beginning of one. Its commands must have ended.\n", 1, 1, 0},
+         "SANDBOX is an id or the beginning of one. Its commands must have ended.\n", 1, 1,
+         TAKES_JSON},
     [COMMAND_REBASE] = {"rebase", "SANDBOX", "brings a sandbox onto its codebase's present state",
                         "SANDBOX is an id or the beginning of one. Its own changes stay on top.\n",
                         1, 1, TAKES_JSON},
     [COMMAND_RM] = {"rm", "SANDBOX...", "destroys sandboxes, and the codebases made for them",
-                    "SANDBOX is an id or the beginning of one.\n", 1, 1000, 0},
+                    "SANDBOX is an id or the beginning of one.\n", 1, 1000, TAKES_JSON},
 };
 
 const size_t command_row_count = AF_ARRAY_LEN(command_rows);

@@ -6,76 +6,56 @@
 
 #include "tools/agentfense/changes.h"
 #include "tools/agentfense/interrupt.h"
+#include "tools/agentfense/report.h"
 #include "tools/agentfense/session.h"
-#include "tools/common/json.h"
-#include "tools/common/words.h"
 
 #include <stdio.h>
 #include <string.h>
 
 typedef int each_fn(struct session *session, struct af_error *err);
 
-static int for_each(const struct options *options, each_fn *fn)
+static int for_each(const struct options *options, each_fn *fn, const char *status)
 {
     struct session session = {.fd = -1};
     struct af_error err;
+    struct report report;
     int code = 0;
     if (session_open(&session, options_socket(options), &err) < 0)
-        code = complain(&err, 1);
+        return complain(&err, 1);
     session.keep = true;
-    for (int i = 0; session.client && i < options->n_args && !interrupt_signal(); i++)
-        if (rpc_find_view(session.client, options->args[i], &session.sandbox_id, &err) < 0 ||
-            fn(&session, &err) < 0)
+    report_begin(&report, options);
+    for (int i = 0; i < options->n_args && !interrupt_signal(); i++) {
+        const char *name = options->args[i];
+        if (rpc_find_view(session.client, name, &session.sandbox_id, &err) < 0 ||
+            fn(&session, &err) < 0) {
+            report_failed(&report, name, err.text, strlen(err.text));
             code = complain(&err, 1);
+        } else {
+            report_sandbox(&report, session.sandbox_id.text, status);
+        }
+    }
+    report_end(&report);
     session_close(&session);
     return code;
 }
 
 int command_start(const struct options *options)
 {
-    return for_each(options, session_start);
+    return for_each(options, session_start, "running");
 }
 
 int command_stop(const struct options *options)
 {
-    return for_each(options, session_stop);
+    return for_each(options, session_stop, "stopped");
 }
 
 // ---- diff
-
-static const char *kind_word(mode_t mode)
-{
-    return S_ISDIR(mode)    ? "directory"
-           : S_ISLNK(mode)  ? "symlink"
-           : S_ISFIFO(mode) ? "fifo"
-           : S_ISSOCK(mode) ? "socket"
-           : S_ISREG(mode)  ? "file"
-                            : "unknown";
-}
 
 static void print_json(const struct changes *changes)
 {
     struct json json;
     json_init(&json, stdout);
-    json_begin_array(&json, NULL);
-    for (size_t i = 0; i < changes->count; i++) {
-        const struct change *change = &changes->list[i];
-        json_begin_object(&json, NULL);
-        json_bytes(&json, "path", change->path, strlen(change->path));
-        json_text(&json, "change",
-                  tool_change_word((Agentfense__V1__DiffEntry__Change)(int)change->type));
-        if (change->old_path)
-            json_bytes(&json, "old_path", change->old_path, strlen(change->old_path));
-        if (change->type != CHANGE_DELETED) {
-            json_text(&json, "kind", kind_word(change->mode));
-            json_uint(&json, "size", change->size);
-            json_uint(&json, "mode", change->mode & 07777);
-        }
-        if (change->target)
-            json_bytes(&json, "symlink_target", change->target, strlen(change->target));
-        json_end(&json);
-    }
-    json_end(&json);
+    report_changes(&json, NULL, changes);
     json_finish(&json);
 }
 

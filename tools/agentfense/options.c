@@ -326,7 +326,9 @@ static int check(const struct parse *parse, const struct command_row *row, bool 
         return usage_error("%s needs a command after --", row->name);
     if (!(row->takes & TAKES_COMMAND) && has_separator)
         return usage_error("%s takes no command", row->name);
-    if (row == &command_rows[COMMAND_SET] && !(parse->used & row->takes))
+    if (options->json && options->terminal)
+        return usage_error("--json does not go with a terminal");
+    if (row == &command_rows[COMMAND_SET] && !(parse->used & row->takes & ~TAKES_JSON))
         return usage_error("set needs something to change: see agentfense set --help");
     if (options->keep && !options->socket)
         return usage_error("--keep needs --socket: a private daemon does not outlive the run");

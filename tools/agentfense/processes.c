@@ -6,6 +6,7 @@
 
 #include "mux/base/cleanup.h"
 #include "tools/agentfense/interrupt.h"
+#include "tools/agentfense/report.h"
 #include "tools/agentfense/session.h"
 #include "tools/agentfense/stream.h"
 #include "tools/common/escape.h"
@@ -118,54 +119,13 @@ static void print_table(const Agentfense__V1__ListProcessesResponse *reply)
     }
 }
 
-static void print_exit(struct json *json, const Agentfense__V1__ProcessExit *exit)
-{
-    json_begin_object(json, "exit");
-    json_int(json, "exit_code", exit->exit_code);
-    json_int(json, "signal", exit->signal);
-    json_bool(json, "timed_out", exit->timed_out);
-    json_bool(json, "out_of_memory", exit->out_of_memory);
-    if (exit->duration)
-        json_int(json, "duration_ns",
-                 exit->duration->seconds * AF_NS_PER_SEC + exit->duration->nanos);
-    if (exit->error.len > 0)
-        json_bytes(json, "error", exit->error.data, exit->error.len);
-    json_end(json);
-}
-
-static void print_process(struct json *json, const Agentfense__V1__Process *process)
-{
-    json_begin_object(json, NULL);
-    json_bytes(json, "id", process->id.data, process->id.len);
-    json_bytes(json, "sandbox_id", process->sandbox_id.data, process->sandbox_id.len);
-    if (process->n_argv > 0) {
-        json_begin_array(json, "argv");
-        for (size_t i = 0; i < process->n_argv; i++)
-            json_bytes(json, NULL, process->argv[i].data, process->argv[i].len);
-        json_end(json);
-    }
-    if (process->command.len > 0)
-        json_bytes(json, "command", process->command.data, process->command.len);
-    json_bool(json, "running", process->running);
-    json_bool(json, "background", process->background);
-    json_bool(json, "terminal", process->terminal);
-    json_bool(json, "stdin", process->stdin);
-    if (process->started_at)
-        json_time(json, "started_at", process->started_at->seconds, process->started_at->nanos);
-    if (process->ended_at)
-        json_time(json, "ended_at", process->ended_at->seconds, process->ended_at->nanos);
-    if (process->exit)
-        print_exit(json, process->exit);
-    json_end(json);
-}
-
 static void print_json(const Agentfense__V1__ListProcessesResponse *reply)
 {
     struct json json;
     json_init(&json, stdout);
     json_begin_array(&json, NULL);
     for (size_t i = 0; i < reply->n_processes; i++)
-        print_process(&json, reply->processes[i]);
+        report_one_process(&json, reply->processes[i]);
     json_end(&json);
     json_finish(&json);
 }
@@ -204,7 +164,7 @@ static int show(const struct options *options, bool follow, bool input)
     if (rc == 0)
         rc = find(session.client, options->args[0], &reply, &process, &err);
     if (rc == 0)
-        rc = stream_attach(session.client, process, follow, input, &outcome, &err);
+        rc = stream_attach(session.client, process, follow, input, options->json, &outcome, &err);
     int code = outcome.timed_out ? EXIT_TIMED_OUT : outcome.exit_code;
     if (rc < 0)
         code = complain(&err, EXIT_TOOL);
@@ -228,7 +188,7 @@ int command_attach(const struct options *options)
 // ---- kill and wait ----------------------------------------------------------------------
 
 static int send_signal(struct af_client *client, const struct options *options, const char *prefix,
-                       struct af_error *err)
+                       struct report *report, struct af_error *err)
 {
     AF_CLEANUP(rpc_cleanup) Agentfense__V1__ListProcessesResponse *reply = NULL;
     AF_CLEANUP(rpc_cleanup) Agentfense__V1__Process *after = NULL;
@@ -239,26 +199,39 @@ static int send_signal(struct af_client *client, const struct options *options, 
     request.process_id = process->id;
     request.signal = options->signal ? options->signal : SIGTERM;
     request.all = options->all;
-    return rpc_unary(client, SERVICE "Signal", &request.base, &agentfense__v1__process__descriptor,
-                     &after, err);
+    if (rpc_unary(client, SERVICE "Signal", &request.base, &agentfense__v1__process__descriptor,
+                  &after, err) < 0)
+        return -1;
+    report_process(report, after);
+    return 0;
+}
+
+// A process that could not be found, signalled or waited for. Returns the exit code.
+static int miss(struct report *report, const char *name, const struct af_error *err, int code)
+{
+    report_failed(report, name, err->text, strlen(err->text));
+    return complain(err, code);
 }
 
 int command_kill(const struct options *options)
 {
     struct session session = {.fd = -1};
     struct af_error err;
+    struct report report;
     int code = 0;
     if (session_open(&session, options_socket(options), &err) < 0)
-        code = complain(&err, 1);
-    for (int i = 0; session.client && i < options->n_args && !interrupt_signal(); i++)
-        if (send_signal(session.client, options, options->args[i], &err) < 0)
-            code = complain(&err, 1);
+        return complain(&err, 1);
+    report_begin(&report, options);
+    for (int i = 0; i < options->n_args && !interrupt_signal(); i++)
+        if (send_signal(session.client, options, options->args[i], &report, &err) < 0)
+            code = miss(&report, options->args[i], &err, 1);
+    report_end(&report);
     disconnect(&session);
     return code;
 }
 
-static int wait_one(struct af_client *client, const char *prefix, int *ret_code,
-                    struct af_error *err)
+static int wait_one(struct af_client *client, const char *prefix, struct report *report,
+                    int *ret_code, struct af_error *err)
 {
     AF_CLEANUP(rpc_cleanup) Agentfense__V1__ListProcessesResponse *reply = NULL;
     AF_CLEANUP(rpc_cleanup) Agentfense__V1__Process *ended = NULL;
@@ -274,6 +247,7 @@ static int wait_one(struct af_client *client, const char *prefix, int *ret_code,
     if (!ended->exit)
         return af_error_set(err, AF_INTERNAL, "the daemon does not say how the process ended");
     stream_outcome(ended->exit, &outcome);
+    report_process(report, ended);
     *ret_code = outcome.timed_out            ? EXIT_TIMED_OUT
                 : ended->exit->error.len > 0 ? EXIT_TOOL
                                              : outcome.exit_code;
@@ -284,12 +258,15 @@ int command_wait(const struct options *options)
 {
     struct session session = {.fd = -1};
     struct af_error err;
+    struct report report;
     int code = 0;
     if (session_open(&session, options_socket(options), &err) < 0)
-        code = complain(&err, EXIT_TOOL);
-    for (int i = 0; session.client && i < options->n_args && !interrupt_signal(); i++)
-        if (wait_one(session.client, options->args[i], &code, &err) < 0)
-            code = complain(&err, EXIT_TOOL);
+        return complain(&err, EXIT_TOOL);
+    report_begin(&report, options);
+    for (int i = 0; i < options->n_args && !interrupt_signal(); i++)
+        if (wait_one(session.client, options->args[i], &report, &code, &err) < 0)
+            code = miss(&report, options->args[i], &err, EXIT_TOOL);
+    report_end(&report);
     disconnect(&session);
     return code;
 }

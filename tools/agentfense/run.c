@@ -8,6 +8,7 @@
 #include "mux/base/cleanup.h"
 #include "tools/agentfense/apply.h"
 #include "tools/agentfense/interrupt.h"
+#include "tools/agentfense/report.h"
 #include "tools/agentfense/session.h"
 #include "tools/agentfense/showdiff.h"
 #include "tools/agentfense/stream.h"
@@ -29,6 +30,7 @@ struct run {
     struct changes changes;
     struct outcome outcome;
     int root;
+    bool applied;
     char *dir; // as the user gave it, escaped
 };
 
@@ -47,6 +49,8 @@ static void print_count(const struct run *run)
 // What became of the changes, in a heading over their list.
 static void print_changes(const struct run *run, const char *what, size_t max_lines)
 {
+    if (run->options->json)
+        return; // print_json tells
     if (run->changes.count == 0) {
         fprintf(stderr, "\nno changes in %s\n", run->dir);
         return;
@@ -88,6 +92,7 @@ static int apply(struct run *run, struct view_source *source, struct af_error *e
     if (rc < 0) {
         report_apply_failure(run, &apply, err);
     } else {
+        run->applied = true;
         print_changes(run, "applied", LIST_LINES_MAX);
         print_lines(&apply.notes);
         if (run->outcome.exit_code != 0 && run->changes.count > 0)
@@ -136,6 +141,21 @@ static int finish(struct run *run, struct af_error *err)
     return 0;
 }
 
+// --json: the last line, after the command's output and end.
+static void print_json(const struct run *run)
+{
+    struct json json;
+    json_init(&json, stdout);
+    json.one_line = true;
+    json_begin_object(&json, NULL);
+    if (run->session.keep)
+        json_text(&json, "sandbox_id", run->session.sandbox_id.text);
+    json_bool(&json, "applied", run->applied);
+    report_changes(&json, "changes", &run->changes);
+    json_end(&json);
+    json_finish(&json);
+}
+
 static int open_dir(const char *dir, int *ret, struct af_error *err)
 {
     *ret = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -173,6 +193,9 @@ int command_run(const struct options *options)
     int rc = perform(&run, &err);
     if (rc == 0) {
         rc = finish(&run, &err);
+        run.session.keep = rc == 0 && options->keep;
+        if (options->json)
+            print_json(&run);
     } else {
         struct af_error signal;
         bool interrupted = interrupt_check(&signal) < 0;
@@ -180,8 +203,7 @@ int command_run(const struct options *options)
         if (options->apply)
             fputs("agentfense: nothing was applied\n", stderr);
     }
-    if (rc == 0 && options->keep) {
-        run.session.keep = true;
+    if (run.session.keep) {
         fprintf(stderr, "kept: %s\n", run.session.sandbox_id.text);
     }
     if (!session_close(&run.session) && rc == 0)

@@ -4,6 +4,7 @@
 #include "mux/base/cleanup.h"
 #include "tools/agentfense/batch.h"
 #include "tools/agentfense/interrupt.h"
+#include "tools/agentfense/report.h"
 #include "tools/agentfense/session.h"
 #include "proto/agentfense_sandbox.pb-c.h"
 #include "tools/common/escape.h"
@@ -73,12 +74,6 @@ int command_create(const struct options *options)
     return code;
 }
 
-static const char *status_word(Sandbox__V1__SandboxStatus status)
-{
-    static const char *const words[] = {"unknown", "pending", "running", "stopped", "error"};
-    return (int)status >= 0 && (size_t)status < AF_ARRAY_LEN(words) ? words[status] : "unknown";
-}
-
 // ---- ls
 
 struct listing {
@@ -94,14 +89,14 @@ static int print_sandbox(void *arg, const ProtobufCMessage *message, struct af_e
     (void)err;
     if (!list->as_json) {
         tool_print_escaped(stdout, sandbox->id.data, sandbox->id.len);
-        printf("  %-7s  ", status_word(sandbox->status));
+        printf("  %-7s  ", report_status(sandbox->status));
         tool_print_escaped(stdout, sandbox->codebase_id.data, sandbox->codebase_id.len);
         putchar('\n');
         return 0;
     }
     json_begin_object(&list->json, NULL);
     json_bytes(&list->json, "sandbox_id", sandbox->id.data, sandbox->id.len);
-    json_text(&list->json, "status", status_word(sandbox->status));
+    json_text(&list->json, "status", report_status(sandbox->status));
     json_bytes(&list->json, "codebase_id", sandbox->codebase_id.data, sandbox->codebase_id.len);
     json_bytes(&list->json, "owner_id", info->owner_id.data, info->owner_id.len);
     json_begin_array(&list->json, "labels");
@@ -179,11 +174,14 @@ int command_rm(const struct options *options)
 {
     struct session session = {.fd = -1};
     struct af_error err;
+    struct report report;
     int code = 0;
     if (session_open(&session, options_socket(options), &err) < 0)
-        code = complain(&err, 1);
-    else if (batch_destroy(session.client, options->args, (size_t)options->n_args) > 0)
+        return complain(&err, 1);
+    report_begin(&report, options);
+    if (batch_destroy(session.client, options->args, (size_t)options->n_args, &report) > 0)
         code = interrupt_signal() ? 128 + interrupt_signal() : 1;
+    report_end(&report);
     session_close(&session);
     return code;
 }

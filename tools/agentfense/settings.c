@@ -6,6 +6,7 @@
 
 #include "mux/base/cleanup.h"
 #include "proto/agentfense_sandbox.pb-c.h"
+#include "tools/agentfense/report.h"
 #include "tools/agentfense/session.h"
 #include "tools/common/json.h"
 
@@ -74,13 +75,18 @@ static int set_io_limit(struct session *session, const struct creation *to,
     return change(session, SERVICE "SetIoLimit", &request.base, err);
 }
 
+static int get(struct session *session, Agentfense__V1__SandboxInfo **ret, struct af_error *err)
+{
+    Agentfense__V1__GetRequest request = AGENTFENSE__V1__GET_REQUEST__INIT;
+    request.sandbox_id = af_client_text(session->sandbox_id.text);
+    return rpc_unary(session->client, SERVICE "Get", &request.base,
+                     &agentfense__v1__sandbox_info__descriptor, ret, err);
+}
+
 static int set_all(struct session *session, const struct creation *to, struct af_error *err)
 {
-    Agentfense__V1__GetRequest get = AGENTFENSE__V1__GET_REQUEST__INIT;
     AF_CLEANUP(rpc_cleanup) Agentfense__V1__SandboxInfo *info = NULL;
-    get.sandbox_id = af_client_text(session->sandbox_id.text);
-    if (rpc_unary(session->client, SERVICE "Get", &get.base,
-                  &agentfense__v1__sandbox_info__descriptor, &info, err) < 0)
+    if (get(session, &info, err) < 0)
         return -1;
     if (!info->options)
         return af_error_set(err, AF_INTERNAL, "the daemon's answer has no options");
@@ -108,9 +114,12 @@ int command_set(const struct options *options)
 {
     struct session session = {.fd = -1};
     struct af_error err;
+    AF_CLEANUP(rpc_cleanup) Agentfense__V1__SandboxInfo *after = NULL;
     int rc = open_named(options, &session, &err);
     if (rc == 0)
         rc = set_all(&session, &options->creation, &err);
+    if (rc == 0 && options->json && (rc = get(&session, &after, &err)) == 0)
+        report_info(options, after);
     int code = rc < 0 ? complain(&err, 1) : 0;
     session_close(&session);
     return code;

@@ -5,6 +5,7 @@
 
 #include "mux/base/cleanup.h"
 #include "tools/agentfense/interrupt.h"
+#include "tools/agentfense/report.h"
 #include "tools/agentfense/session.h"
 #include "tools/agentfense/stream.h"
 #include "tools/common/escape.h"
@@ -26,6 +27,13 @@ static int start(struct session *session, const struct options *options, struct 
     stream_spec_fini(&spec);
     if (rc < 0)
         return -1;
+    if (options->json) {
+        struct json json;
+        json_init(&json, stdout);
+        report_one_process(&json, process);
+        json_finish(&json);
+        return 0;
+    }
     tool_print_escaped(stdout, process->id.data, process->id.len);
     putchar('\n');
     return 0;

@@ -7,6 +7,7 @@
 
 #include "mux/base/cleanup.h"
 #include "tools/agentfense/interrupt.h"
+#include "tools/agentfense/report.h"
 #include "tools/agentfense/terminal.h"
 #include "tools/common/memory.h"
 
@@ -31,6 +32,7 @@ struct stream {
     bool input;       // stdin goes to the process, and has not ended
     bool detach_half; // Ctrl-P has been typed
     bool gone;        // nobody reads stdout any more
+    bool json;        // output and end as objects, one a line
     int resize_fd;
     struct outcome *outcome;
     bool has_exit;
@@ -149,9 +151,52 @@ void stream_outcome(const Agentfense__V1__ProcessExit *exit, struct outcome *ret
         fprintf(stderr, "agentfense: %.*s\n", (int)exit->error.len, (const char *)exit->error.data);
 }
 
+// --json: a piece of output, or the end. False when nobody reads it any more.
+static bool print_json(const Agentfense__V1__ProcessOutput *output)
+{
+    struct json json;
+    json_init(&json, stdout);
+    json.one_line = true;
+    json_begin_object(&json, NULL);
+    switch (output->output_case) {
+    case AGENTFENSE__V1__PROCESS_OUTPUT__OUTPUT_STDOUT:
+        json_text(&json, "stream", "stdout");
+        json_bytes(&json, "data", output->stdout.data, output->stdout.len);
+        break;
+    case AGENTFENSE__V1__PROCESS_OUTPUT__OUTPUT_STDERR:
+        json_text(&json, "stream", "stderr");
+        json_bytes(&json, "data", output->stderr.data, output->stderr.len);
+        break;
+    case AGENTFENSE__V1__PROCESS_OUTPUT__OUTPUT_SKIPPED:
+        json_uint(&json, "skipped", output->skipped);
+        break;
+    default:
+        report_exit(&json, output->exit);
+        break;
+    }
+    json_end(&json);
+    json_finish(&json);
+    return fflush(stdout) == 0;
+}
+
+static int take_reply_json(struct stream *stream, const Agentfense__V1__ProcessOutput *output,
+                           struct af_error *err)
+{
+    if (output->output_case == AGENTFENSE__V1__PROCESS_OUTPUT__OUTPUT_STARTED ||
+        output->output_case == AGENTFENSE__V1__PROCESS_OUTPUT__OUTPUT__NOT_SET)
+        return 0;
+    if (output->output_case == AGENTFENSE__V1__PROCESS_OUTPUT__OUTPUT_EXIT) {
+        stream_outcome(output->exit, stream->outcome);
+        stream->has_exit = true;
+    }
+    return stream->gone || print_json(output) ? 0 : lose_reader(stream, err);
+}
+
 static int take_reply(struct stream *stream, const Agentfense__V1__ProcessOutput *output,
                       struct af_error *err)
 {
+    if (stream->json)
+        return take_reply_json(stream, output, err);
     switch (output->output_case) {
     case AGENTFENSE__V1__PROCESS_OUTPUT__OUTPUT_STDOUT:
         if (!stream->gone && !write_all(STDOUT_FILENO, output->stdout))
@@ -364,6 +409,7 @@ int stream_run(struct af_client *client, const struct options *options, const ch
     struct stream stream = {.client = client,
                             .terminal = options->terminal,
                             .input = passes_stdin(options),
+                            .json = options->json,
                             .outcome = ret};
     struct stream_spec spec;
     Agentfense__V1__ProcessInput input = AGENTFENSE__V1__PROCESS_INPUT__INIT;
@@ -384,12 +430,13 @@ int stream_run(struct af_client *client, const struct options *options, const ch
 }
 
 int stream_attach(struct af_client *client, const Agentfense__V1__Process *process, bool follow,
-                  bool input, struct outcome *ret, struct af_error *err)
+                  bool input, bool json, struct outcome *ret, struct af_error *err)
 {
     AF_CLEANUP_FREE char *id = tool_copy(process->id.data, process->id.len);
     struct stream stream = {.client = client,
                             .process_id = id,
-                            .terminal = process->terminal && input,
+                            .terminal = process->terminal && input && !json,
+                            .json = json,
                             .input = input && process->stdin && process->running,
                             .outcome = ret};
     Agentfense__V1__AttachProcessRequest request = AGENTFENSE__V1__ATTACH_PROCESS_REQUEST__INIT;

@@ -36,9 +36,10 @@ int stream_run(struct af_client *client, const struct options *options, const ch
                struct outcome *ret, struct af_error *err);
 
 // Shows a background process from its kept output on; with `input` stdin goes to it, and Ctrl-P
-// Ctrl-Q leaves it. `follow`: until its end.
+// Ctrl-Q leaves it. `follow`: until its end. `json`: output as objects, one a line, and no
+// terminal.
 int stream_attach(struct af_client *client, const Agentfense__V1__Process *process, bool follow,
-                  bool input, struct outcome *ret, struct af_error *err);
+                  bool input, bool json, struct outcome *ret, struct af_error *err);
 
 // What an end says on the command line; words about a timeout and the like go to stderr.
 void stream_outcome(const Agentfense__V1__ProcessExit *exit, struct outcome *ret);

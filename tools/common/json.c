@@ -117,7 +117,10 @@ void json_bytes(struct json *json, const char *key, const void *bytes, size_t le
     put_bytes(json, bytes, len);
     if (!key || len == 0 || af_text_is_utf8(bytes, len))
         return;
-    fprintf(json->file, ",\n%*s\"%s_hex\": \"", (int)(2 * json->depth), "", key);
+    if (json->one_line)
+        fprintf(json->file, ", \"%s_hex\": \"", key);
+    else
+        fprintf(json->file, ",\n%*s\"%s_hex\": \"", (int)(2 * json->depth), "", key);
     for (size_t i = 0; i < len; i++)
         fprintf(json->file, "%02x", ((const unsigned char *)bytes)[i]);
     fputc('"', json->file);

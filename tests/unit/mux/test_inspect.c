@@ -161,6 +161,10 @@ static void test_explain_names_the_winning_rule(void **state)
     assert_true(exists);
     assert_int_equal(why.level, RULES_NONE);
     assert_true(why.n_matches == 2 && why.matches[0].index == 3 && why.matches[1].index == 0);
+    assert_false(why.traversable_only); // a file
+    rules_explanation_fini(&why);
+    assert_int_equal(EXPLAIN("src/app/none.key"), 0);
+    assert_true(!exists && why.traversable_only); // it may become a directory
     rules_explanation_fini(&why);
     assert_int_equal(EXPLAIN("src/app/none/yet"), 0);
     assert_false(exists);

@@ -6,6 +6,7 @@ Order: what the caller says; AGENTFENSE_ENDPOINT; the local socket when it is th
 from __future__ import annotations
 
 import os
+import re
 import stat
 from dataclasses import dataclass
 from typing import Any, List, Optional, Tuple
@@ -15,7 +16,8 @@ from .exceptions import InvalidConfigurationError
 LOCAL_SOCKET = "/run/agentfense/agentfensed.sock"  # AF_SOCKET_DEFAULT of the daemon
 DEFAULT_TCP = "localhost:9000"
 MESSAGE_BYTES_MAX = 4 << 20  # the daemon's limit, either way
-_LOOPBACK = ("localhost", "127.", "[::1]", "::1")
+# A name that only begins like one of these is another machine's.
+_LOOPBACK = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\]|::1)(:\d+)?")
 
 
 def default_endpoint() -> str:
@@ -57,7 +59,7 @@ class Endpoint:
             ("grpc.min_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 1000),
         ]
-        if self.target.startswith(_LOOPBACK) or self.is_unix:
+        if self.is_unix or _LOOPBACK.fullmatch(self.target):
             options.append(("grpc.enable_http_proxy", 0))
         return options
 
@@ -83,7 +85,8 @@ def resolve(
         )
     if endpoint.startswith("/"):  # a path alone means the socket there
         endpoint = "unix:" + endpoint
-    if token is not None and not secure and not endpoint.startswith(("unix:", *_LOOPBACK)):
+    is_local = endpoint.startswith("unix:") or _LOOPBACK.fullmatch(endpoint)
+    if token is not None and not secure and not is_local:
         raise InvalidConfigurationError(
             "a token would go over the network in clear text: use secure=True"
         )

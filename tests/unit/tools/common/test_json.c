@@ -88,6 +88,25 @@ static void test_a_name_that_is_not_utf8_is_valid_and_exact_in_hex(void **state)
     json_decref(root);
 }
 
+static void test_an_object_of_a_stream_is_one_line_whatever_its_bytes(void **state)
+{
+    (void)state;
+    struct output output;
+    begin(&output);
+    output.json.one_line = true;
+    json_begin_object(&output.json, NULL);
+    json_bytes(&output.json, "path", "a\xFF\n", 3);
+    json_begin_array(&output.json, "list");
+    json_begin_object(&output.json, NULL);
+    json_bytes(&output.json, "path", "\xFF", 1);
+    json_end(&output.json);
+    json_end(&output.json);
+    json_end(&output.json);
+    fflush(output.file);
+    assert_null(strchr(output.text, '\n'));
+    json_decref(parse(&output));
+}
+
 static void test_every_pair_of_bytes_is_valid_json(void **state)
 {
     (void)state;
@@ -123,6 +142,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_kind_of_value_comes_back),
         cmocka_unit_test(test_a_name_that_is_not_utf8_is_valid_and_exact_in_hex),
+        cmocka_unit_test(test_an_object_of_a_stream_is_one_line_whatever_its_bytes),
         cmocka_unit_test(test_every_pair_of_bytes_is_valid_json),
         cmocka_unit_test(test_an_empty_list_is_valid),
     };
