@@ -26,7 +26,8 @@
 #define SYNC_INTERVAL_DEFAULT (2 * AF_NS_PER_SEC)
 #define LOCK_WAIT_NS          (5 * AF_NS_PER_SEC) // for children that a killed daemon left at fork
 #define LOCK_RETRY_NS         2000000
-#define FIRST_ID              64 // small numbers are kept for FUSE's own nodeids
+#define PAGES_AT_START        16384 // a database of more is looked at by fsck alone
+#define FIRST_ID              64    // small numbers are kept for FUSE's own nodeids
 
 static const char *const dbi_names[STORE_DBI_COUNT] = {
     [STORE_DBI_META] = "meta",       [STORE_DBI_ENTRY] = "entry",
@@ -125,6 +126,20 @@ static int write_pid(struct store *store, struct af_error *err)
     return 0;
 }
 
+// Whoever may rename things in it could put a database of his own in the place of this one.
+static int check_owner(struct store *store, struct af_error *err)
+{
+    struct stat st;
+    if (fstat(store->dir_fd, &st) < 0)
+        return af_error_errno(err, errno, "cannot use the state directory %s", store->dir);
+    if ((st.st_uid == 0 || st.st_uid == geteuid()) && !(st.st_mode & S_IWOTH))
+        return 0;
+    return af_error_set(err, AF_FAILED_PRECONDITION,
+                        "others than its user may write to the state directory %s (owner %u, mode "
+                        "%04o): give it to root, with mode 0700",
+                        store->dir, (unsigned)st.st_uid, (unsigned)st.st_mode & 07777);
+}
+
 static int open_directory(struct store *store, const struct store_options *options,
                           struct af_error *err)
 {
@@ -135,7 +150,9 @@ static int open_directory(struct store *store, const struct store_options *optio
     }
     if (rc == 0 && options->must_exist && faccessat(store->dir_fd, "store", F_OK, 0) < 0)
         rc = -errno;
-    return rc < 0 ? af_error_errno(err, rc, "cannot use the state directory %s", store->dir) : 0;
+    if (rc < 0)
+        return af_error_errno(err, rc, "cannot use the state directory %s", store->dir);
+    return check_owner(store, err);
 }
 
 // ---- schema
@@ -160,17 +177,26 @@ static int check_length(MDB_env *env, const char *path, struct af_error *err)
 }
 
 // A store that was in use has a database: an empty one in its place would be the loss of
-// everything.
-static int check_present(struct store *store, const char *path, struct af_error *err)
+// everything. LMDB follows symlinks, and would write to where one leads.
+static int check_files(struct store *store, const char *path, struct af_error *err)
 {
+    static const char *const names[] = {"data.mdb", "lock.mdb", "journal"};
     struct stat st;
-    if (fstatat(store->store_fd, "data.mdb", &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_size > 0)
-        return 0;
-    return af_error_set(
-        err, AF_DATA_LOSS,
-        "%s/data.mdb is missing or empty, though this directory was in use: restore "
-        "the state directory from a backup, or choose an empty one",
-        path);
+    for (size_t i = 0; i < AF_ARRAY_LEN(names); i++) {
+        bool there = fstatat(store->store_fd, names[i], &st, AT_SYMLINK_NOFOLLOW) == 0;
+        if (there && !S_ISREG(st.st_mode))
+            return af_error_set(err, AF_DATA_LOSS,
+                                "%s/%s is no regular file: put the state directory in order, or "
+                                "restore it from a backup",
+                                path, names[i]);
+        if (i == 0 && (!there || st.st_size == 0))
+            return af_error_set(err, AF_DATA_LOSS,
+                                "%s/data.mdb is missing or empty, though this directory was in "
+                                "use: restore the state directory from a backup, or choose an "
+                                "empty one",
+                                path);
+    }
+    return 0;
 }
 
 // Reads the version with LMDB's read-only mode and without its lock file: nothing is changed.
@@ -292,6 +318,12 @@ static int create_store(struct store *store, struct af_error *err)
 {
     char path[4096];
     snprintf(path, sizeof path, "%s/store.new", store->dir);
+    // Made after the first store: what is in it was somebody's content.
+    if (faccessat(store->dir_fd, "blobs", F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+        return af_error_set(err, AF_DATA_LOSS,
+                            "%s/store is missing, though %s/blobs is there: restore the state "
+                            "directory from a backup, or choose an empty one",
+                            store->dir, store->dir);
     int rc = remove_unfinished(store);
     if (rc == 0)
         store->store_fd = open_subdir(store->dir_fd, "store.new");
@@ -327,7 +359,9 @@ static int open_store(struct store *store, struct af_error *err)
         openat(store->dir_fd, "store", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     if (store->store_fd < 0)
         return af_error_errno(err, errno, "cannot use %s", path);
-    if (store_synced_open(store, store->store_fd, err) < 0 || check_present(store, path, err) < 0 ||
+    if (store_synced_open(store, store->store_fd, err) < 0 || check_files(store, path, err) < 0 ||
+        store_check_pages(store->store_fd, store->fsck_only ? UINT64_MAX : PAGES_AT_START, err) <
+            0 ||
         check_schema(store, path, err) < 0 || open_env(store, path, err) < 0)
         return -1;
     int rc = open_databases(store, false);

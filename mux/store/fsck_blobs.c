@@ -179,7 +179,7 @@ static int find_file(struct fsck *f, uint64_t id, struct stat *ret, bool *ret_fr
         if (fstatat(*ret_fresh ? f->store->new_fd : f->store->blobs_fd, path, ret,
                     AT_SYMLINK_NOFOLLOW) == 0)
             return 0;
-        if (errno != ENOENT)
+        if (errno != ENOENT && errno != ENOTDIR) // of its folder: said where that is looked at
             return -errno;
     }
     return -ENOENT;
@@ -313,7 +313,13 @@ static int check_folder(struct fsck *f, unsigned folder)
         rc = -errno;
         if (fd >= 0)
             close(fd);
-        return rc == -ENOENT ? 0 : rc; // made at the next start
+        if (rc == -ENOENT) // made at the next start
+            return 0;
+        if (rc != -ENOTDIR && rc != -ELOOP)
+            return rc;
+        return fsck_found(f, "blob-folder", true, "blobs/%s is no directory", path)
+                   ? move_to_lost(f, f->store->blobs_fd, path)
+                   : 0;
     }
     while (rc == 0 && (entry = readdir(dir)))
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)

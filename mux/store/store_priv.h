@@ -199,6 +199,10 @@ int store_ids_open(struct store *store, int store_dir, uint64_t first);
 int store_ids_restart(struct store *store, uint64_t next); // for a repair
 // txn.c
 void store_note_commit(struct store *store, uint64_t id); // of LMDB's transaction
+// pages.c
+// Whether LMDB may follow the pages of data.mdb: -1 and a sentence when not. A database of more
+// than `pages_max` pages is not looked at.
+int store_check_pages(int store_dir, uint64_t pages_max, struct af_error *err);
 // durability.c
 int store_read_boot_id(char ret[BOOT_ID_LEN]);
 int store_synced_open(struct store *store, int dir_fd, struct af_error *err);

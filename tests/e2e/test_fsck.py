@@ -5,8 +5,11 @@ import os
 import subprocess
 
 import grpc
+import pytest
 
 from harness import BIN, expect, monpb, pb
+
+PAGE = 4096  # of LMDB on this machine
 
 
 def online(daemon, *args):
@@ -90,6 +93,24 @@ def test_a_content_file_that_lost_its_end_is_an_io_error_and_is_repaired(new_dae
     client = daemon.client()
     assert client.download(codebase, "big") == b"x" * 50_000
     client.close()
+
+
+def test_a_damaged_database_page_is_refused_with_a_sentence(new_daemon):
+    daemon, client, codebase, _ = filled(new_daemon)
+    client.close()
+    assert daemon.stop() == 0
+    database = daemon.state / "store/data.mdb"
+    pages = bytearray(database.read_bytes())
+    for at in range(2 * PAGE, len(pages), PAGE):
+        if codebase.encode() in pages[at:at + PAGE]:
+            pages[at:at + PAGE] = bytes(PAGE)
+    database.write_bytes(pages)
+    daemon.may_be_damaged = True
+    words = "is not the page that should be there; restore the state directory from a backup"
+    for done in (daemon.fsck(), daemon.fsck("--repair")):
+        assert done.returncode == 8 and words in done.stderr, (done.stdout, done.stderr)
+    with pytest.raises(RuntimeError, match=words):
+        daemon.start()
 
 
 def test_a_fifo_in_the_place_of_content_never_hangs_a_reader(new_daemon):

@@ -428,6 +428,13 @@ SPOIL(blob_is_a_directory)
     assert_int_equal(unlink(path), 0);
     assert_int_equal(mkdir(path, 0700), 0);
 }
+SPOIL(folder_of_blobs_is_a_file)
+{
+    char command[256];
+    snprintf(command, sizeof command, "cd '%s/blobs' && rm -r %02x && echo x > %02x", dir,
+             (unsigned)(t->own_blob & 0xff), (unsigned)(t->own_blob & 0xff));
+    assert_int_equal(system(command), 0);
+}
 SPOIL(blob_changed)
 {
     char path[512];
@@ -562,6 +569,7 @@ static const struct damage damages[] = {
     FILES(blob_is_a_fifo, "blob-irregular"),
     FILES(blob_is_a_symlink, "blob-irregular"),
     FILES(blob_is_a_directory, "blob-irregular"),
+    FILES(folder_of_blobs_is_a_file, "blob-folder"),
     FILES(blob_changed, "digest-content"),
     FILES(file_of_nobody, "blob-stray"),
     FILES(file_with_another_name, "blob-stray"),

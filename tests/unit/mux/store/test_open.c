@@ -106,6 +106,70 @@ static void test_another_schema_version_is_refused_untouched(void **state)
     assert_memory_equal(before, after, (size_t)size);
 }
 
+static void assert_refused(struct fixture *f, const char *words)
+{
+    struct af_error err;
+    struct store_options options = {.dir = f->dir};
+    if (store_open(&options, &f->store, &err) == 0)
+        fail_msg("opened, not refused with: %s", words);
+    if (!strstr(err.text, words))
+        fail_msg("refused, but not with \"%s\": %s", words, err.text);
+}
+
+static void run_in(struct fixture *f, const char *format)
+{
+    char command[300];
+    snprintf(command, sizeof command, format, f->dir, f->dir, f->dir);
+    assert_int_equal(system(command), 0);
+}
+
+static void test_content_without_its_store_is_no_new_store(void **state)
+{
+    struct fixture *f = *state;
+    store_close(f->store);
+    f->store = NULL;
+    run_in(f, "mv '%s/store' '%s/away'");
+    assert_refused(f, "store is missing");
+    run_in(f, "test ! -e '%s/store' && mv '%s/away' '%s/store'");
+    fixture_open(f);
+}
+
+static void test_no_symlink_in_the_place_of_a_file_is_followed(void **state)
+{
+    static const char *const names[] = {"data.mdb", "lock.mdb", "journal", "ids", "synced.meta"};
+    struct fixture *f = *state;
+    store_close(f->store);
+    f->store = NULL;
+    run_in(f, "echo precious > '%s/victim'");
+    for (size_t i = 0; i < AF_ARRAY_LEN(names); i++) {
+        char command[300];
+        snprintf(command, sizeof command, "cd '%s/store' && mv %s away && ln -s ../victim %s",
+                 f->dir, names[i], names[i]);
+        assert_int_equal(system(command), 0);
+        assert_refused(f, i < 3 ? names[i] : "symbolic link");
+        snprintf(command, sizeof command, "cd '%s/store' && mv away %s", f->dir, names[i]);
+        assert_int_equal(system(command), 0);
+    }
+    run_in(f, "test $(cat '%s/victim') = precious");
+    fixture_open(f);
+}
+
+static void test_a_directory_that_others_may_write_to_is_refused(void **state)
+{
+    struct fixture *f = *state;
+    store_close(f->store);
+    f->store = NULL;
+    assert_int_equal(chmod(f->dir, 0777), 0);
+    assert_refused(f, "mode 0777");
+    assert_int_equal(chmod(f->dir, 0700), 0);
+    if (geteuid() == 0) {
+        assert_int_equal(chown(f->dir, 1, 1), 0);
+        assert_refused(f, "owner 1");
+        assert_int_equal(chown(f->dir, 0, 0), 0);
+    }
+    fixture_open(f);
+}
+
 static void test_must_exist_creates_nothing(void **state)
 {
     (void)state;
@@ -231,6 +295,9 @@ int main(void)
         TEST(test_O_a_child_that_a_killed_daemon_left_does_not_keep_the_directory),
         TEST(test_ids_are_never_reused_over_reopen),
         TEST(test_another_schema_version_is_refused_untouched),
+        TEST(test_content_without_its_store_is_no_new_store),
+        TEST(test_no_symlink_in_the_place_of_a_file_is_followed),
+        TEST(test_a_directory_that_others_may_write_to_is_refused),
         TEST(test_must_exist_creates_nothing),
         TEST(test_B9_kill_9_loses_no_acknowledged_commit),
         TEST(test_a_power_cut_loses_nothing_synced_and_never_the_store),
