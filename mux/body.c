@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define BLOCK_MAX (64u << 10) // of any file system
+
 // What an edit means for one file's content.
 struct change {
     uint64_t old_size, new_size;
@@ -67,12 +69,20 @@ static int zero_by_hand(int fd, uint64_t offset, uint64_t len)
     return rc;
 }
 
+// A hole over the end takes the last block whole: what that has behind the end is void.
+static uint64_t hole_len(const struct mux_edit *edit, uint64_t clipped)
+{
+    return edit->len - clipped < BLOCK_MAX ? edit->len : clipped + BLOCK_MAX;
+}
+
 static int set_space(int fd, const struct mux_edit *edit, const struct change *change)
 {
     uint64_t len = clip(edit, change);
     int mode = makes_zeros(edit) ? FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE : 0;
     if (len == 0)
         return 0;
+    if (makes_zeros(edit))
+        len = hole_len(edit, len);
     if (fallocate(fd, mode, (off_t)edit->offset, (off_t)len) == 0)
         return 0;
     if (errno != EOPNOTSUPP && errno != ENOSYS)

@@ -117,6 +117,18 @@ def data_and_holes_are_found(_place):
 
 
 @case()
+def a_hole_over_the_end_takes_the_last_block_too(_place):
+    write_file("f", b"x" * 50000)
+    with opened("f", os.O_RDWR) as fd:
+        fallocate(fd, PUNCH_HOLE | KEEP_SIZE, 8192, 100000)
+        assert os.fstat(fd).st_size == 50000
+        assert os.lseek(fd, 0, os.SEEK_HOLE) == 8192
+        fails("ENXIO", os.lseek, fd, 8192, os.SEEK_DATA)
+        os.ftruncate(fd, 200000)
+        assert os.pread(fd, 200000, 0) == b"x" * 8192 + bytes(191808)
+
+
+@case()
 def what_a_map_stored_is_data_once_it_is_written_back(place):
     with opened("f", os.O_CREAT | os.O_RDWR) as fd:
         os.ftruncate(fd, 1 << 20)
