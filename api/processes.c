@@ -398,7 +398,11 @@ int process_write(struct process *process, const void *bytes, size_t len, bool e
 {
     if (check_running(process, err) < 0)
         return -1;
-    return exec_command_write(process->command, bytes, len, eof, done, arg, err);
+    // One in the foreground has its client for as long as it runs, and none comes after that.
+    enum exec_eof end = !eof                  ? EXEC_EOF_NONE
+                        : process->background ? EXEC_EOF_ONCE
+                                              : EXEC_EOF_FOR_GOOD;
+    return exec_command_write(process->command, bytes, len, end, done, arg, err);
 }
 
 int process_signal(struct process *process, int number, bool all, struct af_error *err)

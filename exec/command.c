@@ -93,8 +93,7 @@ static void finish(struct exec_command *command)
     if (lost && ran_out(command, true))
         af_error_set(&command->error, AF_RESOURCE_EXHAUSTED,
                      "the sandbox reached its memory limit of %" PRIu64
-                     " bytes, and the command was "
-                     "ended for it",
+                     " bytes, and the command was ended for it: " EXEC_MEMORY_ADVICE,
                      command->box->resources.memory_bytes);
     else if (lost)
         af_error_set(&command->error, AF_ABORTED,
@@ -404,11 +403,14 @@ static int reserve_timer(struct exec_command *command)
     return 0;
 }
 
-static void set_timeout(struct exec_command *command)
+void exec_command_set_timer(struct exec_command *command)
 {
-    if (!command->endless)
-        exec_timer_set(&command->engine->timers, &command->timer,
-                       command->started_ns + command->timeout_ns, on_timeout);
+    struct exec_timers *timers = &command->engine->timers;
+    int64_t at_ns = command->endless ? INT64_MAX : command->started_ns + command->timeout_ns;
+    if (command->eof_at_ns && command->eof_at_ns < at_ns)
+        exec_timer_set(timers, &command->timer, command->eof_at_ns, exec_input_on_timer);
+    else if (at_ns != INT64_MAX)
+        exec_timer_set(timers, &command->timer, at_ns, on_timeout);
 }
 
 static void begin(struct exec_command *command)
@@ -429,7 +431,7 @@ static void begin(struct exec_command *command)
         finish(command);
         return;
     }
-    set_timeout(command);
+    exec_command_set_timer(command);
     send_later(command);
 }
 
@@ -452,7 +454,7 @@ static void follow(struct exec_command *command)
     else if (command->error.status != AF_OK)
         end_tree(command);
     else
-        set_timeout(command);
+        exec_command_set_timer(command);
 }
 
 void exec_command_box_up(struct exec_box *box)

@@ -235,7 +235,7 @@ struct exec_input {
     struct exec_command *command; // a reference
     exec_command_written done;
     void *arg;
-    bool eof;
+    enum exec_eof eof;
     size_t len, at; // at of len are written
     char bytes[];
 };
@@ -264,7 +264,8 @@ struct exec_command {
     bool held;    // waits for its release
     bool endless; // no timeout
     int64_t started_ns, timeout_ns, drain_until_ns, paused_ns;
-    bool paused; // the receiver has enough: the pipes are not read
+    int64_t eof_at_ns, eof_pause_ns; // input.c; 0: the terminal's input has not ended for good
+    bool paused;                     // the receiver has enough: the pipes are not read
 
     uint64_t id;
     struct exec_msg_start head;
@@ -306,6 +307,8 @@ int exec_command_send(struct exec_command *command, int socket_fd);
 void exec_command_box_up(struct exec_box *box);
 // event: the box has no process left: ends the command with the given error.
 void exec_command_box_gone(struct exec_command *command, const struct af_error *why);
+// event: sets the timer that runs until the leader has exited, for the timeout or what comes first.
+void exec_command_set_timer(struct exec_command *command);
 // any: posts a prepared command (exec_command_new), whose reference of its own is the engine's.
 void exec_command_post(struct exec_command *command);
 // any: watches what a command says that is not a terminal's. 0 or -errno; what is watched then is

@@ -293,6 +293,10 @@ struct exec_output {
     bool truncated;       // total_bytes > len
 };
 
+// What to do about a memory limit that was reached.
+#define EXEC_MEMORY_ADVICE                                                                         \
+    "files in /tmp, /dev/shm and the home directory count, and go when the sandbox is stopped"
+
 struct exec_result {
     struct exec_output out;
     struct exec_output err;
@@ -343,13 +347,17 @@ void exec_command_resume(struct exec_command *command);
 // never get there: FAILED_PRECONDITION, it has closed its stdin or has ended.
 typedef void (*exec_command_written)(void *arg, const struct af_error *err);
 
+// What follows the bytes of a write. EOF closes stdin. In a terminal it is a key (Ctrl-D), which is
+// typed once, or for good: again whenever the program could wait for input that does not come.
+enum exec_eof { EXEC_EOF_NONE, EXEC_EOF_ONCE, EXEC_EOF_FOR_GOOD };
+
 // Queues a copy of the bytes; `done` (may be NULL) is called exactly once unless -1 is returned.
-// Writes happen in the order of the calls. `eof` closes stdin after the bytes; in a terminal it
-// is the key for the end of input (Ctrl-D), when that is in use.
+// Writes happen in the order of the calls, the end of input after the bytes.
 // Errors at once: FAILED_PRECONDITION (no stdin_open), RESOURCE_EXHAUSTED (AF_STDIN_QUEUE_MAX bytes
 // wait already: wait for `done`).
-int exec_command_write(struct exec_command *command, const void *bytes, size_t len, bool eof,
-                       exec_command_written done, void *arg, struct af_error *err);
+int exec_command_write(struct exec_command *command, const void *bytes, size_t len,
+                       enum exec_eof eof, exec_command_written done, void *arg,
+                       struct af_error *err);
 
 // Sends a signal to the leader of a controlled command, or with `all` to everything that it has
 // started. Answers when the supervisor has the order. Nothing happens when the command is over.

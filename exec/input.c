@@ -3,8 +3,10 @@
 // Pieces of input queue up in the command, bounded in bytes; each tells its caller when it is in
 // the pipe or the terminal, which is how callers are held at the command's speed. One event
 // writes a bounded amount. A command that closes its stdin loses the rest, and its callers hear it.
-// The end of input closes a pipe. A terminal stays open: its end of input is a key, and only while
-// the terminal gathers lines (a program in raw mode sees every byte as it is).
+// The end of input closes a pipe. A terminal stays open: its end of input is a key, which the
+// terminal or, in raw mode, the program makes something of. A program that reads on after the end
+// of a pipe reads an end again; so the key is typed again when what was typed has been read, and
+// also when the terminal has lost it: it was typed for lines, and is read raw, as a NUL.
 // Owns: the queue and the watch of stdin. Thread: event, but for exec_command_write. Locks: none.
 // Fails: in the callbacks. Read next: stream.c, pty.c.
 #include "exec/input.h"
@@ -17,10 +19,15 @@
 
 #include "exec/pty.h"
 #include "mux/base/cleanup.h"
+#include "mux/base/clock.h"
 
 #define WRITES_MAX 4 // per event
 
-struct exec_input *exec_input_new(const void *bytes, size_t len, bool eof)
+// From one look whether a terminal's end of input has been read to the next.
+#define EOF_PAUSE_MIN_NS (AF_NS_PER_SEC / 50)
+#define EOF_PAUSE_MAX_NS AF_NS_PER_SEC
+
+struct exec_input *exec_input_new(const void *bytes, size_t len, enum exec_eof eof)
 {
     struct exec_input *input = calloc(1, sizeof(*input) + len);
     if (!input)
@@ -90,6 +97,27 @@ static int write_one(struct exec_command *command, struct exec_input *input)
     return 1;
 }
 
+static void ended_for_good(struct exec_command *command)
+{
+    command->eof_pause_ns = EOF_PAUSE_MIN_NS;
+    command->eof_at_ns = af_monotonic_ns() + command->eof_pause_ns;
+    if (command->state <= COMMAND_RUNNING)
+        exec_command_set_timer(command);
+}
+
+void exec_input_on_timer(struct exec_timer *timer)
+{
+    struct exec_command *command = EXEC_CONTAINER_OF(timer, struct exec_command, timer);
+    if (!command->out.hung && STAILQ_EMPTY(&command->input) &&
+        exec_pty_is_read(command->stdin_watch.fd))
+        exec_pty_end_input(command->stdin_watch.fd);
+    command->eof_pause_ns *= 2;
+    if (command->eof_pause_ns > EOF_PAUSE_MAX_NS)
+        command->eof_pause_ns = EOF_PAUSE_MAX_NS;
+    command->eof_at_ns = af_monotonic_ns() + command->eof_pause_ns;
+    exec_command_set_timer(command);
+}
+
 static void write_input(struct exec_command *command)
 {
     struct exec_input *input;
@@ -105,6 +133,8 @@ static void write_input(struct exec_command *command)
         if (eof && command->terminal && exec_pty_end_input(command->stdin_watch.fd) == -EAGAIN)
             break;
         STAILQ_REMOVE_HEAD(&command->input, link);
+        if (eof && command->terminal && input->eof == EXEC_EOF_FOR_GOOD)
+            ended_for_good(command);
         settle(input, rc < 0 ? "nothing has the command's terminal open" : NULL);
         if (eof && !command->terminal) {
             close_stdin(command);
@@ -155,8 +185,9 @@ static void on_write(struct exec_post *post)
         write_input(command);
 }
 
-int exec_command_write(struct exec_command *command, const void *bytes, size_t len, bool eof,
-                       exec_command_written done, void *arg, struct af_error *err)
+int exec_command_write(struct exec_command *command, const void *bytes, size_t len,
+                       enum exec_eof eof, exec_command_written done, void *arg,
+                       struct af_error *err)
 {
     AF_CHECK_MAGIC(command, EXEC_COMMAND_MAGIC);
     if (!command->stdin_open)

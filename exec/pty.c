@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -171,9 +172,17 @@ int exec_pty_open(struct exec_command *command)
 int exec_pty_end_input(int master)
 {
     struct termios termios;
-    if (tcgetattr(master, &termios) < 0 || !(termios.c_lflag & ICANON) ||
-        termios.c_cc[VEOF] == _POSIX_VDISABLE)
+    if (tcgetattr(master, &termios) < 0 || termios.c_cc[VEOF] == _POSIX_VDISABLE)
         return 0;
     ssize_t n = write(master, &termios.c_cc[VEOF], 1);
     return n < 0 && errno == EAGAIN ? -EAGAIN : 0;
+}
+
+// What a slave has to read, its master cannot tell.
+bool exec_pty_is_read(int master)
+{
+    AF_CLEANUP_FD int slave =
+        ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+    struct pollfd polled = {.fd = slave, .events = POLLIN};
+    return slave >= 0 && poll(&polled, 1, 0) == 0;
 }

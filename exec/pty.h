@@ -21,7 +21,9 @@ void exec_pty_want(struct exec_command *command, const struct exec_window *windo
 // to what the init gets. 0 or -errno.
 int exec_pty_open(struct exec_command *command);
 
-// event: types the end of input. 0, also when that has no meaning now, or -EAGAIN.
+// event: types the end of input. 0, also when it has no key, or -EAGAIN.
 int exec_pty_end_input(int master);
+// event: whether all that was typed has been read.
+bool exec_pty_is_read(int master);
 
 #endif

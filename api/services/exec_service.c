@@ -127,7 +127,8 @@ static bool ended_well(struct grpc_call *call, const struct af_error *err,
 
 // Said at the end of stderr, for clients that know nothing of trailers.
 #define OUT_OF_MEMORY_TEXT                                                                         \
-    "\n[out of memory: the sandbox reached its memory limit while the command ran]\n"
+    "\n[out of memory: the sandbox reached its memory limit while the command "                    \
+    "ran; " EXEC_MEMORY_ADVICE "]\n"
 
 // A stream as a proto3 string: valid UTF-8, bounded, and saying so when it was cut.
 static char *reply_text(const struct exec_output *output, const char *note,

@@ -27,7 +27,8 @@ def sandbox(client):
 
 def tool(daemon, *args, **kwargs):
     """Runs the tool to its end, output as bytes."""
-    kwargs.setdefault("stdin", subprocess.DEVNULL)
+    if "input" not in kwargs:
+        kwargs.setdefault("stdin", subprocess.DEVNULL)
     return subprocess.run(
         [TOOL, "--socket", str(daemon.socket), *args], capture_output=True, timeout=120,
         check=False, **kwargs
@@ -139,6 +140,31 @@ def test_keys_are_for_the_program_and_not_for_the_tool(terminal, sandbox):
     assert not alive_with(marker)
 
 
+@pytest.mark.parametrize("argv, keys, shown", [
+    (["bash", "--norc", "-i"], b"", b""),
+    (["bash", "--norc", "-i"], b"echo $((6*7))\ncat\ncat\n", b"42\r\n"),
+    (["sh", "-i"], b"cat\n", b""),
+    (["python3"], b"print(6*7)\n", b"42\r\n"),
+    (["cat"], b"line\n", b"line\r\n"),
+])
+def test_stdin_that_ends_ends_what_reads_it_in_a_terminal(daemon, sandbox, argv, keys, shown):
+    """Whatever reads it, and however its terminal is set by then."""
+    done = tool(daemon, "exec", "-it", sandbox, "--", *argv, input=keys)
+    assert done.returncode == 0 and shown in done.stdout, done
+
+
+@pytest.mark.parametrize("commands, code, shown", [
+    (b"", 0, b""),
+    (b"echo $((6*7)); exit 3", 3, b"42\n"),
+    (b"cat\nfor the cat\n", 0, b"for the cat\n"),
+    (b"test -t 0 || echo no terminal\n", 0, b"no terminal\n"),
+])
+def test_a_shell_reads_its_commands_from_what_is_no_terminal(
+        daemon, sandbox, commands, code, shown):
+    done = tool(daemon, "shell", sandbox, input=commands)
+    assert (done.returncode, done.stdout) == (code, shown), done
+
+
 @pytest.mark.parametrize("how", ["TERM", "HUP", "INT", "ABRT", "SEGV", "QUIT"])
 def test_every_end_of_the_tool_gives_the_terminal_back(terminal, sandbox, how):
     marker = unique(f"31342.2{len(how)}{ord(how[0])}")
@@ -187,7 +213,7 @@ def test_a_stopped_tool_gives_the_terminal_back_and_takes_it_again(terminal, san
 def test_a_terminal_may_be_asked_for_without_having_one(daemon, sandbox):
     done = tool(daemon, "exec", "-t", sandbox, "--", "sh", "-c", "stty size; test -t 0 && echo tty")
     assert done.stdout == b"24 80\r\ntty\r\n" and done.returncode == 0
-    done = tool(daemon, "exec", "-i", sandbox, "--", "cat", stdin=None, input=b"bytes\0\xff")
+    done = tool(daemon, "exec", "-i", sandbox, "--", "cat", input=b"bytes\0\xff")
     assert done.stdout == b"bytes\0\xff" and done.returncode == 0
 
 
@@ -219,7 +245,7 @@ def test_a_background_process_from_its_start_to_its_end(daemon, sandbox):
     assert row["running"] and row["background"] and row["stdin"] and row["argv"][0] == "sh"
     eventually(lambda: tool(daemon, "logs", process).stdout == b"begun\n")
     assert tool(daemon, "logs", process[:16]).stderr == b"bad\n"
-    attached = tool(daemon, "attach", process, stdin=None, input=b"late\n")
+    attached = tool(daemon, "attach", process, input=b"late\n")
     assert attached.stdout == b"begun\nlate\n" and attached.returncode == 7
     assert tool(daemon, "wait", process).returncode == 7
     assert tool(daemon, "logs", "-f", process).returncode == 7

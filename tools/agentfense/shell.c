@@ -63,6 +63,6 @@ int command_shell(const struct options *options)
 {
     struct options own = *options;
     own.interactive = !options->no_stdin;
-    own.terminal = true;
+    own.terminal |= isatty(STDIN_FILENO); // else the shell reads its commands from there
     return command_exec(&own);
 }

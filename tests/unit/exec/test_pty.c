@@ -86,6 +86,33 @@ static void job_control_works(void **state)
     talk_end(talk);
 }
 
+// readline's terminal is raw, and the key is its own.
+static void the_end_of_input_reaches_a_program_in_raw_mode(void **state)
+{
+    const char *const argv[] = {"bash", "--norc", "-i", NULL};
+    const struct exec_window window = {24, 80};
+    const struct exec_env env[] = {{"PS1", "$ "}};
+    struct exec_command_spec spec = {
+        .argv = argv, .stdin_open = true, .terminal = &window, .env = env, .env_count = 1};
+    struct talk *talk = talk_start(*state, &spec);
+    talk_expect(talk, "$ ");
+    talk_write(talk, "", 0, true);
+    talk_expect_exit(talk, 0);
+    talk_end(talk);
+}
+
+// Typed once for each, before either reads: the second would wait for ever.
+static void input_that_ended_for_good_ends_for_every_reader(void **state)
+{
+    struct talk *talk = talk_sh(*state, 24, 80, "cat; cat; stty raw; head -c 1 | od -An -c; cat");
+    struct af_error err;
+    assert_int_equal(
+        exec_command_write(talk->command, "a line\n", 7, EXEC_EOF_FOR_GOOD, NULL, NULL, &err), 0);
+    talk_expect(talk, "a line\r\na line\r\n"); // its echo, too
+    talk_expect(talk, "004");                  // raw it is the key that comes
+    talk_end(talk);
+}
+
 static void raw_mode_passes_every_byte(void **state)
 {
     struct talk *talk =
@@ -277,6 +304,8 @@ int main(void)
         xt_test(a_resize_is_told_by_sigwinch),
         xt_test(keys_are_signals_and_the_end_of_input),
         xt_test(job_control_works),
+        xt_test(the_end_of_input_reaches_a_program_in_raw_mode),
+        xt_test(input_that_ended_for_good_ends_for_every_reader),
         xt_test(raw_mode_passes_every_byte),
         xt_test(megabytes_pass_through_a_raw_terminal),
         xt_test(the_last_words_before_the_end_arrive),
