@@ -21,8 +21,8 @@ struct docker_request {
     // that works answers, and then given up (CANCELLED).
     const atomic_bool *unwanted;
     bool streams; // the answer is a JSON value a line, of any length
-    void (*waits)(
-        void *arg); // may be NULL: called about once a second until the answer is complete
+    // May be NULL: called about once a second until the answer is complete.
+    void (*waits)(void *arg);
     void *arg;
 };
 

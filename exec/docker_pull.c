@@ -79,8 +79,12 @@ static int perform(struct docker_pull *pull, struct af_error *err)
     if (docker_ask(docker, &request, &reply, err, "/images/create?fromImage=%s%s", name,
                    tagged ? "" : "&tag=latest") < 0)
         return -1;
-    int rc =
-        reply.status == 200 && !reply.text[0] ? 0 : docker_refuse(&reply, "pull the image", err);
+    int rc = 0;
+    if (reply.status != 200)
+        rc = docker_refuse(&reply, "pull the image", err);
+    else if (reply.text[0])
+        rc = af_error_set(err, AF_FAILED_PRECONDITION, "Docker cannot pull the image: %s",
+                          reply.text);
     docker_reply_fini(&reply);
     return rc;
 }

@@ -146,8 +146,7 @@ void stream_outcome(const Agentfense__V1__ProcessExit *exit, struct outcome *ret
                                : 0.0);
     if (exit->out_of_memory)
         fputs("agentfense: the sandbox's memory limit was reached, and something was killed; files "
-              "in "
-              "/tmp, /dev/shm and the home directory count, and go when it is stopped\n",
+              "in /tmp, /dev/shm and the home directory count, and go when it is stopped\n",
               stderr);
     if (exit->error.len > 0)
         fprintf(stderr, "agentfense: %.*s\n", (int)exit->error.len, (const char *)exit->error.data);
