@@ -237,7 +237,7 @@ static int look_at(struct mux_compact *compact, uint64_t stack, struct mux_fid_m
     *ret_keep = plan.found || plan.waits;
     if (rc == 0 && plan.found && job)
         rc = begin_job(compact, job, &plan);
-    if (rc == -ENOENT) // its layers are gone since it was planned
+    if (rc == -ENOENT) // its layers are gone since it was planned, or live again
         *ret_keep = false;
     return rc == -ENOENT ? 0 : rc;
 }

@@ -50,11 +50,22 @@ struct store_merge {
 
 // ---- begin and end
 
+// Once the merge holds a layer nobody makes it live again: but somebody may have, since the run was
+// looked up, and what he writes would not be in the merged layer.
+static int hold(struct store_txn *txn, uint64_t id)
+{
+    struct store_layer layer;
+    int rc = store_layer_get(txn, id, &layer);
+    if (rc == 0 && !layer.frozen)
+        rc = -ENOENT;
+    return rc == 0 ? store_layer_ref(txn, id) : rc;
+}
+
 static int begin_in_txn(struct store_txn *txn, struct store_merge *merge)
 {
     int rc = store_layer_new(txn, &merge->layer);
     for (size_t i = 0; rc == 0 && i < merge->count; i++)
-        rc = store_layer_ref(txn, merge->run[i]);
+        rc = hold(txn, merge->run[i]);
     return rc < 0 ? rc : store_pending_put(txn, merge->layer, merge->run, merge->count);
 }
 

@@ -145,6 +145,7 @@ struct store_merge;
 
 // Begins merging a run of adjacent frozen layers, top first, 2 .. STORE_MERGE_MAX of them.
 // is_bottom: nothing is below the run in any stack. Owned by the caller, for one thread at a time.
+// -ENOENT: one of them is gone, or live again.
 int store_merge_begin(struct store *store, const uint64_t *run, size_t count, bool is_bottom,
                       struct store_merge **ret);
 // Writes up to `max` records, in one transaction. After an error it can be tried again.

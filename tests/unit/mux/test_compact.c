@@ -442,6 +442,36 @@ static void test_a_head_is_not_thawed_while_it_is_merged(void **state)
     free(text);
 }
 
+// Between the plan of a merge and its beginning an upload made the top layer the head again: what
+// comes into it is in no merged layer.
+static void test_a_head_that_was_thawed_is_not_merged(void **state)
+{
+    struct fixture *fixture = *state;
+    struct store *store;
+    struct store_txn *txn;
+    struct store_merge *merge;
+    struct af_error err;
+    uint64_t planned[STORE_MERGE_MAX];
+    size_t count;
+    layers_reopen(fixture, false);
+    store = mux_store(fixture->mux);
+    struct af_id codebase = deep_codebase(fixture, 3);
+    struct af_id last = new_sandbox(fixture, codebase);
+    assert_int_equal(store_read_begin(store, &txn), 0);
+    assert_int_equal(store_stack_get(txn, get_codebase(fixture, codebase).stack, planned,
+                                     STORE_MERGE_MAX, &count),
+                     0);
+    store_read_end(txn);
+    assert_int_equal(mux_sandbox_destroy(fixture->mux, last.text, &err), 0);
+    upload(fixture, codebase, "dir/f2", "uploaded meanwhile");
+    assert_int_equal(get_codebase(fixture, codebase).head, planned[0]);
+    assert_int_equal(store_merge_begin(store, planned, count, true, &merge), -ENOENT);
+    assert_int_equal(store_merge_begin(store, planned + 1, count - 1, true, &merge), 0);
+    assert_int_equal(store_merge_end(merge), 0);
+    store_merge_free(merge);
+    assert_fsck_clean(fixture);
+}
+
 static void test_a_codebase_deleted_during_its_merge_leaves_nothing(void **state)
 {
     struct fixture *fixture = *state;
@@ -507,6 +537,7 @@ int main(void)
         fixture_test(test_a_file_that_lost_all_of_its_names_does_not_come_back),
         fixture_test(test_fsck_finds_nothing_in_a_merge_under_way),
         fixture_test(test_a_head_is_not_thawed_while_it_is_merged),
+        fixture_test(test_a_head_that_was_thawed_is_not_merged),
         fixture_test(test_a_codebase_deleted_during_its_merge_leaves_nothing),
         fixture_test(test_a_full_stack_refuses_no_sandbox),
     };
