@@ -58,9 +58,6 @@ static int copy_large(struct mux_import_copy *copy, int to)
 
 static int do_copy(struct mux_import_copy *copy)
 {
-    int rc = copy->blob ? 0 : store_blob_new(copy->store, &copy->blob);
-    if (rc < 0)
-        return rc;
     int to = store_blob_fd(copy->blob);
     return copy->st.st_size <= BUFFER_BYTES ? copy_small(copy, to) : copy_large(copy, to);
 }
@@ -127,9 +124,8 @@ static struct mux_import_copies *begin(void)
     return copies;
 }
 
-int mux_import_copies_add(struct mux_import_copies **copies, struct store *store,
-                          const struct stat *st, int from, struct store_blob *blob,
-                          struct mux_import_copy **ret_copy)
+int mux_import_copies_add(struct mux_import_copies **copies, const struct stat *st, int from,
+                          struct store_blob *blob, struct mux_import_copy **ret_copy)
 {
     if (!*copies)
         *copies = begin();
@@ -137,11 +133,10 @@ int mux_import_copies_add(struct mux_import_copies **copies, struct store *store
     if (!*copies || !copy) {
         free(copy);
         close(from);
-        if (blob)
-            store_blob_discard(blob);
+        store_blob_discard(blob);
         return -ENOMEM;
     }
-    *copy = (struct mux_import_copy){.store = store, .st = *st, .from = from, .blob = blob};
+    *copy = (struct mux_import_copy){.st = *st, .from = from, .blob = blob};
     struct mux_import_copies *queue = *copies;
     pthread_mutex_lock(&queue->lock);
     *queue->last = copy;

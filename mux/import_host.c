@@ -33,44 +33,50 @@ static int read_inline(int fd, size_t size, struct mux_content *ret)
     return 0;
 }
 
-// A file large enough that sharing its content is worth a try: *ret has it then, and else is a blob
-// with nothing in it.
-static int share(struct mux_import *import, int fd, struct mux_content *ret, bool *ret_shared)
+// What a blob has become by sharing.
+static int take_size(struct mux_content *content)
 {
     struct stat made;
-    int rc = store_blob_new(import->store, &ret->blob);
-    if (rc < 0)
-        return rc;
-    *ret_shared = import->clones = mux_clone_file(fd, store_blob_fd(ret->blob));
-    if (!*ret_shared)
-        return 0;
-    if (fstat(store_blob_fd(ret->blob), &made) < 0)
+    if (fstat(store_blob_fd(content->blob), &made) < 0)
         return -errno;
-    ret->size = (uint64_t)made.st_size;
+    content->size = (uint64_t)made.st_size;
     return made.st_size > AF_FILE_SIZE_MAX ? -EFBIG : 0;
+}
+
+// Into a blob. It is made here, for makers on several threads would wait for their directory.
+static int read_to_blob(struct mux_import *import, struct mux_import_item *item,
+                        const struct stat *st, int fd)
+{
+    struct store_blob *blob;
+    int rc = st->st_size > AF_FILE_SIZE_MAX ? -EFBIG : store_blob_new(import->store, &blob);
+    if (rc < 0) {
+        close(fd);
+        return rc;
+    }
+    if (st->st_size >= CLONE_BYTES_MIN && import->clones) {
+        item->is_shared = import->clones = mux_clone_file(fd, store_blob_fd(blob));
+        if (item->is_shared) {
+            close(fd);
+            item->content.blob = blob; // goes with the queue when this fails
+            rc = take_size(&item->content);
+            if (rc == 0 && item->content.size == 0) // it has become empty
+                mux_content_fini(&item->content, 0);
+            return rc;
+        }
+    }
+    item->content.size = (uint64_t)st->st_size; // until it is settled
+    return mux_import_copies_add(&import->copies, st, fd, blob, &item->copy);
 }
 
 // Takes fd. What is copied, and not at once, is item->copy's until it is settled.
 static int read_content(struct mux_import *import, struct mux_import_item *item,
                         const struct stat *st, int fd)
 {
-    struct mux_content *content = &item->content;
-    int rc = 0;
-    if (st->st_size <= AF_INLINE_CONTENT_MAX)
-        rc = read_inline(fd, (size_t)st->st_size, content);
-    else if (st->st_size > AF_FILE_SIZE_MAX)
-        rc = -EFBIG;
-    else if (st->st_size >= CLONE_BYTES_MIN && import->clones)
-        rc = share(import, fd, content, &item->is_shared);
-    if (rc < 0 || item->is_shared || st->st_size <= AF_INLINE_CONTENT_MAX) {
-        close(fd);
-        if (rc < 0 || content->size == 0)
-            mux_content_fini(content, 0);
-        return rc;
-    }
-    struct store_blob *blob = content->blob;
-    *content = (struct mux_content){.size = (uint64_t)st->st_size}; // until it is settled
-    return mux_import_copies_add(&import->copies, import->store, st, fd, blob, &item->copy);
+    if (st->st_size > AF_INLINE_CONTENT_MAX)
+        return read_to_blob(import, item, st, fd);
+    int rc = read_inline(fd, (size_t)st->st_size, &item->content);
+    close(fd);
+    return rc;
 }
 
 static int count_bytes(struct mux_import *import, uint64_t bytes, struct af_error *err)
