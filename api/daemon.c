@@ -362,7 +362,8 @@ int daemon_start(struct af_config *config, struct daemon **ret, struct af_error 
         make_directory(daemon->run_dir, err) < 0 || make_parent(daemon->config.mount, err) < 0 ||
         recover(daemon, err) < 0 || make_directory(daemon->config.mount, err) < 0 ||
         check_empty(daemon->config.mount, err) < 0 || start_fs(daemon, err) < 0 ||
-        start_exec(daemon, err) < 0 || start_server(daemon, err) < 0) {
+        start_exec(daemon, err) < 0 || fs_session_guard(daemon->fs, err) < 0 ||
+        start_server(daemon, err) < 0) {
         daemon_stop(daemon);
         return -1;
     }

@@ -83,6 +83,11 @@ const char *fs_session_mountpoint(const struct fs_session *session);
 // it or aborted its connection. Any thread.
 bool fs_session_is_serving(struct fs_session *session);
 
+// Has a process of its own abort the mount should this one be killed and hang on it (guard.c). On
+// the thread that lives as long as the process; once, after fs_session_start, and after whatever
+// counts the processes of the control group.
+int fs_session_guard(struct fs_session *session, struct af_error *err);
+
 // A file descriptor that becomes readable (poll it, do not read it) when the mount has stopped
 // serving for whatever reason. Owned by the session.
 int fs_session_end_fd(struct fs_session *session);

@@ -481,6 +481,7 @@ void fs_session_stop(struct fs_session *session)
     AF_CHECK_MAGIC(session, FS_SESSION_MAGIC);
     if (atomic_exchange(&session->stopping, true))
         return;
+    fs_guard_stop(session);
     if (session->invalidator)
         fs_invalidator_close(session->invalidator);
     fs_moved_close(session);

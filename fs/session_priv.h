@@ -85,6 +85,7 @@ struct fs_session {
     int root_fd;           // of the mount, while it is being left; else -1
     bool mounted;          // by us, and not yet unmounted
     unsigned major, minor; // of the mount's device; the minor is its connection's number
+    pid_t guard;           // guard.c; 0: none
     bool read_ahead_set;
 
     pthread_t workers[FS_WORKERS_MAX];
@@ -138,6 +139,11 @@ int fs_mount_canonical(const char *path, char **ret);
 int fs_mount_abort(unsigned minor);
 // How many requests that nobody waits for (READs ahead) may be under way on it. 0 or -errno.
 int fs_mount_set_background(unsigned minor, unsigned count);
+
+// ---- guard.c -----------------------------------------------------------------------------
+
+// Ends it; the session's mount is about to go.
+void fs_guard_stop(struct fs_session *session);
 
 // ---- call_copy.c -------------------------------------------------------------------------
 

@@ -128,7 +128,7 @@ static void test_recover_after_kill_over_io_uring(void **state)
 
 // A daemon that has claimed the mountpoint, with a READ of "slow" under way, that takes back the
 // pages of "slow": the notifier waits for the page that the READ has locked.
-static pid_t start_stuck_daemon(int ready)
+static pid_t start_stuck_daemon(int ready, bool guarded)
 {
     pid_t pid = fork();
     if (pid != 0)
@@ -144,7 +144,8 @@ static pid_t start_stuck_daemon(int ready)
     struct fs_options options = {
         .mux = &fake, .mountpoint = mountpoint, .transport = FS_TRANSPORT_DEV_FUSE};
     if (fs_lock_mountpoint(mountpoint, &lock, &err) != 0 ||
-        fs_session_new(&options, &session, &err) != 0 || fs_session_start(session, &err) != 0)
+        fs_session_new(&options, &session, &err) != 0 || fs_session_start(session, &err) != 0 ||
+        (guarded && fs_session_guard(session, &err) != 0))
         _exit(1);
     if (write(ready, "m", 1) != 1)
         _exit(1);
@@ -171,7 +172,7 @@ static void test_a_killed_daemon_that_waits_for_its_own_mount_is_let_go(void **s
     char byte;
     struct af_error err = {0};
     assert_int_equal(pipe(ready), 0);
-    pid_t daemon = start_stuck_daemon(ready[1]);
+    pid_t daemon = start_stuck_daemon(ready[1], false);
     assert_int_equal(read(ready[0], &byte, 1), 1);
     pid_t reader = start_reader();
     assert_int_equal(read(ready[0], &byte, 1), 1);
@@ -192,6 +193,31 @@ static void test_a_killed_daemon_that_waits_for_its_own_mount_is_let_go(void **s
     fs_unlock_mountpoint(mountpoint, lock);
     close(ready[0]);
     close(ready[1]);
+}
+
+static void test_a_guarded_daemon_that_is_killed_ends_and_so_does_who_waits_for_it(void **state)
+{
+    (void)state;
+    int ready[2], lock, status;
+    char byte;
+    struct af_error err = {0};
+    assert_int_equal(pipe(ready), 0);
+    pid_t daemon = start_stuck_daemon(ready[1], true);
+    close(ready[1]);
+    assert_int_equal(read(ready[0], &byte, 1), 1);
+    pid_t reader = start_reader();
+    assert_int_equal(read(ready[0], &byte, 1), 1);
+    while (!has_thread_in_state(daemon, 'D'))
+        usleep(1000);
+    kill(daemon, SIGKILL);
+    assert_int_equal(waitpid(daemon, NULL, 0), daemon);
+    assert_int_equal(waitpid(reader, &status, 0), reader);
+    assert_int_equal(WEXITSTATUS(status), 7);
+    assert_int_equal(read(ready[0], &byte, 1), 0); // the guard has none of its files
+    assert_int_equal(fs_lock_mountpoint(mountpoint, &lock, &err), 0);
+    assert_int_equal(fs_recover(mountpoint, NULL, &err), 0);
+    fs_unlock_mountpoint(mountpoint, lock);
+    close(ready[0]);
 }
 
 // Mounts FUSE with nobody behind it, as a killed daemon leaves it.
@@ -263,6 +289,7 @@ int main(void)
         FRESH(test_stacked_mounts_are_all_removed),
         FRESH(test_foreign_fuse_mounts_are_left_alone),
         FRESH(test_a_killed_daemon_that_waits_for_its_own_mount_is_let_go),
+        FRESH(test_a_guarded_daemon_that_is_killed_ends_and_so_does_who_waits_for_it),
         cmocka_unit_test(test_paths_are_canonical_without_looking_at_the_mount),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,84 @@
+// The guard: a small process that aborts the mount of a daemon that is killed and cannot end.
+//
+// A thread that takes a name back waits in the kernel for a directory that a request has locked.
+// Killed meanwhile, the daemon never answers that request, and so never ends: its files stay open,
+// the connection stays, whoever uses the mount hangs, and no supervisor is told of an end. The
+// kernel does tell a child of the thread that made it (PR_SET_PDEATHSIG). So the guard is a fork of
+// the daemon that holds none of its files and waits for that. It only makes system calls, since
+// other threads may have held any lock when it was made.
+// Owns: the process, until fs_guard_stop. Read next: lock.c, which does it at the next start.
+#include "fs/session_priv.h"
+
+#include "mux/base/cleanup.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define LOOK_NS 20000000
+
+// Whether the first thread of a process is gone, but not all of it.
+static bool is_half_dead(pid_t pid)
+{
+    char path[32], stat[256];
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    AF_CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, stat, sizeof stat - 1);
+    if (n <= 0)
+        return false;
+    stat[n] = '\0';
+    const char *close = strrchr(stat, ')'); // of its name
+    return close && close[1] == ' ' && (close[2] == 'Z' || close[2] == 'X');
+}
+
+static _Noreturn void guard(pid_t daemon, unsigned minor)
+{
+    sigset_t set;
+    struct pollfd end = {.fd = pidfd_open(daemon, 0), .events = POLLIN};
+    sigfillset(&set);
+    sigprocmask(SIG_SETMASK, &set, NULL);
+    prctl(PR_SET_PDEATHSIG, SIGHUP);
+    prctl(PR_SET_NAME, "af-fs-guard");
+    if (end.fd < 0 || (end.fd > 0 && close_range(0, (unsigned)end.fd - 1, 0) < 0) ||
+        close_range((unsigned)end.fd + 1, ~0u, 0) < 0)
+        _exit(1);
+    sigemptyset(&set);
+    sigaddset(&set, SIGHUP);
+    while (getppid() == daemon && sigwaitinfo(&set, NULL) != SIGHUP)
+        continue;
+    // The kernel may tell of the thread before the process looks dead.
+    while (poll(&end, 1, 0) == 0 && !is_half_dead(daemon))
+        nanosleep(&(struct timespec){.tv_nsec = LOOK_NS}, NULL);
+    fs_mount_abort(minor);
+    _exit(0);
+}
+
+int fs_session_guard(struct fs_session *session, struct af_error *err)
+{
+    AF_CHECK_MAGIC(session, FS_SESSION_MAGIC);
+    pid_t daemon = getpid(), pid = fork();
+    if (pid < 0)
+        return af_error_errno(err, errno, "cannot start the guard of the mount");
+    if (pid == 0)
+        guard(daemon, session->minor);
+    session->guard = pid;
+    return 0;
+}
+
+void fs_guard_stop(struct fs_session *session)
+{
+    if (session->guard <= 0)
+        return;
+    kill(session->guard, SIGKILL);
+    while (waitpid(session->guard, NULL, 0) < 0 && errno == EINTR)
+        continue;
+    session->guard = 0;
+}
