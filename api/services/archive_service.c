@@ -197,9 +197,11 @@ static void import_message(struct grpc_call *call, const ProtobufCMessage *messa
         rc = af_error_errno(&err, ENOMEM, "cannot take the archive");
     if (rc == 0)
         return;
-    if (import)
-        feed_cancel(&import->feed);
+    grpc_call_ref(call); // whose data the feed is
     grpc_call_finish_error(call, &err);
+    if (import) // only now: the thread that it ends would say why it ends
+        feed_cancel(&import->feed);
+    grpc_call_unref(call);
 }
 
 static void import_end(struct grpc_call *call)
