@@ -28,7 +28,7 @@ struct worker {
 };
 
 // A log of each view, large and appended to: whoever reads it finds what was written, up to a
-// point.
+// point; who writes it, up to the end.
 static char log_byte(size_t at)
 {
     return (char)(at < LOG_BYTES ? '0' : 'a' + (at - LOG_BYTES) / LOG_STEP % 26);
@@ -75,7 +75,9 @@ static void *write_pairs(void *arg)
         if (i % LOG_EVERY != 0)
             continue;
         snprintf(path, sizeof path, "w%d/log", worker->view);
-        append(&view, path, LOG_BYTES + (size_t)i / LOG_EVERY * LOG_STEP, LOG_STEP);
+        size_t end = LOG_BYTES + (size_t)i / LOG_EVERY * LOG_STEP;
+        assert_int_equal(check_log(&view, path), end);
+        append(&view, path, end, LOG_STEP);
         snprintf(path, sizeof path, "w%d/log", 1 - worker->view);
         check_log(&view, path);
     }
