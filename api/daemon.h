@@ -43,6 +43,9 @@ struct daemon {
 // was up is down again. `config` is taken over in either case.
 int daemon_start(struct af_config *config, struct daemon **ret, struct af_error *err);
 
+// Reads the files of listen_tls again; what went wrong is in the log.
+void daemon_reload(struct daemon *daemon);
+
 // Takes everything down: calls in flight get the grace period, commands end, the mount goes, the
 // store is synced and closed.
 void daemon_stop(struct daemon *daemon);

@@ -29,16 +29,29 @@ static void raise_fd_limit(void)
     }
 }
 
-// Blocks the signals that stop the daemon and returns a descriptor that they arrive on.
+// Blocks the signals that are for the daemon and returns a descriptor that they arrive on.
 static int take_signals(void)
 {
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP); // reload; also the end of the terminal, which is no reason to stop
     sigprocmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
     return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+// Whether the daemon has to stop.
+static bool take_signal(struct daemon *daemon, int signals)
+{
+    struct signalfd_siginfo info;
+    if (read(signals, &info, sizeof info) != (ssize_t)sizeof info)
+        return false;
+    if (info.ssi_signo != SIGHUP)
+        return true;
+    daemon_reload(daemon);
+    return false;
 }
 
 // Returns when the daemon has to stop: 0 on a signal, 1 when the mount has gone.
@@ -54,7 +67,7 @@ static int serve(struct daemon *daemon, int signals)
                 continue;
             return 1;
         }
-        if (fds[0].revents)
+        if (fds[0].revents && take_signal(daemon, signals))
             return 0;
         if (fds[1].revents) {
             af_log(AF_LOG_ERROR, "daemon", "the mount has gone; stopping", "mount=%s",

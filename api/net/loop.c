@@ -133,9 +133,23 @@ static void begin_drain(struct net_server *server)
         net_conn_goaway(conn);
 }
 
-// What other threads have asked for: an end in two steps (server.h).
+// A connection keeps what it began with; its calls show their tokens one by one.
+static void take_secrets(struct net_server *server)
+{
+    struct net_secrets *next = atomic_exchange(&server->next_secrets, NULL);
+    if (!next)
+        return;
+    struct net_secrets before = {.tls = server->tls, .tokens = server->tokens};
+    server->tls = next->tls;
+    server->tokens = next->tokens;
+    *next = before;
+    net_secrets_free(next);
+}
+
+// What other threads have asked for: new secrets; an end in two steps (server.h).
 static void take_orders(struct net_server *server)
 {
+    take_secrets(server);
     bool stop = atomic_load(&server->stop);
     if ((stop || atomic_load(&server->drain)) && !server->draining)
         begin_drain(server);
@@ -148,7 +162,8 @@ static void take_orders(struct net_server *server)
 static bool has_orders(const struct net_server *server)
 {
     return (atomic_load(&server->stop) && !server->stopping) ||
-           (atomic_load(&server->drain) && !server->draining);
+           (atomic_load(&server->drain) && !server->draining) ||
+           atomic_load(&server->next_secrets) != NULL;
 }
 
 // Tells net_server_drain once no call is in flight.

@@ -246,6 +246,11 @@ struct net_listener {
     uint64_t dev, ino;
 };
 
+struct net_secrets {
+    struct net_tls_context *tls;
+    struct net_tokens *tokens;
+};
+
 enum net_phase { NET_NEW, NET_RUNNING, NET_STOPPED };
 
 struct net_method_count {
@@ -269,8 +274,9 @@ struct net_server {
     nghttp2_session_callbacks *callbacks;
     nghttp2_option *session_options;
     char group_name[64];
-    struct net_tls_context *tls; // NULL: no TLS
+    struct net_tls_context *tls; // NULL: no TLS. The network thread's, as the tokens, once it runs
     struct net_tokens *tokens;   // NULL: none
+    _Atomic(struct net_secrets *) next_secrets; // to take the place of both, or NULL
 
     // The network thread's.
     struct net_conn *conns, *touched;
@@ -306,6 +312,7 @@ void net_loop_wake(struct net_server *server);
 void net_listeners_close(struct net_server *server);
 
 // server.c
+void net_secrets_free(struct net_secrets *secrets); // NULL is allowed
 // *ret_index (may be NULL): which of the server's methods it is.
 const struct grpc_method *net_server_method(const struct net_server *server, const char *path,
                                             size_t *ret_index);

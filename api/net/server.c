@@ -109,6 +109,34 @@ int net_server_new(const struct net_server_options *options, struct net_server *
     return 0;
 }
 
+void net_secrets_free(struct net_secrets *secrets)
+{
+    if (!secrets)
+        return;
+    net_tls_context_free(secrets->tls);
+    net_tokens_free(secrets->tokens);
+    free(secrets);
+}
+
+int net_server_reload(struct net_server *server, const char *tls_cert, const char *tls_key,
+                      const char *token_file, struct af_error *err)
+{
+    AF_CHECK_MAGIC(server, NET_SERVER_MAGIC);
+    if (!tls_cert)
+        return 0;
+    struct net_secrets *next = calloc(1, sizeof *next);
+    if (!next)
+        return af_error_errno(err, ENOMEM, "cannot read the certificate again");
+    if (net_tls_context_new(tls_cert, tls_key, &next->tls, err) < 0 ||
+        (token_file && net_tokens_load(token_file, &next->tokens, err) < 0)) {
+        net_secrets_free(next);
+        return -1;
+    }
+    net_secrets_free(atomic_exchange(&server->next_secrets, next)); // one that nobody has taken
+    net_loop_wake(server);
+    return 0;
+}
+
 static int compare_methods(const void *a, const void *b)
 {
     return strcmp((*(const struct grpc_method *const *)a)->path,
@@ -237,6 +265,7 @@ void net_server_free(struct net_server *server)
     net_timers_fini(&server->timers);
     net_tls_context_free(server->tls);
     net_tokens_free(server->tokens);
+    net_secrets_free(atomic_exchange(&server->next_secrets, NULL));
     if (server->callbacks)
         nghttp2_session_callbacks_del(server->callbacks);
     if (server->session_options)

@@ -81,6 +81,12 @@ int net_server_listen_tls(struct net_server *server, const char *address, unsign
 // Starts the threads. SIGPIPE is never raised by the server's own writes.
 int net_server_start(struct net_server *server, struct af_error *err);
 
+// Reads certificate, key and tokens again: they hold from the next handshake and the next call on.
+// When one of them cannot be used all stay as they are, and *err says why. Nothing without TLS.
+// While the server runs.
+int net_server_reload(struct net_server *server, const char *tls_cert, const char *tls_key,
+                      const char *token_file, struct af_error *err);
+
 // Closes the listeners, tells clients with GOAWAY to call elsewhere, and waits until no call is in
 // flight, for at most grace_ns; what is in flight goes on undisturbed. Blocks; net_server_stop is
 // to follow. Not from a handler. Harmless when the server does not run.

@@ -1,8 +1,8 @@
 // Bearer tokens: how a caller from beyond this machine shows that it may call.
 //
 // A file of tokens, one a line, empty lines and lines that begin with '#' left out. Kept and
-// compared as SHA-256 digests, in constant time. Read once. Locks: none (constant after loading).
-// Read next: token.c, call_in.c.
+// compared as SHA-256 digests, in constant time. Read as a whole. Locks: none (constant after
+// loading). Read next: token.c, call_in.c.
 #ifndef AF_API_NET_TOKEN_H
 #define AF_API_NET_TOKEN_H
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import tempfile
@@ -12,7 +13,7 @@ import grpc
 import pytest
 from google.protobuf import descriptor_pb2
 
-from harness import Daemon, expect, pb, pbgrpc
+from harness import Daemon, eventually, expect, pb, pbgrpc
 
 TOKEN = "a-token-of-sufficient-length"
 BEYOND = "192.0.2.1"  # TEST-NET-1, given to the loopback device of a namespace of the test's own
@@ -37,10 +38,8 @@ except grpc.RpcError as error:
 """
 
 
-@pytest.fixture
-def tls(tmp_path):
-    """Paths of a certificate for localhost, its key and a token file."""
-    files = {name: tmp_path / name for name in ("cert.pem", "key.pem", "tokens")}
+def make_certificate(files):
+    """A new certificate for localhost and its key."""
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
         + ["-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext"]
@@ -50,6 +49,13 @@ def tls(tmp_path):
         stderr=subprocess.DEVNULL,
     )
     files["key.pem"].chmod(0o600)
+
+
+@pytest.fixture
+def tls(tmp_path):
+    """Paths of a certificate for localhost, its key and a token file."""
+    files = {name: tmp_path / name for name in ("cert.pem", "key.pem", "tokens")}
+    make_certificate(files)
     files["tokens"].write_text(f"# of the test\n\n{TOKEN}\n")
     files["tokens"].chmod(0o600)
     tmp_path.chmod(0o755)
@@ -123,6 +129,43 @@ def test_beyond_loopback_a_token_is_needed_even_by_root(tmp_path_factory, tls):
         assert call_as(target, pem, token=TOKEN, prefix=enter) == "OK"
     finally:
         daemon.cleanup()
+
+
+def test_a_hangup_reads_tokens_and_certificate_again(new_daemon, tls, tmp_path):
+    port = free_port()
+    daemon = new_daemon(*tls_options(tls, f"127.0.0.1:{port}")).start()
+    target, pem, newer = f"127.0.0.1:{port}", tls["cert.pem"], "the-token-of-the-next-month"
+
+    def call(token, pem=pem):
+        return call_as(target, pem, token=token, uid=65534, gid=65534)
+
+    assert call(TOKEN) == "OK" and call(newer).startswith("PERMISSION_DENIED")
+    tls["tokens"].write_text(f"{newer}\n")
+    daemon.process.send_signal(signal.SIGHUP)
+    eventually(lambda: call(newer) == "OK")
+    assert call(TOKEN).startswith("PERMISSION_DENIED")
+    # What cannot be used changes nothing, and is told.
+    tls["tokens"].chmod(0o644)
+    tls["tokens"].write_text(f"{TOKEN}\n")
+    daemon.process.send_signal(signal.SIGHUP)
+    eventually(lambda: "chmod" in daemon.log_text())
+    assert call(newer) == "OK" and call(TOKEN).startswith("PERMISSION_DENIED")
+    # A new certificate is shown to whoever connects from then on.
+    tls["tokens"].chmod(0o600)
+    old = pem.rename(tmp_path / "old.pem")
+    make_certificate(tls)
+    daemon.process.send_signal(signal.SIGHUP)
+    eventually(lambda: call(TOKEN) == "OK")
+    assert call(TOKEN, old).startswith("UNAVAILABLE")
+
+
+def test_a_hangup_stops_nothing(new_daemon):
+    daemon = new_daemon().start()
+    client = daemon.client()
+    sandbox = client.sandbox(client.codebase({"a": "x"}))
+    daemon.process.send_signal(signal.SIGHUP)
+    eventually(lambda: "read again" in daemon.log_text())
+    assert client.out(sandbox, "cat a") == "x"
 
 
 def test_guessing_tokens_costs_the_connection(new_daemon, tls):
