@@ -412,6 +412,13 @@ int process_signal(struct process *process, int number, bool all, struct af_erro
     return exec_command_signal(process->command, number, all, err);
 }
 
+int process_close_output(struct process *process, bool out, bool err_output, struct af_error *err)
+{
+    if (check_running(process, err) < 0)
+        return -1;
+    return exec_command_close_output(process->command, out, err_output, err);
+}
+
 int process_resize(struct process *process, const struct exec_window *window, struct af_error *err)
 {
     if (check_running(process, err) < 0)

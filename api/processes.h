@@ -81,6 +81,7 @@ void process_resume(struct process *process);
 int process_write(struct process *process, const void *bytes, size_t len, bool eof,
                   exec_command_written done, void *arg, struct af_error *err);
 int process_signal(struct process *process, int number, bool all, struct af_error *err);
+int process_close_output(struct process *process, bool out, bool err_output, struct af_error *err);
 int process_resize(struct process *process, const struct exec_window *window, struct af_error *err);
 
 // The sandbox is no more: its processes, which have ended, are forgotten.

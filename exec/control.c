@@ -1,4 +1,5 @@
-// Signals for a running command: an order to its supervisor, over the command's status socket.
+// What is said to a running command: signals, by an order to its supervisor over the command's
+// status socket, and that nobody reads its output any more, by closing a pipe.
 //
 // The engine does not know the pids of a box; the supervisor is the parent of what it signals. The
 // socket was made for this command alone, so an order cannot reach another one. It may be sent
@@ -12,6 +13,7 @@
 #include <sys/socket.h>
 
 #include "exec/engine_priv.h"
+#include "exec/stream.h"
 #include "mux/base/cleanup.h"
 #include "mux/base/log.h"
 
@@ -50,5 +52,38 @@ int exec_command_signal(struct exec_command *command, int number, bool all, stru
     post->order = (struct exec_order){.kind = EXEC_ORDER_SIGNAL, .signal = number, .all = all};
     atomic_fetch_add(&command->refs, 1);
     exec_post(command->engine, &post->post, on_signal);
+    return 0;
+}
+
+struct close_post {
+    struct exec_post post;
+    struct exec_command *command; // a reference
+    bool out, err;
+};
+
+static void on_close(struct exec_post *post)
+{
+    struct close_post *close = EXEC_CONTAINER_OF(post, struct close_post, post);
+    struct exec_command *command = close->command;
+    if (command->state != COMMAND_QUEUED && command->state != COMMAND_OVER)
+        exec_streams_close(command, close->out, close->err);
+    exec_command_unref(command);
+    free(close);
+}
+
+int exec_command_close_output(struct exec_command *command, bool out, bool err_output,
+                              struct af_error *err)
+{
+    AF_CHECK_MAGIC(command, EXEC_COMMAND_MAGIC);
+    if (command->terminal)
+        return af_error_set(err, AF_FAILED_PRECONDITION, "the output of a terminal stays open");
+    struct close_post *post = calloc(1, sizeof(*post));
+    if (!post)
+        return af_error_errno(err, ENOMEM, "cannot close an output");
+    post->command = command;
+    post->out = out;
+    post->err = err_output;
+    atomic_fetch_add(&command->refs, 1);
+    exec_post(command->engine, &post->post, on_close);
     return 0;
 }

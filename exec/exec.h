@@ -364,6 +364,12 @@ int exec_command_write(struct exec_command *command, const void *bytes, size_t l
 // Errors: INVALID_ARGUMENT (no such signal), FAILED_PRECONDITION (not controlled).
 int exec_command_signal(struct exec_command *command, int number, bool all, struct af_error *err);
 
+// Nobody reads these outputs any more: the pipes are closed, and who writes to them hears of it
+// from the kernel (SIGPIPE, EPIPE). Nothing happens to a command that has not started or is over.
+// Errors: FAILED_PRECONDITION (it has a terminal, which is one for both).
+int exec_command_close_output(struct exec_command *command, bool out, bool err_output,
+                              struct af_error *err);
+
 // Sets the size of the command's terminal; its foreground processes get SIGWINCH.
 // Errors: FAILED_PRECONDITION (no terminal).
 int exec_command_resize(struct exec_command *command, const struct exec_window *window,

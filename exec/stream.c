@@ -102,6 +102,15 @@ void exec_streams_flush(struct exec_command *command)
     flush(&command->err);
 }
 
+void exec_streams_close(struct exec_command *command, bool out, bool err)
+{
+    if (out)
+        exec_watch_close(command->engine, &command->out.watch);
+    if (err)
+        exec_watch_close(command->engine, &command->err.watch);
+    exec_command_on_output(command); // an end that waited for no more than these
+}
+
 // ---- pause ------------------------------------------------------------------------------
 
 // Closed pipes say so whatever is asked of epoll: edge-triggered they say it once.

@@ -16,6 +16,9 @@ void exec_stream_read(struct exec_stream *stream);
 // event: hands over what is in both pipes at this moment, paused or not.
 void exec_streams_flush(struct exec_command *command);
 
+// event: closes the pipes that nobody reads any more; not of a terminal.
+void exec_streams_close(struct exec_command *command, bool out, bool err);
+
 // event: stops and resumes reading both pipes.
 void exec_streams_pause(struct exec_command *command);
 void exec_streams_unpause(struct exec_command *command);

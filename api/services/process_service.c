@@ -204,7 +204,7 @@ static void list_processes(struct grpc_call *call, const ProtobufCMessage *messa
     service_list_fini(&list, process_record_free);
 }
 
-// ---- WriteStdin, Resize, Signal ---------------------------------------------------------
+// ---- WriteStdin, Resize, Signal, CloseOutput --------------------------------------------
 
 static void written(void *arg, const struct af_error *err)
 {
@@ -273,6 +273,19 @@ static void signal_process(struct grpc_call *call, const ProtobufCMessage *messa
     process_unref(process);
 }
 
+static void close_output(struct grpc_call *call, const ProtobufCMessage *message)
+{
+    const Agentfense__V1__CloseOutputRequest *request = (const void *)message;
+    struct af_error err;
+    struct process *process = NULL;
+    if (process_of(call, request->process_id, &process, &err) < 0 ||
+        process_close_output(process, request->stdout, request->stderr, &err) < 0)
+        grpc_call_finish_error(call, &err);
+    else
+        reply_process(call, process);
+    process_unref(process);
+}
+
 #define METHOD(name, type, handler)                                                                \
     SERVICE_UNARY("agentfense.v1.ProcessService", name, agentfense__v1__##type, handler)
 
@@ -283,6 +296,7 @@ const struct grpc_method process_methods[] = {
     METHOD("WriteStdin", write_stdin_request, write_stdin),
     METHOD("Resize", resize_process_request, resize_process),
     METHOD("Signal", signal_process_request, signal_process),
+    METHOD("CloseOutput", close_output_request, close_output),
     {
         .path = "/agentfense.v1.ProcessService/Run",
         .kind = GRPC_BIDI_STREAM,

@@ -357,3 +357,24 @@ def test_E6_a_hostile_process_in_a_terminal_harms_only_itself(client, sandbox):
     assert b"back\r\n" in run.out and b"done\r\n" in run.out and run.out.count(b"flood") == 200000
     assert client.exec(sandbox, "echo fine").stdout == "fine\n"
     eventually(lambda: not alive_with(marker))
+
+
+def test_a_closed_output_is_the_writers_to_hear_of_and_the_other_goes_on(client, sandbox):
+    script = "trap '' PIPE; echo begun; read x; echo lost; echo $? >&2; echo end >&2; exit 3"
+    run = Run(client, sandbox, script)
+    run.expect(b"begun\n")
+    client.processes.CloseOutput(
+        procpb.CloseOutputRequest(process_id=run.started.id, stdout=True)
+    )
+    run.send(stdin=b"go\n")
+    assert run.finish() == (3, 0)
+    assert run.out == b"begun\n" and run.err.endswith(b"1\nend\n")
+
+
+def test_a_terminals_output_is_not_closed(client, sandbox):
+    run = Run(client, sandbox, "echo begun; read x", terminal=(24, 80))
+    run.expect(b"begun")
+    request = procpb.CloseOutputRequest(process_id=run.started.id, stdout=True)
+    expect(grpc.StatusCode.FAILED_PRECONDITION, client.processes.CloseOutput, request)
+    run.send(stdin=b"go\n")
+    assert run.finish() == (0, 0)

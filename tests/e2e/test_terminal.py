@@ -404,3 +404,28 @@ def test_the_terminal_of_tmux_is_whole_after_the_shell(daemon, sandbox, tmp_path
         tmux.expect(" icanon")
     finally:
         tmux.close()
+
+
+@pytest.mark.parametrize("line, code", [
+    ("{exec} -n {sandbox} -- yes | head -1", 141),
+    ("{exec} -n {sandbox} -- sh -c 'yes 1>&2' 2>&1 | head -1", 141),
+    ("yes | {exec} {sandbox} -- yes | head -1", 141),
+    ("{exec} -n {sandbox} -- sh -c 'trap \"\" PIPE; while echo y; do :; done 2>/dev/null'"
+     " | head -1", 0),
+])
+def test_a_lost_reader_is_heard_of_through_the_pipe(daemon, sandbox, line, code):
+    command = line.format(exec=f"{TOOL} --socket {daemon.socket} exec", sandbox=sandbox)
+    done = subprocess.run(["bash", "-c", f"{command}; echo ${{PIPESTATUS[-2]}} >&2"],
+                          capture_output=True, timeout=60, check=False)
+    assert done.stdout == b"y\n" and done.stderr == b"%d\n" % code
+
+
+@pytest.mark.parametrize("flag", [[], ["--json"]])
+def test_output_that_cannot_be_written_is_said(daemon, sandbox, flag):
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [TOOL, "--socket", str(daemon.socket), "exec", "-n", *flag, sandbox, "--", "echo", "x"],
+            stdout=full, stderr=subprocess.PIPE, timeout=60, check=False,
+        )
+    assert done.returncode == 125
+    assert done.stderr == b"agentfense: cannot write the output: No space left on device\n"

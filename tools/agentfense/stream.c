@@ -28,11 +28,12 @@ struct stream {
     struct af_client_call *call;  // Run or Attach
     struct af_client_call *write; // WriteStdin under way; of an Attach
     const char *process_id;       // NULL: Run
+    char *run_id;                 // of a Run, once it has started
     bool terminal;
-    bool input;       // stdin goes to the process, and has not ended
-    bool detach_half; // Ctrl-P has been typed
-    bool gone;        // nobody reads stdout any more
-    bool json;        // output and end as objects, one a line
+    bool input;              // stdin goes to the process, and has not ended
+    bool detach_half;        // Ctrl-P has been typed
+    bool out_gone, err_gone; // nobody reads it any more
+    bool json;               // output and end as objects, one a line
     int resize_fd;
     struct outcome *outcome;
     bool has_exit;
@@ -95,8 +96,8 @@ void stream_spec_fini(struct stream_spec *spec)
 
 // ---- output -----------------------------------------------------------------------------
 
-// False when nobody reads it any more.
-static bool write_all(int fd, ProtobufCBinaryData bytes)
+// 0, or an errno value; EINTR: the tool is to end.
+static int write_all(int fd, ProtobufCBinaryData bytes)
 {
     for (size_t done = 0; done < bytes.len;) {
         ssize_t wrote = write(fd, bytes.data + done, bytes.len - done);
@@ -104,11 +105,11 @@ static bool write_all(int fd, ProtobufCBinaryData bytes)
             struct pollfd room = {.fd = fd, .events = POLLOUT};
             poll(&room, 1, -1);
         } else if (wrote < 0 && (errno != EINTR || interrupt_signal())) {
-            return false;
+            return errno;
         }
         done += wrote > 0 ? (size_t)wrote : 0;
     }
-    return true;
+    return 0;
 }
 
 static int send_input(struct stream *stream, Agentfense__V1__ProcessInput *input,
@@ -117,21 +118,47 @@ static int send_input(struct stream *stream, Agentfense__V1__ProcessInput *input
     return af_client_call_try_send(stream->call, &input->base, false, err);
 }
 
-// The reader of stdout has gone.
-static int lose_reader(struct stream *stream, struct af_error *err)
+// Nobody reads these outputs of the process any more: it hears that from the kernel, as it would at
+// home, and at once, whatever stdin waits for it.
+static int close_output(const struct stream *stream, bool out, bool err_output,
+                        struct af_error *err)
 {
-    Agentfense__V1__ProcessInput input = AGENTFENSE__V1__PROCESS_INPUT__INIT;
-    if (stream->gone)
+    Agentfense__V1__CloseOutputRequest request = AGENTFENSE__V1__CLOSE_OUTPUT_REQUEST__INIT;
+    AF_CLEANUP(rpc_cleanup) Agentfense__V1__Process *reply = NULL;
+    if (!stream->run_id) // it has not run
         return 0;
-    stream->gone = true;
-    if (stream->process_id)
-        return af_error_set(err, AF_CANCELLED, "nobody reads the output any more");
-    input.input_case = AGENTFENSE__V1__PROCESS_INPUT__INPUT_SIGNAL;
-    input.signal = SIGPIPE;
-    while (!af_client_call_is_sent(stream->call)) // a piece of stdin goes first
-        if (af_client_wait(stream->client, NULL, 0, -1, err) < 0)
-            return -1;
-    return send_input(stream, &input, err);
+    request.process_id = af_client_text(stream->run_id);
+    request.stdout = out;
+    request.stderr = err_output;
+    int rc = rpc_unary(stream->client, SERVICE "CloseOutput", &request.base,
+                       &agentfense__v1__process__descriptor, &reply, err);
+    bool over = rc < 0 && (err->status == AF_FAILED_PRECONDITION || err->status == AF_NOT_FOUND);
+    return over ? 0 : rc;
+}
+
+// Output could not be written. A reader that has gone is the process's business; anything else is
+// loss, and ends it.
+static int lose_output(struct stream *stream, bool out, bool err_output, int errnum,
+                       struct af_error *err)
+{
+    stream->out_gone |= out;
+    stream->err_gone |= err_output;
+    if (errnum == EINTR)
+        return 0;
+    if (errnum != EPIPE)
+        return af_error_errno(err, errnum, "cannot write the output");
+    if (!stream->process_id && !stream->terminal)
+        return close_output(stream, out, err_output, err);
+    return out ? af_error_set(err, AF_CANCELLED, "nobody reads the output any more") : 0;
+}
+
+static int put_output(struct stream *stream, bool out, ProtobufCBinaryData bytes,
+                      struct af_error *err)
+{
+    if (out ? stream->out_gone : stream->err_gone)
+        return 0;
+    int failed = write_all(out ? STDOUT_FILENO : STDERR_FILENO, bytes);
+    return failed ? lose_output(stream, out, !out, failed, err) : 0;
 }
 
 void stream_outcome(const Agentfense__V1__ProcessExit *exit, struct outcome *ret)
@@ -152,8 +179,8 @@ void stream_outcome(const Agentfense__V1__ProcessExit *exit, struct outcome *ret
         fprintf(stderr, "agentfense: %.*s\n", (int)exit->error.len, (const char *)exit->error.data);
 }
 
-// --json: a piece of output, or the end. False when nobody reads it any more.
-static bool print_json(const Agentfense__V1__ProcessOutput *output)
+// --json: a piece of output, or the end. 0, or an errno value.
+static int print_json(const Agentfense__V1__ProcessOutput *output)
 {
     struct json json;
     json_init(&json, stdout);
@@ -177,7 +204,7 @@ static bool print_json(const Agentfense__V1__ProcessOutput *output)
     }
     json_end(&json);
     json_finish(&json);
-    return fflush(stdout) == 0;
+    return fflush(stdout) == 0 ? 0 : errno;
 }
 
 static int take_reply_json(struct stream *stream, const Agentfense__V1__ProcessOutput *output,
@@ -190,22 +217,22 @@ static int take_reply_json(struct stream *stream, const Agentfense__V1__ProcessO
         stream_outcome(output->exit, stream->outcome);
         stream->has_exit = true;
     }
-    return stream->gone || print_json(output) ? 0 : lose_reader(stream, err);
+    int failed = stream->out_gone ? 0 : print_json(output);
+    return failed ? lose_output(stream, true, true, failed, err) : 0;
 }
 
 static int take_reply(struct stream *stream, const Agentfense__V1__ProcessOutput *output,
                       struct af_error *err)
 {
+    if (output->output_case == AGENTFENSE__V1__PROCESS_OUTPUT__OUTPUT_STARTED && !stream->run_id)
+        stream->run_id = tool_copy(output->started->id.data, output->started->id.len);
     if (stream->json)
         return take_reply_json(stream, output, err);
     switch (output->output_case) {
     case AGENTFENSE__V1__PROCESS_OUTPUT__OUTPUT_STDOUT:
-        if (!stream->gone && !write_all(STDOUT_FILENO, output->stdout))
-            return lose_reader(stream, err);
-        break;
+        return put_output(stream, true, output->stdout, err);
     case AGENTFENSE__V1__PROCESS_OUTPUT__OUTPUT_STDERR:
-        (void)write_all(STDERR_FILENO, output->stderr);
-        break;
+        return put_output(stream, false, output->stderr, err);
     case AGENTFENSE__V1__PROCESS_OUTPUT__OUTPUT_SKIPPED:
         fprintf(stderr, "agentfense: %llu bytes of output before this are no longer kept\n",
                 (unsigned long long)output->skipped);
@@ -395,6 +422,7 @@ static int perform(struct stream *stream, bool raw, struct af_error *err)
     terminal_restore();
     af_client_call_free(AF_TAKE_PTR(stream->write));
     af_client_call_free(AF_TAKE_PTR(stream->call));
+    free(AF_TAKE_PTR(stream->run_id));
     return rc;
 }
 
