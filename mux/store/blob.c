@@ -144,7 +144,7 @@ static int open_once(int dir_fd, const char *name, int flags)
     if (fd >= 0)
         return (int)fd;
     // What is there is no file of ours.
-    return errno == ELOOP || errno == ENXIO || errno == EISDIR ? -EIO : -errno;
+    return errno == ELOOP || errno == ENXIO || errno == EISDIR || errno == ENOTDIR ? -EIO : -errno;
 }
 
 int store_open_regular(int dir_fd, const char *name, int flags)

@@ -205,6 +205,8 @@ static void test_a_damaged_blob_is_an_error_and_never_zeros_or_a_hang(void **sta
     assert_int_equal(unlink(path), 0);
     blob_is_a_symlink(f->dir, &(struct tree){.big_blob = t.own_blob});
     assert_int_equal(store_blob_open(f->store, t.own_blob, &blob), -EIO);
+    folder_of_blobs_is_a_file(f->dir, &t);
+    assert_int_equal(store_blob_open(f->store, t.own_blob, &blob), -EIO);
 }
 
 static void test_a_lost_id_counter_is_refused_and_never_begun_again(void **state)
