@@ -492,8 +492,10 @@ def test_every_operation_is_in_the_table_and_the_table_names_no_other(costs):
 
 
 @pytest.mark.parametrize("name", sorted(table()) if TABLE.exists() else [])
-def test_no_operation_costs_more_than_its_entry(costs, name):
+def test_no_operation_costs_more_than_its_entry(daemon, costs, name):
     allowed, found = table()[name], costs[name]
+    if daemon.libfuse() < (3, 18) and "write" in allowed.requests:
+        allowed.requests["getxattr"] = 1  # nothing is written past the page cache (docs/FUSE.md)
     if OPENING and IN_VIEW.get(name) in COMMITTED:
         allowed = allowed._replace(reads=allowed.reads + 1)
     over = found.requests - allowed.requests
