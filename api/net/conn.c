@@ -8,6 +8,7 @@
 
 #include "mux/base/cleanup.h"
 #include "mux/base/clock.h"
+#include "mux/base/limits.h"
 #include "mux/base/log.h"
 
 #include <errno.h>
@@ -20,8 +21,6 @@
 #define READ_BYTES         (64u << 10)
 #define READS_PER_TURN     4 // then the other connections have their turn
 #define KEEP_OUT_CAP_BYTES (16u << 10)
-#define PING_AFTER_NS      (30 * AF_NS_PER_SEC) // of silence while calls are open (TCP)
-#define PING_WAIT_NS       (20 * AF_NS_PER_SEC)
 #define LINGER_NS          AF_NS_PER_SEC
 #define RESETS_CAPACITY    200
 #define RESETS_PER_SECOND  10
@@ -351,10 +350,10 @@ static const struct grpc_call *stalled_call(const struct net_conn *conn, int64_t
 static bool is_half_open(struct net_conn *conn, int64_t now_ns)
 {
     int64_t silent_ns = now_ns - conn->heard_ns;
-    if (conn->peer.local || conn->call_count == 0 || silent_ns < PING_AFTER_NS)
+    if (conn->peer.local || conn->call_count == 0 || silent_ns < AF_PING_AFTER_NS)
         return false;
     if (conn->pinged)
-        return silent_ns > PING_AFTER_NS + PING_WAIT_NS;
+        return silent_ns > AF_PING_AFTER_NS + AF_PING_WAIT_NS;
     conn->pinged = true;
     nghttp2_submit_ping(conn->session, NGHTTP2_FLAG_NONE, NULL);
     net_conn_touch(conn);

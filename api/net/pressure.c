@@ -4,9 +4,9 @@
 // whoever has shown no token yet) have a share of all, and in it the oldest makes room for the
 // newest: of the newcomer's own uid when that has an eighth of the share.
 // Memory: when what is held comes near the limit, the connections that hold most of it go: at first
-// of those that do not move what they hold, in the end of all. Calls of others are not refused.
-// The network thread's. Owns nothing. Failure: none.
-// Read next: conn.c (net_conn_sweep), loop.c.
+// of those that do not move what they hold, in the end of all. So others are refused for moments
+// only. The network thread's. Owns nothing. Failure: none. Read next: conn.c (net_conn_sweep),
+// loop.c.
 #include "api/net/net_priv.h"
 
 #include <malloc.h>

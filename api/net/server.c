@@ -33,14 +33,14 @@ static void fill_limits(struct net_limits *limits, const struct net_limits *aske
     OR(unpack_bytes_max, AF_UNPACK_BUDGET);
     OR(header_bytes_max, AF_HEADER_LIST_MAX);
     OR(streams_per_conn, AF_STREAMS_PER_CONN);
-    OR(conns_max, 4096);
-    OR(conns_per_uid, 1024);
+    OR(conns_max, AF_CONNS_MAX);
+    OR(conns_per_uid, AF_CONNS_PER_UID);
     OR(conns_unproven, limits->conns_max / 8 + 1);
-    OR(conn_buffer_bytes, 64u << 20);
-    OR(total_buffer_bytes, 512u << 20);
-    OR(handshake_timeout_ns, 10 * AF_NS_PER_SEC);
-    OR(idle_timeout_ns, 3600 * AF_NS_PER_SEC);
-    OR(stall_timeout_ns, 120 * AF_NS_PER_SEC);
+    OR(conn_buffer_bytes, AF_CONN_BUFFER_MAX);
+    OR(total_buffer_bytes, AF_TOTAL_BUFFER_MAX);
+    OR(handshake_timeout_ns, AF_HANDSHAKE_NS);
+    OR(idle_timeout_ns, AF_IDLE_NS);
+    OR(stall_timeout_ns, AF_STALL_NS);
 #undef OR
 }
 

@@ -42,6 +42,15 @@
 #define AF_UNPACK_BUDGET    (16u << 20) // bytes that one message may take when decoded
 #define AF_HEADER_LIST_MAX  (16u << 10) // bytes of request headers
 #define AF_STREAMS_PER_CONN 128
+#define AF_CONNS_MAX        4096         // connections in all; an eighth of who may not call (yet)
+#define AF_CONNS_PER_UID    1024         //
+#define AF_CONN_BUFFER_MAX  (64u << 20)  // bytes of requests held for one, and of replies
+#define AF_TOTAL_BUFFER_MAX (512u << 20) // of both, for all
+#define AF_HANDSHAKE_NS     (10LL * 1000000000)
+#define AF_IDLE_NS          (3600LL * 1000000000) // without a call
+#define AF_STALL_NS         (120LL * 1000000000)  // replies not read, half a message and no more
+#define AF_PING_AFTER_NS    (30LL * 1000000000)   // of a TCP peer's silence while calls are open
+#define AF_PING_WAIT_NS     (20LL * 1000000000)
 #define AF_ID_TEXT_MAX      64   // bytes in an id, prefix included
 #define AF_NAME_TEXT_MAX    256  // bytes in a codebase name or an owner id
 #define AF_BATCH_MAX        1024 // sandboxes made or destroyed by one call
