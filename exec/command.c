@@ -144,8 +144,9 @@ static void end_tree(struct exec_command *command)
 {
     if (command->state >= COMMAND_ENDING)
         return;
-    if (command->state == COMMAND_QUEUED) {
-        finish(command); // never sent
+    // Never sent; or its reader alone is what it waits for, and the init does not know it any more.
+    if (command->state == COMMAND_QUEUED || (command->exited && !command->left)) {
+        finish(command);
         return;
     }
     wait_for_end(command);

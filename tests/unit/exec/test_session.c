@@ -2,6 +2,7 @@
 #include "tests/unit/exec/fixture.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -161,6 +162,32 @@ static void x7_a_paused_command_ends_with_its_box(void **state)
     assert_int_equal(sink.error.status, AF_CANCELLED);
 }
 
+// Its reader is slow, and it has exited: nobody is left whom the init could end.
+static void x7_a_paused_command_that_has_exited_is_cancelled_without_its_box(void **state)
+{
+    struct xt *xt = *state;
+    unsigned before = xt_processes_of(XT_UID);
+    struct sink sink;
+    sink_init(&sink, 1);
+    const struct exec_command_spec spec = {.shell_line = "echo one", .on_output = on_output};
+    struct exec_command *command;
+    struct af_error err;
+    assert_int_equal(exec_command_start(xt->box, &spec, on_done, &sink, &command, &err), 0);
+    pthread_mutex_lock(&sink.lock);
+    while (sink.messages == 0)
+        pthread_cond_wait(&sink.changed, &sink.lock);
+    pthread_mutex_unlock(&sink.lock);
+    while (xt_processes_of(XT_UID) != before)
+        sched_yield();
+    xt_expect_exit(xt_sh(xt, "true"), 0); // ended later, so the engine knows of both
+    assert_false(sink.over);
+    exec_command_cancel(command);
+    sink_wait(&sink, &sink.over);
+    assert_int_equal(sink.error.status, AF_CANCELLED);
+    xt_expect_exit(xt_sh(xt, "true"), 0);
+    exec_command_unref(command);
+}
+
 // ---- sessions ---------------------------------------------------------------------------
 
 static struct exec_session *open_session(struct xt *xt, struct sink *sink, const char *shell)
@@ -300,6 +327,7 @@ int main(void)
         xt_test(x5_a_paused_command_waits_and_loses_nothing),
         xt_test(x6_a_paused_command_times_out_with_what_is_in_its_pipes),
         xt_test(x7_a_paused_command_ends_with_its_box),
+        xt_test(x7_a_paused_command_that_has_exited_is_cancelled_without_its_box),
         xt_test(x1_x2_state_stays_and_output_needs_no_newline),
         xt_test(x6_x7_nothing_of_a_session_outlives_it),
         xt_test(output_between_turns_is_bounded_and_comes_with_the_next),
