@@ -299,8 +299,8 @@ static void read_status(struct exec_command *command)
         ssize_t n = read(command->status.fd, &record, sizeof(record));
         if (n == (ssize_t)sizeof(record)) {
             on_record(command, &record);
-        } else if (n < 0 && errno == EINTR) {
-            continue;
+        } else if (n < 0 && (errno == EINTR || errno == ECONNRESET)) {
+            continue; // the latter, once: an order was left unread; what was said comes after it
         } else if (n < 0 && errno == EAGAIN) {
             return;
         } else {

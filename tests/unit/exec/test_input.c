@@ -1,6 +1,7 @@
 // Stdin as a stream, and signals: what a command is told while it runs.
 #include "tests/unit/exec/talk.h"
 
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -193,6 +194,23 @@ static void stop_and_continue(void **state)
     talk_end(talk);
 }
 
+// A supervisor that ends with an order unread: the kernel tells of that before it hands over what
+// the supervisor has said.
+static void x8_signals_that_come_with_the_end_change_nothing(void **state)
+{
+    struct xt *xt = *state;
+    struct af_error err;
+    for (int i = 0; i < 100; i++) {
+        struct talk *talk = talk_sh(xt, 0, 0, "exit 7");
+        while (!__atomic_load_n(&talk->over, __ATOMIC_RELAXED)) {
+            assert_int_equal(exec_command_signal(talk->command, SIGCONT, false, &err), 0);
+            sched_yield();
+        }
+        talk_expect_exit(talk, 7);
+        talk_end(talk);
+    }
+}
+
 static void bad_signals_and_commands_that_take_none_are_refused(void **state)
 {
     struct xt *xt = *state;
@@ -256,6 +274,7 @@ int main(void)
         xt_test(a_signal_to_all_reaches_what_has_left_the_session),
         xt_test(x8_a_signal_that_kills_is_told_as_one),
         xt_test(stop_and_continue),
+        xt_test(x8_signals_that_come_with_the_end_change_nothing),
         xt_test(bad_signals_and_commands_that_take_none_are_refused),
         xt_test(x7_a_stopped_supervisor_does_not_keep_its_command_alive),
         xt_test(x8_a_killed_supervisor_is_no_exit_code),
