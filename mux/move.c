@@ -365,7 +365,7 @@ static bool is_overtaken(const struct mux_large *large)
         move->codebase.updated_ns != large->codebase.updated_ns)
         return true;
     if (large->follow)
-        return false; // the delta goes along as it is
+        return false; // end() looks at the delta
     if ((view != NULL) != large->attached)
         return true;
     return view ? view->changes != large->changes : move->hold.attachments != large->attachments;
@@ -375,9 +375,14 @@ static bool is_overtaken(const struct mux_large *large)
 static int end(struct mux_move *move)
 {
     struct mux_large *large = move->large;
+    bool changed = false;
     int rc = 0;
     if (is_overtaken(large))
         return -EAGAIN;
+    if (large->follow) // what has changed since must be merged
+        rc = mux_move_has_changes(move, &changed);
+    if (rc < 0 || changed)
+        return rc < 0 ? rc : -EAGAIN;
     move->changes = large->told;
     large->told = (struct mux_changes){0};
     if (large->follow) {

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -168,11 +169,72 @@ static void test_merges_in_batches_beside_everything_else_lose_and_mix_nothing(v
     run(*state, 0);
 }
 
+// ---- a view that changes while it is brought onto a large head
+
+#define NEWS        1500
+#define MOVE_ROUNDS 10
+
+static bool head_is_open(struct view *view)
+{
+    struct store_txn *txn;
+    struct store_codebase codebase;
+    assert_int_equal(store_read_begin(view->fixture->mux->store, &txn), 0);
+    assert_int_equal(store_codebase_get(txn, view->codebase.text, &codebase), 0);
+    store_read_end(txn);
+    return codebase.head_dirty;
+}
+
+static void *rebase(void *arg)
+{
+    struct view *view = arg;
+    ops_rebase(view);
+    return NULL;
+}
+
+// Its first step closes the head, and the last one comes when all that is new has been looked at.
+static void test_what_changes_while_an_unchanged_view_follows_a_large_head_is_merged(void **state)
+{
+    struct fixture *fixture = *state;
+    char path[32];
+    fixture->mux->merge_step_max = 0;
+    for (int round = 0; round < MOVE_ROUNDS; round++) {
+        struct af_id codebase =
+            ops_codebase(fixture, (struct base_file[]){{"both", 0, "old"}, {"dir/f", 0, "f"}, {0}});
+        struct view view = ops_view(fixture, codebase, "**/*=write");
+        struct view other = ops_view(fixture, codebase, "**/*=write");
+        for (int i = 0; i < NEWS; i++) {
+            snprintf(path, sizeof path, "n%d", i);
+            assert_int_equal(ops_create(&other, path, 0644), 0);
+        }
+        ops_put(&other, "both", "of the other one");
+        assert_int_equal(ops_unlink(&other, "dir/f"), 0);
+        assert_int_equal(ops_rmdir(&other, "dir"), 0);
+        ops_commit(&other);
+        upload(fixture, codebase, "up", "opens the head");
+        assert_true(head_is_open(&view));
+        pthread_t mover;
+        assert_int_equal(pthread_create(&mover, NULL, rebase, &view), 0);
+        while (head_is_open(&view))
+            sched_yield();
+        assert_int_equal(ops_chmod(&view, "both", 0600), 0);
+        ops_create(&view, "dir/new", 0644); // -ENOENT when the view has already followed
+        pthread_join(mover, NULL);
+        ops_rebase(&view);
+        assert_text(&view, "both", "of the other one");
+        assert_int_equal(ops_stat(&view, "both").st_mode & 07777, 0600);
+        ops_commit(&view);
+        assert_download(&view, "both", "of the other one");
+        assert_accounting(&view);
+        assert_counters(fixture, codebase);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         fixture_test(test_commits_beside_everything_else_lose_and_mix_nothing),
         fixture_test(test_merges_in_batches_beside_everything_else_lose_and_mix_nothing),
+        fixture_test(test_what_changes_while_an_unchanged_view_follows_a_large_head_is_merged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
