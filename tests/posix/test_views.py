@@ -167,8 +167,8 @@ def full(call):
 
 def test_D6_a_full_disk_is_ENOSPC_and_takes_no_more_than_the_change(new_daemon, tmp_path):
     os.mkdir(tmp_path / "state")
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", tmp_path / "state"],
-                   check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m,mode=0700", "tmpfs",
+                    tmp_path / "state"], check=True)
     try:
         daemon = new_daemon().start()
         client = daemon.client()

@@ -427,7 +427,7 @@ static void test_a_full_disk_is_told_and_changes_nothing(void **state)
     struct af_error err;
     uint64_t removed;
     fixture_close(f);
-    if (mount("tmpfs", f->dir, "tmpfs", 0, "size=24m") < 0) {
+    if (mount("tmpfs", f->dir, "tmpfs", 0, "size=24m,mode=0700") < 0) {
         print_message("needs root to make a small file system\n");
         skip();
     }
