@@ -72,12 +72,21 @@ def note_failures(table, *runs):
         table.note(f"{failed:g} runs of the peer failed and are not counted")
 
 
+def is_guard(pid):
+    """The process that aborts the mount when the daemon is killed (fs/guard.c)."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/comm").read_text() == "af-fs-guard\n"
+    except OSError:  # has ended
+        return False
+
+
 def left_behind(daemon):
     """Processes, mounts and descriptors of the daemon and its sandboxes."""
     # Of this daemon: others of the machine come and go.
     mounts = pathlib.Path("/proc/self/mountinfo").read_text().count(str(daemon.dir))
-    children = pathlib.Path(f"/proc/{daemon.process.pid}/task")
-    count = sum(len((t / "children").read_text().split()) for t in children.iterdir())
+    tasks = pathlib.Path(f"/proc/{daemon.process.pid}/task").iterdir()
+    children = [pid for task in tasks for pid in (task / "children").read_text().split()]
+    count = sum(not is_guard(pid) for pid in children)
     fds = len(os.listdir(f"/proc/{daemon.process.pid}/fd"))
     return {"children": count, "mounts": mounts, "fds": fds}
 
