@@ -10,6 +10,7 @@
 #include "fs/session_priv.h"
 
 #include "mux/base/cleanup.h"
+#include "mux/base/log.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -39,16 +40,27 @@ static bool is_half_dead(pid_t pid)
     return close && close[1] == ' ' && (close[2] == 'Z' || close[2] == 'X');
 }
 
-static _Noreturn void guard(pid_t daemon, unsigned minor)
+// Keeps two files, as 0 and 1: the daemon's pidfd, and what aborts its mount.
+static bool keep_files(pid_t daemon, int abort_fd)
+{
+    int pidfd = pidfd_open(daemon, 0);
+    if (pidfd < 0)
+        return false;
+    pidfd = fcntl(pidfd, F_DUPFD, 2);
+    abort_fd = fcntl(abort_fd, F_DUPFD, 2);
+    return pidfd >= 0 && abort_fd >= 0 && dup2(pidfd, 0) == 0 && dup2(abort_fd, 1) == 1 &&
+           close_range(2, ~0u, 0) == 0;
+}
+
+static _Noreturn void guard(pid_t daemon, int abort_fd)
 {
     sigset_t set;
-    struct pollfd end = {.fd = pidfd_open(daemon, 0), .events = POLLIN};
+    struct pollfd end = {.fd = 0, .events = POLLIN};
     sigfillset(&set);
     sigprocmask(SIG_SETMASK, &set, NULL);
     prctl(PR_SET_PDEATHSIG, SIGHUP);
     prctl(PR_SET_NAME, "af-fs-guard");
-    if (end.fd < 0 || (end.fd > 0 && close_range(0, (unsigned)end.fd - 1, 0) < 0) ||
-        close_range((unsigned)end.fd + 1, ~0u, 0) < 0)
+    if (!keep_files(daemon, abort_fd))
         _exit(1);
     sigemptyset(&set);
     sigaddset(&set, SIGHUP);
@@ -57,18 +69,26 @@ static _Noreturn void guard(pid_t daemon, unsigned minor)
     // The kernel may tell of the thread before the process looks dead.
     while (poll(&end, 1, 0) == 0 && !is_half_dead(daemon))
         nanosleep(&(struct timespec){.tv_nsec = LOOK_NS}, NULL);
-    fs_mount_abort(minor);
-    _exit(0);
+    _exit(write(1, "1", 1) == 1 ? 0 : 1);
 }
 
 int fs_session_guard(struct fs_session *session, struct af_error *err)
 {
     AF_CHECK_MAGIC(session, FS_SESSION_MAGIC);
+    // Not by its number: that may be the next daemon's mount's when a busy machine lets us run.
+    AF_CLEANUP_FD int abort_fd = fs_mount_open_abort(session->minor);
+    if (abort_fd < 0) {
+        af_log(AF_LOG_WARN, "fs",
+               "the mount has no guard: if this process is killed and hangs on it, only the next "
+               "start ends it",
+               "errno=%d", -abort_fd);
+        return 0;
+    }
     pid_t daemon = getpid(), pid = fork();
     if (pid < 0)
         return af_error_errno(err, errno, "cannot start the guard of the mount");
     if (pid == 0)
-        guard(daemon, session->minor);
+        guard(daemon, abort_fd);
     session->guard = pid;
     return 0;
 }

@@ -96,33 +96,38 @@ int fs_mount_find(const char *path, struct fs_mount *ret)
     return ferror(file) ? -EIO : found;
 }
 
-static int write_text(int dir, const char *name, const char *text)
-{
-    AF_CLEANUP_FD int fd = openat(dir, name, O_WRONLY | O_CLOEXEC);
-    if (fd < 0)
-        return -errno;
-    size_t len = strlen(text);
-    return write(fd, text, len) == (ssize_t)len ? 0 : -errno;
-}
-
-static int tell_connection(unsigned minor, const char *file, const char *text)
+// One of a connection's files, for writing; -errno.
+static int open_of_connection(unsigned minor, const char *file)
 {
     char name[64];
     snprintf(name, sizeof name, "%u/%s", minor, file);
     // A private instance: it need not be mounted anywhere, nor stay.
-    AF_CLEANUP_FD int context = fsopen("fusectl", FSOPEN_CLOEXEC);
-    if (context >= 0 && fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0) {
-        AF_CLEANUP_FD int mount = fsmount(context, FSMOUNT_CLOEXEC, 0);
-        if (mount >= 0)
-            return write_text(mount, name, text);
-    }
-    AF_CLEANUP_FD int dir = open("/sys/fs/fuse/connections", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    return dir < 0 ? -errno : write_text(dir, name, text);
+    AF_CLEANUP_FD int context = fsopen("fusectl", FSOPEN_CLOEXEC), dir = -1;
+    if (context >= 0 && fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0)
+        dir = fsmount(context, FSMOUNT_CLOEXEC, 0);
+    if (dir < 0)
+        dir = open("/sys/fs/fuse/connections", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = dir < 0 ? -1 : openat(dir, name, O_WRONLY | O_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}
+
+static int tell_connection(unsigned minor, const char *file, const char *text)
+{
+    AF_CLEANUP_FD int fd = open_of_connection(minor, file);
+    if (fd < 0)
+        return fd;
+    size_t len = strlen(text);
+    return write(fd, text, len) == (ssize_t)len ? 0 : -errno;
 }
 
 int fs_mount_abort(unsigned minor)
 {
     return tell_connection(minor, "abort", "1");
+}
+
+int fs_mount_open_abort(unsigned minor)
+{
+    return open_of_connection(minor, "abort");
 }
 
 int fs_mount_set_background(unsigned minor, unsigned count)

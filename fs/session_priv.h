@@ -137,6 +137,9 @@ int fs_mount_find(const char *path, struct fs_mount *ret);
 int fs_mount_canonical(const char *path, char **ret);
 // Ends a FUSE connection: everybody who waits for it gets an error. 0 or -errno.
 int fs_mount_abort(unsigned minor);
+// A descriptor that ends it when something is written to it, and nothing when it has gone: its
+// number may be another's by then. The caller's to close; -errno.
+int fs_mount_open_abort(unsigned minor);
 // How many requests that nobody waits for (READs ahead) may be under way on it. 0 or -errno.
 int fs_mount_set_background(unsigned minor, unsigned count);
 

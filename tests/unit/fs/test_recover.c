@@ -252,6 +252,47 @@ static void test_stacked_mounts_are_all_removed(void **state)
     assert_int_equal(umount2(mountpoint, MNT_DETACH), 0);
 }
 
+// Returns the device's descriptor, from which the first request can be read while it is alive.
+static int mount_alive(unsigned *minor)
+{
+    int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+    char data[128];
+    struct fs_mount found;
+    snprintf(data, sizeof data, "fd=%d,rootmode=40000,user_id=0,group_id=0", fd);
+    assert_int_equal(mount("x", mountpoint, FS_TYPE, MS_NOSUID | MS_NODEV, data), 0);
+    assert_int_equal(fs_mount_find(mountpoint, &found), 1);
+    *minor = found.minor;
+    return fd;
+}
+
+static void test_a_late_guard_aborts_no_mount_that_came_after(void **state)
+{
+    (void)state;
+    static char request[1 << 18];
+    unsigned first, minor;
+    int fd = mount_alive(&first);
+    int abort_fd = fs_mount_open_abort(first);
+    assert_true(abort_fd >= 0);
+    for (int i = 0; i < 64; i++) { // until the number is used again
+        assert_int_equal(umount2(mountpoint, MNT_DETACH), 0);
+        close(fd);
+        fd = mount_alive(&minor);
+        if (minor == first)
+            break;
+    }
+    assert_int_equal(minor, first);
+    assert_true(write(abort_fd, "1", 1) <= 1);
+    assert_true(read(fd, request, sizeof request) > 0);
+    close(abort_fd);
+    abort_fd = fs_mount_open_abort(minor);
+    assert_int_equal(write(abort_fd, "1", 1), 1);
+    assert_int_equal(read(fd, request, sizeof request), -1);
+    assert_int_equal(errno, ENODEV);
+    assert_int_equal(umount2(mountpoint, MNT_DETACH), 0);
+    close(abort_fd);
+    close(fd);
+}
+
 static void test_foreign_fuse_mounts_are_left_alone(void **state)
 {
     (void)state;
@@ -290,6 +331,7 @@ int main(void)
         FRESH(test_foreign_fuse_mounts_are_left_alone),
         FRESH(test_a_killed_daemon_that_waits_for_its_own_mount_is_let_go),
         FRESH(test_a_guarded_daemon_that_is_killed_ends_and_so_does_who_waits_for_it),
+        FRESH(test_a_late_guard_aborts_no_mount_that_came_after),
         cmocka_unit_test(test_paths_are_canonical_without_looking_at_the_mount),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
