@@ -2,6 +2,7 @@
 
 import pytest
 
+from dockerd import Dockerd
 from harness import Daemon
 
 
@@ -20,6 +21,17 @@ def client(daemon):
     made = daemon.client()
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def dockerd():
+    """A dockerd of the module's own, with one image."""
+    made = Dockerd()
+    try:
+        made.start().make_image()
+        yield made
+    finally:
+        made.cleanup()
 
 
 @pytest.fixture

@@ -8,6 +8,8 @@ import subprocess
 import tempfile
 import time
 
+import pytest
+
 IMAGE = "agentfense-test:1"
 PROGRAMS = ("dockerd", "containerd", "docker", "busybox")
 READY_SECONDS = 60
@@ -16,6 +18,14 @@ READY_SECONDS = 60
 def missing():
     """What is not installed, or ""."""
     return " ".join(p for p in PROGRAMS if not shutil.which(p))
+
+
+needs_dockerd = pytest.mark.skipif(bool(missing()), reason=f"not installed: {missing()}")
+
+
+def options(socket, *more):
+    """A daemon's options for the Docker behind a socket."""
+    return ["--exec-docker-socket", str(socket), "--exec-docker-image", IMAGE, *more]
 
 
 class Dockerd:

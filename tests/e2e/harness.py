@@ -251,6 +251,18 @@ class Client:
         request = pb.DownloadFileRequest(codebase_id=codebase_id, file_path=path)
         return b"".join(c.data for c in self.codebases.DownloadFile(request))
 
+    def session(self, sandbox_id):
+        """A new session; returns its id."""
+        request = pb.CreateSessionRequest(sandbox_id=sandbox_id)
+        return self.sandboxes.CreateSession(request).id
+
+    def turn(self, session_id, command):
+        """Runs a line in a session, which must succeed; returns its stdout."""
+        request = pb.SessionExecRequest(session_id=session_id, command=command)
+        result = self.sandboxes.SessionExec(request)
+        assert result.exit_code == 0, (command, result.stdout, result.stderr)
+        return result.stdout
+
     def sandbox(self, codebase_id, rules=FULL, start=True, manual=False, **fields):
         """A new sandbox with rules given as (pattern, level, priority); returns its id.
 

@@ -94,7 +94,7 @@ def test_write_stdin_answers_when_the_bytes_are_taken(client, sandbox):
 
 
 def test_refusals_of_write_resize_and_signal(client, sandbox):
-    closed = start(client, sandbox, "sleep 1000")
+    closed = start(client, sandbox, "sleep 1000")  # runs until it is ended here
     expect(Code.FAILED_PRECONDITION, write, client, closed, b"x")
     resize = procpb.ResizeProcessRequest(process_id=closed)
     expect(Code.FAILED_PRECONDITION, client.processes.Resize, resize)

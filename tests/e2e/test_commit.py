@@ -53,18 +53,6 @@ def recount(client, codebase):
     return len(sizes), sum(sizes)
 
 
-def session(client, sandbox):
-    return client.sandboxes.CreateSession(pb.CreateSessionRequest(sandbox_id=sandbox)).id
-
-
-def turn(client, session_id, command):
-    """Runs a line in a session; returns its stdout."""
-    request = pb.SessionExecRequest(session_id=session_id, command=command)
-    result = client.sandboxes.SessionExec(request)
-    assert result.exit_code == 0, (command, result.stdout, result.stderr)
-    return result.stdout
-
-
 # ---- on_exec
 
 
@@ -222,21 +210,21 @@ def test_an_idle_session_keeps_directory_files_and_maps_over_commit_and_rebase(
     client, codebase, make
 ):
     sandbox = make()
-    shell = session(client, sandbox)
-    turn(client, shell, "mkdir -p work/deep && cd work/deep && echo 1 > f && exec 5<>f")
+    shell = client.session(sandbox)
+    client.turn(shell, "mkdir -p work/deep && cd work/deep && echo 1 > f && exec 5<>f")
     assert client.download(codebase, "work/deep/f") == b"1\n"
-    inode = turn(client, shell, "stat -c %i f .")
+    inode = client.turn(shell, "stat -c %i f .")
     client.upload(codebase, "work/deep/up", "u\n")
     client.upload(codebase, "other/file", "o\n")
-    assert turn(client, shell, "pwd; ls; cat up ../../other/file") == (
+    assert client.turn(shell, "pwd; ls; cat up ../../other/file") == (
         "/workspace/work/deep\nf\nup\nu\no\n"
     )
-    assert turn(client, shell, "stat -c %i f .") == inode
-    turn(client, shell, "echo through the descriptor >&5")
+    assert client.turn(shell, "stat -c %i f .") == inode
+    client.turn(shell, "echo through the descriptor >&5")
     assert client.download(codebase, "work/deep/f") == b"through the descriptor\n"
     other = make()
     client.out(other, "echo by another > work/deep/new")
-    assert turn(client, shell, "cat new; /bin/pwd") == "by another\n/workspace/work/deep\n"
+    assert client.turn(shell, "cat new; /bin/pwd") == "by another\n/workspace/work/deep\n"
 
 
 MAPPER = """
@@ -260,14 +248,14 @@ def test_a_background_process_keeps_its_map_over_commits(client, codebase, make)
     client.upload(codebase, "mapped", b"\0" * 4096 + b"keep" + b"\0" * 4092)
     client.upload(codebase, "mapper.py", MAPPER)
     sandbox = make()
-    shell = session(client, sandbox)
-    turn(client, shell, "python3 mapper.py 2>/tmp/err &")
+    shell = client.session(sandbox)
+    client.turn(shell, "python3 mapper.py 2>/tmp/err &")
     eventually(lambda: client.exec(sandbox, "test -e /tmp/mapped").exit_code == 0)
     for i in range(10):
         client.out(sandbox, f"echo {i} > step{i}")
         client.upload(codebase, f"up{i}", "u\n")
-    turn(client, shell, "touch /tmp/stop; wait; cat /tmp/err; cat /tmp/result")
-    seen = turn(client, shell, "cat /tmp/err /tmp/result").split()
+    client.turn(shell, "touch /tmp/stop; wait; cat /tmp/err; cat /tmp/result")
+    seen = client.turn(shell, "cat /tmp/err /tmp/result").split()
     assert len(seen) == 2 and seen[0] == seen[1] and int(seen[0]) > 0
     assert client.download(codebase, "mapped")[:8] == seen[0].encode()
 
@@ -338,11 +326,11 @@ def test_the_end_of_what_lasts_is_told_after_its_files_are_pushed_also_during_a_
 
 def test_an_unlinked_open_file_is_kept_and_not_committed(client, codebase, make):
     sandbox = make()
-    shell = session(client, sandbox)
-    turn(client, shell, "exec 6<>gone; rm gone; echo kept >&6")
+    shell = client.session(sandbox)
+    client.turn(shell, "exec 6<>gone; rm gone; echo kept >&6")
     assert files(client, codebase) == set(BASE)
     client.out(sandbox, "echo other > other")
-    assert turn(client, shell, "python3 -c 'import os; print(os.pread(6, 9, 0).decode())'") == (
+    assert client.turn(shell, "python3 -c 'import os; print(os.pread(6, 9, 0).decode())'") == (
         "kept\n\n"
     )
 
@@ -368,11 +356,11 @@ def test_a_manual_sandbox_keeps_its_base_until_it_is_asked(client, codebase, mak
 
 def test_rollback_drops_the_changes_at_once(client, codebase, make):
     sandbox = make(manual=True)
-    shell = session(client, sandbox)
-    turn(client, shell, "cd dir; echo mine > x; rm y; touch new; ls")
+    shell = client.session(sandbox)
+    client.turn(shell, "cd dir; echo mine > x; rm y; touch new; ls")
     info = client.views.Rollback(sbpb.RollbackRequest(sandbox_id=sandbox))
     assert info.delta_inodes == 0
-    assert turn(client, shell, "ls; cat x y; pwd") == "sub\nx\ny\nx0\ny0\n/workspace/dir\n"
+    assert client.turn(shell, "ls; cat x y; pwd") == "sub\nx\ny\nx0\ny0\n/workspace/dir\n"
     call = client.sandboxes.Exec.future(
         pb.ExecRequest(sandbox_id=sandbox, command="touch /tmp/up; sleep 60")
     )

@@ -1,5 +1,6 @@
 """agentfensed as a process: starting, refusing to start, stopping, crashing, and starting again."""
 
+import concurrent.futures
 import os
 import pathlib
 import socket
@@ -43,17 +44,26 @@ def mounts_under(directory):
     return [l for l in lines if str(directory) in l.split()[4]]
 
 
+def takes_connections(daemon):
+    """Whether somebody listens on the daemon's socket."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        return connection.connect_ex(str(daemon.socket)) == 0
+
+
 def test_a_stop_lets_commands_end_and_commits_them(new_daemon):
     daemon = new_daemon("--stop-grace", "60s").start()
     client = daemon.client()
     codebase = client.codebase({"f": "x"})
     sandbox = client.sandbox(codebase)
-    call = client.sandboxes.Exec.future(
-        pb.ExecRequest(sandbox_id=sandbox, command="touch started; sleep 1; echo late > r; echo ok")
-    )
+    command = "touch started; until test -e go; do :; done; echo late > r; echo ok"
+    call = client.sandboxes.Exec.future(pb.ExecRequest(sandbox_id=sandbox, command=command))
     client.out(sandbox, "until test -e started; do :; done")
     begun = time.monotonic()
-    assert daemon.stop() == 0
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        stopped = pool.submit(daemon.stop)
+        eventually(lambda: not takes_connections(daemon))
+        (daemon.mount / sandbox / "go").touch()
+        assert stopped.result() == 0
     assert time.monotonic() - begun < 50  # no longer than there is something to wait for
     assert call.result().stdout == "ok\n"
     daemon.start()

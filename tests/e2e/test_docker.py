@@ -5,39 +5,22 @@ import signal
 import subprocess
 import time
 
-import dockerd as dockerd_module
 import grpc
 import pytest
-from dockerd import IMAGE, Dockerd
+from dockerd import IMAGE, Dockerd, needs_dockerd, options
 
 from harness import AGENT_SAFE, FULL, ROOT, afpb, eventually, expect, pb
 from processes import alive_with, attach, start, unique, wait, write
 
-pytestmark = pytest.mark.skipif(
-    bool(dockerd_module.missing()), reason=f"not installed: {dockerd_module.missing()}"
-)
+pytestmark = needs_dockerd
 MIB = 1 << 20
 DOCKER = pb.RUNTIME_TYPE_DOCKER
-
-
-@pytest.fixture(scope="module")
-def dockerd():
-    made = Dockerd()
-    try:
-        made.start().make_image()
-        yield made
-    finally:
-        made.cleanup()
-
-
-def options(dockerd, *more):
-    return ["--exec-docker-socket", str(dockerd.socket), "--exec-docker-image", IMAGE, *more]
 
 
 @pytest.fixture
 def docker_daemon(new_daemon, dockerd):
     def make(*more):
-        return new_daemon(*options(dockerd, *more)).start()
+        return new_daemon(*options(dockerd.socket, *more)).start()
 
     return make
 
@@ -196,7 +179,7 @@ def test_destroying_leaves_no_container_and_no_directory(docker_daemon, dockerd)
 
 def test_containers_of_a_crashed_daemon_are_removed(new_daemon, dockerd):
     before = set(dockerd.containers())
-    daemon = new_daemon(*options(dockerd, "--exec-docker-pool", "1")).start()
+    daemon = new_daemon(*options(dockerd.socket, "--exec-docker-pool", "1")).start()
     client = daemon.client()
     box(client), box(client)
     daemon.kill()
@@ -302,7 +285,7 @@ def test_a_dockerd_that_hangs_is_not_waited_for_longer_than_a_start_may_take(new
     own = Dockerd()
     try:
         own.start().make_image()
-        daemon = new_daemon(*options(own)).start()
+        daemon = new_daemon(*options(own.socket)).start()
         client = daemon.client()
         running, stuck = box(client), box(client, start=False)
         own.process.send_signal(signal.SIGSTOP)
@@ -354,7 +337,7 @@ def test_dockerd_that_stops_in_mid_command_is_a_clear_end_and_heals(new_daemon):
     own = Dockerd()
     try:
         own.start().make_image()
-        daemon = new_daemon(*options(own)).start()
+        daemon = new_daemon(*options(own.socket)).start()
         client = daemon.client()
         sandbox = box(client)
         call = client.sandboxes.Exec.future(

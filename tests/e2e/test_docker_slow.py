@@ -6,31 +6,14 @@ import socket
 import threading
 import time
 
-import dockerd as dockerd_module
 import grpc
 import pytest
-from dockerd import IMAGE, Dockerd
+from dockerd import IMAGE, needs_dockerd, options
 
 from harness import FULL, eventually, expect, pb
 
-pytestmark = pytest.mark.skipif(
-    bool(dockerd_module.missing()), reason=f"not installed: {dockerd_module.missing()}"
-)
+pytestmark = needs_dockerd
 DOCKER = pb.RUNTIME_TYPE_DOCKER
-
-
-@pytest.fixture(scope="module")
-def dockerd():
-    made = Dockerd()
-    try:
-        made.start().make_image()
-        yield made
-    finally:
-        made.cleanup()
-
-
-def options(dockerd, *more):
-    return ["--exec-docker-socket", str(dockerd.socket), "--exec-docker-image", IMAGE, *more]
 
 
 def start_of(client, sandbox):
@@ -78,11 +61,9 @@ class SlowEngine:
         except OSError:
             pass  # the other end went first
 
-    def options(self, *more):
-        return ["--exec-docker-socket", str(self.path), "--exec-docker-image", IMAGE, *more]
-
     def close(self):
         self.go_on.set()
+        self.server.shutdown(socket.SHUT_RDWR)
         self.server.close()
 
 
@@ -99,30 +80,31 @@ def slow_engine(dockerd, tmp_path):
 
 
 def test_O3_a_pull_that_hangs_slows_nobody_else(new_daemon, dockerd):
-    client = new_daemon(*options(dockerd, "--exec-docker-pull")).start().client()
+    client = new_daemon(*options(dockerd.socket, "--exec-docker-pull")).start().client()
     codebase = client.codebase({"f": "x"})
     # A registry that accepts and says nothing.
     with socket.create_server(("127.0.0.1", 0)) as silent:
         image = f"127.0.0.1:{silent.getsockname()[1]}/slow:1"
         stuck = client.sandbox(codebase, FULL, start=False, runtime=DOCKER, image=image)
-        call = client.sandboxes.StartSandbox.future(pb.StartSandboxRequest(sandbox_id=stuck))
-        silent.accept()
+        call = start_of(client, stuck)
+        pulled = silent.accept()[0]
         for runtime in (pb.RUNTIME_TYPE_BWRAP, DOCKER):
             sandbox = client.sandbox(codebase, FULL, runtime=runtime)
             assert client.out(sandbox, "cat f") == "x"
         assert not call.done()
+        pulled.close()
     expect(grpc.StatusCode.FAILED_PRECONDITION, call.result)
 
 
-def test_O3_a_container_whose_start_hangs_slows_nobody_else(new_daemon, slow_engine):
+def test_O3_a_container_whose_start_hangs_slows_nobody_else(slow_engine, new_daemon):
     engine = slow_engine(b"/start")
-    daemon = new_daemon(*engine.options()).start()
+    daemon = new_daemon(*options(engine.path)).start()
     client = daemon.client()
     codebase = client.codebase({"f": "x"})
     running = client.sandbox(codebase, FULL, runtime=DOCKER)
     engine.hold = True
     stuck = client.sandbox(codebase, FULL, start=False, runtime=DOCKER)
-    call = client.sandboxes.StartSandbox.future(pb.StartSandboxRequest(sandbox_id=stuck))
+    call = start_of(client, stuck)
     eventually(lambda: engine.held)
     engine.hold = False  # for those that come later
     assert client.out(running, "cat f") == "x"
@@ -136,14 +118,14 @@ def test_O3_a_container_whose_start_hangs_slows_nobody_else(new_daemon, slow_eng
     assert client.out(stuck, "cat f") == "x"
 
 
-def test_O3_a_pull_that_hangs_does_not_hold_up_the_daemons_stop(new_daemon, slow_engine):
+def test_O3_a_pull_that_hangs_does_not_hold_up_the_daemons_stop(slow_engine, new_daemon):
     engine = slow_engine(b"/images/create")
     engine.hold = True
-    daemon = new_daemon(*engine.options("--exec-docker-pull")).start()
+    daemon = new_daemon(*options(engine.path, "--exec-docker-pull")).start()
     client = daemon.client()
     stuck = client.sandbox(client.codebase({"f": "x"}), FULL, start=False, runtime=DOCKER,
                            image="127.0.0.1:1/none:1")
-    call = client.sandboxes.StartSandbox.future(pb.StartSandboxRequest(sandbox_id=stuck))
+    call = start_of(client, stuck)
     eventually(lambda: engine.held)
     begun = time.monotonic()
     assert daemon.stop() == 0
@@ -156,7 +138,7 @@ def test_O3_a_pull_that_hangs_does_not_hold_up_the_daemons_stop(new_daemon, slow
 
 def test_O3_images_that_hang_keep_no_start_from_images_that_are_there(new_daemon, dockerd):
     """More of them than Docker's starts have threads."""
-    daemon = new_daemon(*options(dockerd, "--exec-docker-pull")).start()
+    daemon = new_daemon(*options(dockerd.socket, "--exec-docker-pull")).start()
     client = daemon.client()
     codebase = client.codebase({"f": "x"})
     with contextlib.ExitStack() as stack:
@@ -170,7 +152,7 @@ def test_O3_images_that_hang_keep_no_start_from_images_that_are_there(new_daemon
         calls = []
         for server, image in zip(silent[:4], images[:4]):
             calls.append(stuck(image))
-            server.accept()  # it is being pulled
+            stack.enter_context(server.accept()[0])  # it is being pulled
         sandbox = client.sandbox(codebase, FULL, runtime=DOCKER)
         assert client.out(sandbox, "cat f") == "x"
         client.destroy(sandbox)
@@ -201,7 +183,7 @@ def chunk(data):
     (b'{"errorDetail":{"message":"no space on the device"},"error":"no space on the device"}\r\n',
      "no space on the device"),
 ], ids=["well", "badly"])
-def test_a_pull_may_tell_as_much_as_it_likes(new_daemon, dockerd, slow_engine, last, words):
+def test_a_pull_may_tell_as_much_as_it_likes(dockerd, slow_engine, new_daemon, last, words):
     engine = slow_engine(b"/images/create")
     image = "agentfense-told:1"
 
@@ -215,7 +197,7 @@ def test_a_pull_may_tell_as_much_as_it_likes(new_daemon, dockerd, slow_engine, l
         yield chunk(last) + b"0\r\n\r\n"
 
     engine.answer = answer
-    client = new_daemon(*engine.options("--exec-docker-pull")).start().client()
+    client = new_daemon(*options(engine.path, "--exec-docker-pull")).start().client()
     sandbox = client.sandbox(client.codebase({"f": "x"}), FULL, start=False, runtime=DOCKER,
                              image=image)
     call = start_of(client, sandbox)
@@ -230,11 +212,11 @@ def test_a_pull_may_tell_as_much_as_it_likes(new_daemon, dockerd, slow_engine, l
 
 @pytest.mark.parametrize("late", [False, True])
 def test_a_container_whose_create_was_not_answered_is_removed(
-        new_daemon, dockerd, slow_engine, late):
+        dockerd, slow_engine, new_daemon, late):
     """It is there when its sandbox goes, or comes into being after that."""
     before = set(dockerd.containers())
     engine = slow_engine(b"/containers/create")
-    daemon = new_daemon(*engine.options()).start()
+    daemon = new_daemon(*options(engine.path)).start()
     client = daemon.client()
     sandbox = client.sandbox(client.codebase({"f": "x"}), FULL, start=False, runtime=DOCKER)
     asked, made = [], []
@@ -266,10 +248,10 @@ REFUSAL = b'{"message":"the device is busy"}'
 
 @pytest.mark.parametrize("crashed", [False, True])
 def test_a_container_that_docker_would_not_remove_is_removed_later(
-        new_daemon, dockerd, slow_engine, crashed):
+        dockerd, slow_engine, new_daemon, crashed):
     before = set(dockerd.containers())
     engine = slow_engine(b"DELETE ")
-    daemon = new_daemon(*engine.options()).start()
+    daemon = new_daemon(*options(engine.path)).start()
     client = daemon.client()
     sandbox = client.sandbox(client.codebase({"f": "x"}), FULL, runtime=DOCKER)
     left = set(dockerd.containers()) - before

@@ -12,7 +12,8 @@ import time
 import grpc
 import pytest
 
-from harness import ROOT, Daemon, afpb, eventually, pb, rule, sbpb
+from harness import FULL, ROOT, Daemon, afpb, eventually, pb
+from processes import alive_with, unique
 
 
 def mounted_image(directory, mkfs, size):
@@ -202,26 +203,24 @@ def test_a_killed_daemon_that_waits_for_its_own_mount_is_replaced(slow_daemon):
     back a name there waits for the lock. Killed, such a process cannot end by itself."""
     daemon, switch = slow_daemon
     client = daemon.client()
-    sandbox = client.sandbox(client.codebase({"dir/secret": "x", "dir/other": "o"}), manual=True)
-    client.out(sandbox, "cat dir/*; echo 1 > dir/new")
+    name = unique("dir")
+    files = {f"{name}/secret": "x", f"{name}/other": "o"}
+    sandbox = client.sandbox(client.codebase(files), manual=True)
+    client.out(sandbox, f"cat {name}/*; echo 1 > {name}/new")
     switch.touch()
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        syncing = pool.submit(client.exec, sandbox, "exec sync dir", 100)
-
-        def is_waiting():
-            found = subprocess.run(["pgrep", "-fx", "sync dir"], capture_output=True, text=True,
-                                   check=False).stdout.split()
-            return any(has_thread(pid, "wchan", "request_wait_answer") for pid in found)
-
-        eventually(is_waiting)
-        hidden = [rule("**/*", "write"), rule("**/secret", "none", 5)]
-        request = sbpb.UpdatePermissionsRequest(sandbox_id=sandbox, permissions=hidden)
-        changing = pool.submit(client.views.UpdatePermissions, request)
-        eventually(lambda: has_thread(daemon.process.pid, "status", "State:\tD"))
-        killed, daemon.process = daemon.process, None
-        killed.kill()
-        eventually(lambda: has_thread(killed.pid, "status", "State:\tZ"))
-        switch.unlink()
+        try:
+            syncing = pool.submit(client.exec, sandbox, f"exec sync {name}", 100)
+            eventually(lambda: any(has_thread(pid, "wchan", "request_wait_answer")
+                                   for pid in alive_with(name)))
+            hidden = FULL + [("**/secret", "none", 5)]
+            changing = pool.submit(client.set_rules, sandbox, hidden)
+            eventually(lambda: has_thread(daemon.process.pid, "status", "State:\tD"))
+            killed, daemon.process = daemon.process, None
+            killed.kill()
+            eventually(lambda: has_thread(killed.pid, "status", "State:\tZ"))
+        finally:
+            switch.unlink()
         daemon.start()
         assert killed.wait(30) == -signal.SIGKILL
         killed.stdout.close()
@@ -231,7 +230,7 @@ def test_a_killed_daemon_that_waits_for_its_own_mount_is_replaced(slow_daemon):
     client.close()
     client = daemon.client()
     client.sandboxes.StartSandbox(pb.StartSandboxRequest(sandbox_id=sandbox))
-    assert client.out(sandbox, "cd dir && ls && cat new other") == "new\nother\n1\no"
+    assert client.out(sandbox, f"cd {name} && ls && cat new other") == "new\nother\n1\no"
     client.close()
 
 

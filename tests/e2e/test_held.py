@@ -172,14 +172,10 @@ def test_a_directory_that_two_writers_made_stays_the_working_directory_of_both(c
     codebase = client.codebase({"keep": b"\n"})
     other = client.sandbox(codebase, FULL)
     sandbox = client.sandbox(codebase, FULL, manual=True)
-    shell = client.sandboxes.CreateSession(pb.CreateSessionRequest(sandbox_id=sandbox)).id
+    shell = client.session(sandbox)
 
     def turn(command):
-        result = client.sandboxes.SessionExec(
-            pb.SessionExecRequest(session_id=shell, command=command)
-        )
-        assert result.exit_code == 0, (result.stdout, result.stderr)
-        return result.stdout
+        return client.turn(shell, command)
 
     where = turn("mkdir -p made/sub && echo mine > made/sub/mine && cd made/sub && /bin/pwd")
     holder = start(client, sandbox, ["python3", "-c", DIRFD], stdin=True)

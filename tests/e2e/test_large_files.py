@@ -35,7 +35,8 @@ def written(daemon):
 
 @pytest.mark.skipif(
     OPEN_POLICY == "server",
-    reason="under the open policy server the first append after a commit copies (docs/COMMIT.md)",
+    reason=f"the first append after a commit copies (docs/COMMIT.md); AGENTFENSE_OPEN_POLICY is "
+    f"{OPEN_POLICY!r}",
 )
 @pytest.mark.parametrize("kind", ["real", "sparse"])
 def test_appending_to_a_gigabyte_after_each_commit_costs_what_is_appended(new_daemon, kind):

@@ -149,6 +149,7 @@ def test_a_run_ends_with_its_changes_in_json(cli, tmp_path):
 
 
 def test_background_processes_in_json(cli, sandbox):
+    # Runs until it is ended here: 143 below, not 0.
     code, (process,) = cli("exec", "-d", sandbox, "--", "sh", "-c", "echo hi; exec sleep 1000")
     assert code == 0 and process["running"]
     name = process["id"]

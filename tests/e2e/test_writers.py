@@ -122,7 +122,6 @@ def test_the_first_call_on_a_directory_that_another_writer_moved_may_be_a_rename
     commit(client, first)
     rebase(client, last)
     assert client.out(last, RENAME_TO + "q/d r/d; cat r/d/f; ls p q") == "xp:\n\nq:\nk\n"
-    client.out(first, "mkdir e r/e; mv q/d r/d || true")
 
 
 def test_a_directory_that_another_writer_moved_is_exchanged(client, writers):
@@ -135,42 +134,30 @@ def test_a_directory_that_another_writer_moved_is_exchanged(client, writers):
     assert client.out(last, "cat p/d/g r/e/f") == "yx"
 
 
-def session(client, sandbox):
-    return client.sandboxes.CreateSession(pb.CreateSessionRequest(sandbox_id=sandbox)).id
-
-
-def turn(client, session_id, command):
-    result = client.sandboxes.SessionExec(
-        pb.SessionExecRequest(session_id=session_id, command=command)
-    )
-    assert result.exit_code == 0, (command, result)
-    return result.stdout
-
-
 def test_who_stands_in_a_directory_that_another_writer_moves_stands_in_it_there(client, writers):
     codebase, first, last = writers({"p/d/e/f": "x", "q/k": "", "r/k": ""})
-    shell = session(client, last)
-    turn(client, shell, "cd p/d/e; exec 9<f")
-    for to in ("q/d", "r/d", "top"):
-        client.out(first, f"mv {'p/d' if to == 'q/d' else 'q/d' if to == 'r/d' else 'r/d'} {to}")
+    shell = client.session(last)
+    client.turn(shell, "cd p/d/e; exec 9<f")
+    for source, to in (("p/d", "q/d"), ("q/d", "r/d"), ("r/d", "top")):
+        client.out(first, f"mv {source} {to}")
         commit(client, first)
         rebase(client, last)
-        assert turn(client, shell, "/bin/pwd; cat f; touch g; rm g") == f"/workspace/{to}/e\nx"
+        assert client.turn(shell, "/bin/pwd; cat f; touch g; rm g") == f"/workspace/{to}/e\nx"
     client.out(first, "mv top q/d")
     commit(client, first)
     rebase(client, last)
     assert client.out(last, RENAME_TO + "q/d r/moved; cat r/moved/e/f") == "x"
-    assert turn(client, shell, "/bin/pwd; cat f") == "/workspace/r/moved/e\nx"
+    assert client.turn(shell, "/bin/pwd; cat f") == "/workspace/r/moved/e\nx"
 
 
 def test_a_directory_that_others_move_above_its_parent_is_walked_from_within(client, writers):
     codebase, first, last = writers({"a/b/f": "x"})
-    shell = session(client, last)
-    turn(client, shell, "cd a/b; ls")
+    shell = client.session(last)
+    client.turn(shell, "cd a/b; ls")
     client.out(first, "mv a/b b; mv a b/a; touch b/a/new")
     commit(client, first)
     rebase(client, last)
-    assert turn(client, shell, "ls a; stat -c %n a/new; /bin/pwd; cat f") == (
+    assert client.turn(shell, "ls a; stat -c %n a/new; /bin/pwd; cat f") == (
         "new\na/new\n/workspace/b\nx"
     )
 
@@ -221,13 +208,13 @@ def test_who_stands_in_moved_directories_goes_on_while_a_neighbour_renames(
     client, writers, neighbour
 ):
     codebase, first, last = writers({"p/d/f": "x", "q/k": ""})
-    shell = session(client, last)
-    turn(client, shell, "cd p/d")
+    shell = client.session(last)
+    client.turn(shell, "cd p/d")
     for source, target in (("p", "q"), ("q", "p")) * 5:
         client.out(first, f"mv {source}/d {target}/d")
         commit(client, first)
         rebase(client, last)
         # The daemon tries until it finds the lock free; nobody else names the directory so far.
         path = f"/workspace/{target}/d\n"
-        eventually(lambda: turn(client, shell, "/bin/pwd") == path)  # noqa: B023
-        assert turn(client, shell, f"cat f /workspace/{target}/d/f") == "xx"
+        eventually(lambda: client.turn(shell, "/bin/pwd") == path)  # noqa: B023
+        assert client.turn(shell, f"cat f /workspace/{target}/d/f") == "xx"

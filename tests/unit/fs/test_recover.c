@@ -5,6 +5,7 @@
 
 #include "fs/fs.h"
 #include "fs/session_priv.h"
+#include "mux/base/clock.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -165,6 +166,18 @@ static bool has_thread_in_state(pid_t pid, char state)
     return system(command) == 0;
 }
 
+static void wait_for_state(pid_t pid, char state)
+{
+    int64_t end_ns = af_monotonic_ns() + 60 * AF_NS_PER_SEC;
+    while (!has_thread_in_state(pid, state)) {
+        if (af_monotonic_ns() > end_ns) {
+            kill(pid, SIGKILL);
+            fail_msg("no thread in state %c", state);
+        }
+        usleep(1000); // from one look to the next
+    }
+}
+
 static void test_a_killed_daemon_that_waits_for_its_own_mount_is_let_go(void **state)
 {
     (void)state;
@@ -176,14 +189,12 @@ static void test_a_killed_daemon_that_waits_for_its_own_mount_is_let_go(void **s
     assert_int_equal(read(ready[0], &byte, 1), 1);
     pid_t reader = start_reader();
     assert_int_equal(read(ready[0], &byte, 1), 1);
-    while (!has_thread_in_state(daemon, 'D')) // waits in the kernel, uninterruptibly
-        usleep(1000);
-    fs_end_dying(mountpoint); // it lives: nothing is done to it
+    wait_for_state(daemon, 'D'); // waits in the kernel, uninterruptibly
+    fs_end_dying(mountpoint);    // it lives: nothing is done to it
     assert_int_equal(fs_lock_mountpoint(mountpoint, &lock, &err), -1);
     assert_int_equal(waitpid(reader, NULL, WNOHANG), 0);
     kill(daemon, SIGKILL);
-    while (!has_thread_in_state(daemon, 'Z')) // its first one
-        usleep(1000);
+    wait_for_state(daemon, 'Z'); // its first one
     fs_end_dying(mountpoint);
     assert_int_equal(fs_lock_mountpoint(mountpoint, &lock, &err), 0);
     assert_int_equal(waitpid(daemon, NULL, 0), daemon);
@@ -207,8 +218,7 @@ static void test_a_guarded_daemon_that_is_killed_ends_and_so_does_who_waits_for_
     assert_int_equal(read(ready[0], &byte, 1), 1);
     pid_t reader = start_reader();
     assert_int_equal(read(ready[0], &byte, 1), 1);
-    while (!has_thread_in_state(daemon, 'D'))
-        usleep(1000);
+    wait_for_state(daemon, 'D');
     kill(daemon, SIGKILL);
     assert_int_equal(waitpid(daemon, NULL, 0), daemon);
     assert_int_equal(waitpid(reader, &status, 0), reader);

@@ -14,12 +14,17 @@ struct pair {
     struct view first, last; // in this order they push
 };
 
+static struct pair writers_of(struct fixture *fixture, const struct base_file *files)
+{
+    struct pair pair = {.fixture = fixture, .codebase = ops_codebase(fixture, files)};
+    pair.first = ops_view(fixture, pair.codebase, "**/*=write");
+    pair.last = ops_view(fixture, pair.codebase, "**/*=write");
+    return pair;
+}
+
 static struct pair two_writers(void **state)
 {
-    struct pair pair = {.fixture = *state, .codebase = ops_codebase(*state, base)};
-    pair.first = ops_view(*state, pair.codebase, "**/*=write");
-    pair.last = ops_view(*state, pair.codebase, "**/*=write");
-    return pair;
+    return writers_of(*state, base);
 }
 
 // Both push; then the first one's view shows what the codebase has.
@@ -102,12 +107,9 @@ static void test_exchanges_of_two_writers_lose_no_file(void **state)
 {
     for (int round = 0; round < 2; round++) {
         const char *third = round ? "d" : "3";
-        struct af_id codebase = ops_codebase(
+        struct pair pair = writers_of(
             *state, (struct base_file[]){
                         {"1", 0, "one"}, {"2", 0, "two"}, {round ? "d/in" : "3", 0, "in"}, {0}});
-        struct pair pair = {.fixture = *state, .codebase = codebase};
-        pair.first = ops_view(*state, codebase, "**/*=write");
-        pair.last = ops_view(*state, codebase, "**/*=write");
         assert_int_equal(ops_rename(&pair.first, "2", third, RENAME_EXCHANGE), 0);
         assert_int_equal(ops_rename(&pair.last, "1", third, RENAME_EXCHANGE), 0);
         assert_true(push_both(&pair) > 0);

@@ -196,7 +196,6 @@ static void assert_goes_by_what_is_kept(struct view *v)
     uint64_t hits = stats(v).hits;
     list(v, "d", "sub y z");
     assert_true(stats(v).hits > hits);
-    hits = stats(v).hits;
     struct mux_entry entry;
     uint64_t dir = ops_nodeid(v, "d");
     hits = stats(v).hits;

@@ -428,7 +428,7 @@ static void test_a_full_disk_is_told_and_changes_nothing(void **state)
     uint64_t removed;
     fixture_close(f);
     if (mount("tmpfs", f->dir, "tmpfs", 0, "size=24m,mode=0700") < 0) {
-        print_message("needs root to make a small file system\n");
+        print_message("skipped: needs root to make a small file system\n");
         skip();
     }
     fixture_open(f);

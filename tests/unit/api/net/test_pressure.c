@@ -76,8 +76,10 @@ static void *gather(void *arg)
 static void who_may_not_call_leaves_room_for_who_may(void **state)
 {
     (void)state;
-    if (geteuid() != 0)
+    if (geteuid() != 0) {
+        print_message("skipped: needs root, to connect as another user\n");
         skip();
+    }
     struct net_limits limits = {.conns_max = 16, .conns_unproven = 4};
     struct echo_server *echo = echo_server_start(&limits);
     assert_int_equal(chmod(echo->path, 0666), 0);

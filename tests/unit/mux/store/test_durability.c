@@ -289,7 +289,7 @@ static void test_D6_a_full_disk_refuses_new_files_and_allows_deletions(void **st
     snprintf(dir, sizeof dir, "%s/disk", f->dir);
     mkdir(dir, 0700);
     if (mount("tmpfs", dir, "tmpfs", 0, "size=40m,mode=0700") < 0) {
-        print_message("[ NOTE ] no tmpfs here: %s\n", strerror(errno));
+        print_message("skipped: no tmpfs here: %s\n", strerror(errno));
         skip();
     }
     store_close(f->store);
