@@ -4,9 +4,9 @@
 // Killed meanwhile, the daemon never answers that request, and so never ends: its files stay open,
 // the connection stays, whoever uses the mount hangs, and no supervisor is told of an end. The
 // kernel does tell a child of the thread that made it (PR_SET_PDEATHSIG). So the guard is a fork of
-// the daemon that holds none of its files and waits for that. It only makes system calls, since
-// other threads may have held any lock when it was made.
-// Owns: the process, until fs_guard_stop. Read next: lock.c, which does it at the next start.
+// the daemon that holds none of its files and waits for that. It allocates nothing and takes no
+// lock, since other threads may have held any when it was made. Owns: the process, until
+// fs_guard_stop. Read next: lock.c, which does it at the next start.
 #include "fs/session_priv.h"
 
 #include "mux/base/cleanup.h"
@@ -21,13 +21,14 @@
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-#define LOOK_NS 20000000
+// Of the kernel, when the daemon's first thread ends. Nobody else sends it to a daemon's group, as
+// terminals and shells do SIGHUP.
+#define END_SIGNAL SIGPWR
+#define LOOK_MS    20
 
-// Whether the first thread of a process is gone, but not all of it.
-static bool is_half_dead(pid_t pid)
+bool fs_is_half_dead(pid_t pid)
 {
     char path[32], stat[256];
     snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
@@ -58,17 +59,17 @@ static _Noreturn void guard(pid_t daemon, int abort_fd)
     struct pollfd end = {.fd = 0, .events = POLLIN};
     sigfillset(&set);
     sigprocmask(SIG_SETMASK, &set, NULL);
-    prctl(PR_SET_PDEATHSIG, SIGHUP);
+    prctl(PR_SET_PDEATHSIG, END_SIGNAL);
     prctl(PR_SET_NAME, "af-fs-guard");
     if (!keep_files(daemon, abort_fd))
         _exit(1);
     sigemptyset(&set);
-    sigaddset(&set, SIGHUP);
-    while (getppid() == daemon && sigwaitinfo(&set, NULL) != SIGHUP)
+    sigaddset(&set, END_SIGNAL);
+    while (getppid() == daemon && sigwaitinfo(&set, NULL) != END_SIGNAL)
         continue;
     // The kernel may tell of the thread before the process looks dead.
-    while (poll(&end, 1, 0) == 0 && !is_half_dead(daemon))
-        nanosleep(&(struct timespec){.tv_nsec = LOOK_NS}, NULL);
+    while (!fs_is_half_dead(daemon) && poll(&end, 1, LOOK_MS) == 0)
+        continue;
     _exit(write(1, "1", 1) == 1 ? 0 : 1);
 }
 

@@ -14,6 +14,7 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -76,22 +77,22 @@ int fs_lock_mountpoint(const char *mountpoint, int *ret_fd, struct af_error *err
     }
 }
 
-// Whether the process has been killed and hangs in the kernel: its first thread is gone, and it is
-// of our program's name, lest the number be another's by now.
-static bool is_dying(const char *pid)
+static bool read_name(pid_t pid, char *ret, size_t size)
 {
-    char path[64], stat[256], name[64] = "";
-    snprintf(path, sizeof path, "/proc/%.15s/stat", pid);
+    char path[32];
+    snprintf(path, sizeof path, "/proc/%d/comm", (int)pid);
     AF_CLEANUP_FILE FILE *file = fopen(path, "re");
-    if (!file || !fgets(stat, sizeof stat, file))
-        return false;
-    char *open = strchr(stat, '('), *close = strrchr(stat, ')');
-    AF_CLEANUP_FILE FILE *own = fopen("/proc/self/comm", "re");
-    if (!open || !close || close[1] != ' ' || !own || !fgets(name, sizeof name, own))
-        return false;
-    *close = '\0';
-    name[strcspn(name, "\n")] = '\0';
-    return strcmp(open + 1, name) == 0 && (close[2] == 'Z' || close[2] == 'X');
+    return file && fgets(ret, (int)size, file);
+}
+
+// Whether the process has been killed and hangs in the kernel, and is of our program's name, lest
+// the number be another's by now.
+static bool is_dying(const char *text)
+{
+    char name[64], own[64];
+    pid_t pid = (pid_t)strtol(text, NULL, 10);
+    return pid > 0 && fs_is_half_dead(pid) && read_name(pid, name, sizeof name) &&
+           read_name(getpid(), own, sizeof own) && strcmp(name, own) == 0;
 }
 
 static void abort_mount(const char *mountpoint, const char *pid)

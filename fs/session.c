@@ -481,12 +481,12 @@ void fs_session_stop(struct fs_session *session)
     AF_CHECK_MAGIC(session, FS_SESSION_MAGIC);
     if (atomic_exchange(&session->stopping, true))
         return;
-    fs_guard_stop(session);
     if (session->invalidator)
         fs_invalidator_close(session->invalidator);
     fs_moved_close(session);
     fs_limits_close(session);
     leave_mount(session);
+    fs_guard_stop(session); // not before: this process may be killed while it hangs in there
     for (unsigned i = 0; i < session->workers_started; i++)
         pthread_join(session->workers[i], NULL);
     if (session->invalidator)

@@ -145,8 +145,11 @@ int fs_mount_set_background(unsigned minor, unsigned count);
 
 // ---- guard.c -----------------------------------------------------------------------------
 
-// Ends it; the session's mount is about to go.
+// Ends it; the session's mount has gone.
 void fs_guard_stop(struct fs_session *session);
+// Whether the first thread of a process is gone, but not all of it: it was killed and hangs in the
+// kernel, or will have ended soon. Allocates nothing and takes no lock.
+bool fs_is_half_dead(pid_t pid);
 
 // ---- call_copy.c -------------------------------------------------------------------------
 
