@@ -18,11 +18,11 @@
 //   fs_session_start(session, &err); ... detach the views ...; fs_session_stop(session);
 //   fs_session_free(session); mux_close(mux);
 //
-// Locks: a session has five, each held for a few instructions, none while calling mux or the
-// kernel: the slow queue's, the invalidation queue's, that of moved.c, the io loop's, the limits'
-// (all of one rank: never one inside another). mux may call the notifier while holding nothing, but
-// for what mux.h says of single functions. Only this folder includes libfuse. docs/FUSE.md has the
-// decisions with their reasons.
+// Locks: those of slow.c (one for each of its two pools), invalidate.c, moved.c, limit.c, taps.c,
+// passthrough.c (one a shard) and the io loop (mux/base/io.h). All are of one rank, never one
+// inside another, and none is held while calling mux. What they are held for is said there. mux may
+// call the notifier while holding nothing, but for what mux.h says of single functions. Only this
+// folder includes libfuse. docs/FUSE.md has the decisions with their reasons.
 #ifndef AF_FS_H
 #define AF_FS_H
 

@@ -7,9 +7,9 @@
 // Idea: look the new name up here, until it works, before the next command of the view starts.
 //
 // This touches our own mount: on a thread of its own, which a process that holds a directory's lock
-// may keep waiting. So nobody waits for it but who is about to start a command of that view, and
-// not for long; the end of the connection ends it. Names are followed as in a hostile tree: no
-// links, no mounts, nothing above the view.
+// may keep waiting. So nobody waits for it but who has changed a view from outside and flushes
+// (fs_invalidate_flush), and not for long; the end of the connection ends it. Names are followed as
+// in a hostile tree: no links, no mounts, nothing above the view.
 //
 // Owns the queue and the thread. One mutex, a leaf, not held while looking up. Fails: what cannot
 // be looked up is met whenever somebody else looks it up. Read next: invalidate.c, mux/locate.h.
@@ -46,8 +46,9 @@ struct fs_moved {
     pthread_cond_t added, met;
     struct directory queue[QUEUE_MAX]; // a ring; the first one is under way
     unsigned first, count;
-    bool stopping, running;
+    bool stopping;
     pthread_t thread;
+    bool has_thread;
 };
 
 // -1 with errno.
@@ -118,7 +119,7 @@ void fs_moved_add(struct fs_session *session, uint64_t nodeid)
 {
     struct fs_moved *moved = session->moved;
     pthread_mutex_lock(&moved->lock);
-    if (moved->running && !moved->stopping && moved->count < QUEUE_MAX) {
+    if (!moved->stopping && moved->count < QUEUE_MAX) {
         put(moved, (struct directory){.nodeid = nodeid});
         pthread_cond_signal(&moved->added);
     }
@@ -141,7 +142,7 @@ void fs_moved_wait(struct fs_session *session, const char *sandbox_id)
     if (!mux_view_uid(session->mux, sandbox_id, &uid))
         return;
     pthread_mutex_lock(&moved->lock);
-    while (moved->running && !moved->stopping && has_of(moved, uid - session->uid_base))
+    while (!moved->stopping && has_of(moved, uid - session->uid_base))
         if (pthread_cond_clockwait(&moved->met, &moved->lock, CLOCK_MONOTONIC, &until) != 0)
             break;
     pthread_mutex_unlock(&moved->lock);
@@ -163,11 +164,8 @@ int fs_moved_new(struct fs_session *session)
 int fs_moved_start(struct fs_session *session)
 {
     struct fs_moved *moved = session->moved;
-    pthread_mutex_lock(&moved->lock);
-    int rc = moved->running ? 0 : pthread_create(&moved->thread, NULL, moved_thread, moved);
-    if (rc == 0)
-        moved->running = true;
-    pthread_mutex_unlock(&moved->lock);
+    int rc = pthread_create(&moved->thread, NULL, moved_thread, moved);
+    moved->has_thread = rc == 0;
     return -rc;
 }
 
@@ -188,12 +186,9 @@ void fs_moved_join(struct fs_session *session)
     struct fs_moved *moved = session->moved;
     if (!moved)
         return;
-    pthread_mutex_lock(&moved->lock);
-    bool join = moved->running;
-    moved->running = false;
-    pthread_mutex_unlock(&moved->lock);
-    if (join)
+    if (moved->has_thread)
         pthread_join(moved->thread, NULL);
+    moved->has_thread = false;
 }
 
 void fs_moved_free(struct fs_session *session)
@@ -201,8 +196,6 @@ void fs_moved_free(struct fs_session *session)
     struct fs_moved *moved = session->moved;
     if (!moved)
         return;
-    fs_moved_close(session);
-    fs_moved_join(session);
     pthread_cond_destroy(&moved->added);
     pthread_cond_destroy(&moved->met);
     pthread_mutex_destroy(&moved->lock);

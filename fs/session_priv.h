@@ -204,7 +204,8 @@ void fs_invalidate_inode(struct fs_session *session, uint64_t nodeid, int64_t of
 
 // ---- moved.c: directories that others have moved while they are in use --------------------
 
-// 0 or -errno. `start` is before the connection is made, `join` once it is gone.
+// 0 or -errno. `start` is once, before the connection is made and before the notifier's; `join`
+// once it is gone, `free` after that.
 int fs_moved_new(struct fs_session *session);
 int fs_moved_start(struct fs_session *session);
 void fs_moved_close(struct fs_session *session);

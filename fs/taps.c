@@ -6,8 +6,8 @@
 // taps are read without a lock, a queue that is full refuses, and readers are woken by a thread.
 //
 // A tap is closed by taking it out of its place and waiting until nobody is `inside` of that
-// place. Lock: taps.lock (a leaf but for mux_view_uid), for opening, closing and the word of mux
-// on attachments. Owns taps, queues, the thread. Read next: taps.h, tap_queue.c, mux/locate.h.
+// place. Lock: taps.lock (a leaf), for opening, closing and the word of mux on attachments. Owns
+// taps, queues, the thread. Read next: taps.h, tap_queue.c, mux/locate.h.
 #include "fs/taps.h"
 
 #include "fs/taps_priv.h"
