@@ -412,7 +412,11 @@ static void on_launched(struct exec_post *post)
 static void on_start_timer(struct exec_timer *timer)
 {
     struct exec_box *box = EXEC_CONTAINER_OF(timer, struct exec_box, timer);
-    box_kill_text(box, AF_DEADLINE_EXCEEDED, "the sandbox did not start in time");
+    bool may_pull = box->state == BOX_LAUNCHING && box->image && box->engine->options.docker.pull;
+    box_kill_text(box, AF_DEADLINE_EXCEEDED,
+                  may_pull ? "the sandbox did not start in time; its image may still be being "
+                             "pulled: start it again later"
+                           : "the sandbox did not start in time");
 }
 
 static void on_start(struct exec_post *post)

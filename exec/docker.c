@@ -17,7 +17,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -25,7 +24,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -147,7 +145,7 @@ static int create(const struct exec_box *box, struct exec_launch *launch, struct
         return af_error_errno(err, ENOMEM, "cannot make the container of %s", box->id);
     const struct docker_request request = {
         .method = "POST", .body = body, .timeout_ms = REQUEST_MS, .unwanted = &box->ending};
-    snprintf(launch->container, sizeof(launch->container), "%s-%s", docker->names,
+    snprintf(launch->container, sizeof(launch->container), "%s-%s", docker->names.text,
              launch->docker_dir);
     int rc =
         docker_ask(docker, &request, &reply, err, "/containers/create?name=%s", launch->container);
@@ -418,12 +416,9 @@ static int open_dir(struct exec_docker *docker, const char *run_dir, struct af_e
 
 static int begin(struct exec_docker *docker, const char *run_dir, struct af_error *err)
 {
-    uint64_t random;
     if (!docker->socket_path)
         return af_error_errno(err, ENOMEM, "cannot set up the Docker runtime");
-    if (getrandom(&random, sizeof(random), 0) != sizeof(random))
-        return af_error_errno(err, errno, "cannot name containers");
-    snprintf(docker->names, sizeof(docker->names), "agentfense-%016" PRIx64, random);
+    af_id_new("agentfense", &docker->names);
     if (read_version(docker, err) < 0 || remove_orphans(docker, run_dir, err) < 0 ||
         open_dir(docker, run_dir, err) < 0)
         return -1;

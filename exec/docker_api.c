@@ -114,7 +114,8 @@ static int fail(CURLcode code, const char *socket_path, struct af_error *err)
                             socket_path);
     if (code == CURLE_WRITE_ERROR)
         return af_error_set(err, AF_RESOURCE_EXHAUSTED,
-                            "the answer of the Docker daemon at %s is longer than %u bytes",
+                            "the answer of the Docker daemon at %s is longer than %u bytes, or "
+                            "there is no memory for it",
                             socket_path, REPLY_BYTES_MAX);
     return af_error_set(err, AF_UNAVAILABLE,
                         "the Docker daemon at %s does not answer (%s): is dockerd running?",

@@ -2,8 +2,9 @@
 // of them of which the last is kept.
 //
 // Threads: any that may block; nothing is shared between requests. Errors: UNAVAILABLE when the
-// daemon does not answer (with what to check), DEADLINE_EXCEEDED when it takes too long. What the
-// daemon refuses is no error here: the status says it. Read next: docker_api.c.
+// daemon does not answer (with what to check), DEADLINE_EXCEEDED when it takes too long,
+// CANCELLED when it is unwanted, RESOURCE_EXHAUSTED when the answer is too long or memory is short.
+// What the daemon refuses is no error here: the status says it. Read next: docker_api.c.
 #ifndef AF_EXEC_DOCKER_API_H
 #define AF_EXEC_DOCKER_API_H
 

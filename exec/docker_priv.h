@@ -8,6 +8,7 @@
 
 #include "exec/docker_api.h"
 #include "exec/engine_priv.h"
+#include "mux/base/id.h"
 
 #define DOCKER_LABEL       "agentfense.run"
 #define DOCKER_DIR_NAME    "docker"    // in the run directory: a directory per box
@@ -35,7 +36,7 @@ struct exec_docker {
     char version[32];
     bool pull;
     int dir_fd;
-    char names[32];     // what the names of this engine's containers have that no other's have
+    struct af_id names; // what the names of this engine's containers have that no other's have
     atomic_uint serial; // of the boxes' directories and containers
     pthread_mutex_t pull_lock;
     LIST_HEAD(, docker_pull) pulls; // pull_lock

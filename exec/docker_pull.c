@@ -39,7 +39,8 @@ static void give_back(struct exec_job *job, const struct af_error *why)
     exec_launch_again(box_of(job));
 }
 
-// Called now and then while a pull is on its way.
+// Called now and then while a pull is on its way. Their boxes know why they end: nobody is told the
+// reason given here.
 static void let_go_who_ends(void *arg)
 {
     struct docker_pull *pull = arg;
@@ -47,7 +48,7 @@ static void let_go_who_ends(void *arg)
     struct exec_job_list staying = STAILQ_HEAD_INITIALIZER(staying);
     struct exec_job *job;
     struct af_error why;
-    af_error_set(&why, AF_CANCELLED, "the image %s is still being pulled", pull->image);
+    af_error_set(&why, AF_CANCELLED, "its image is still being pulled");
     pthread_mutex_lock(&docker->pull_lock);
     while ((job = STAILQ_FIRST(&pull->waiting))) {
         STAILQ_REMOVE_HEAD(&pull->waiting, link);

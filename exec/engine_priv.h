@@ -99,7 +99,8 @@ struct exec_launch {
     bool running;
     bool failed;
     struct af_error error;
-    char container[80];  // its name, "" as long as there is none
+    // The name of its container, "" as long as there is none.
+    char container[AF_ID_TEXT_MAX + 32];
     bool may_come;       // Docker has not said whether it is there
     enum exec_pull pull; // of the image: how it went; FAILED: `error` says why
     char docker_dir[32]; // the box's directory below the run directory's, "": none
