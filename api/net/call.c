@@ -359,6 +359,7 @@ void grpc_call_closed(struct grpc_call *call)
 
     struct grpc_frame *dropped = NULL;
     pthread_mutex_lock(&call->lock);
+    grpc_chunks_free(server, &call->out); // nobody hears it, and memory may be short
     if (!call->over) {
         call->over = true;
         call->end.status = AF_CANCELLED;

@@ -33,6 +33,7 @@ static bool shows_token(struct grpc_call *call)
         conn->known = true;
         return true;
     }
+    conn->known = false; // what it showed once is no token any more
     net_conn_strike(conn, "wrong tokens");
     return false;
 }

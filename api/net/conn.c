@@ -91,7 +91,8 @@ void net_conn_new(struct net_server *server, int fd, const struct net_listener *
     conn->server = server;
     net_peer_check(conn, fd, from);
     if (!conn->permitted)
-        net_pressure_make_room(server, conn);
+        net_pressure_make_room(
+            server, conn, count_of_uid(server, conn->peer.uid) >= server->limits.conns_per_uid);
     if (server->conn_count >= server->limits.conns_max ||
         count_of_uid(server, conn->peer.uid) >= server->limits.conns_per_uid ||
         (from->tls && !(conn->tls = net_tls_new(server->tls, fd))) || net_session_new(conn) != 0) {

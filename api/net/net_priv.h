@@ -223,11 +223,15 @@ void net_conn_count_cut(struct net_conn *conn, const char *why); // and log it, 
 void net_conn_cut(struct net_conn *conn, const char *why);
 void net_conn_release_window(struct net_conn *conn);
 
-// pressure.c: what goes when there is no room. Before a connection of who may not call is linked;
-// for each connection, after all, and once in a sweep; when a turn's work is done.
-void net_pressure_make_room(struct net_server *server, const struct net_conn *newcomer);
+// pressure.c: what goes when there is no room. Before a connection of who may not call is linked
+// (uid_is_full: another of its uid has to go for it); for each connection, after all, and once in a
+// sweep; when a turn's work is done.
+void net_pressure_make_room(struct net_server *server, const struct net_conn *newcomer,
+                            bool uid_is_full);
 void net_pressure_sweep(struct net_conn *conn);
 void net_pressure_trim(struct net_server *server);
+// On a worker: what is queued there, a call or the trim.
+void net_pressure_run(struct net_pool_item *item);
 void net_pressure_relieve(struct net_server *server);
 
 // session.c

@@ -5,8 +5,8 @@
 // newest: of the newcomer's own uid when that has an eighth of the share.
 // Memory: when what is held comes near the limit, the connections that hold most of it go: at first
 // of those that do not move what they hold, in the end of all. So others are refused for moments
-// only. The network thread's. Owns nothing. Failure: none. Read next: conn.c (net_conn_sweep),
-// loop.c.
+// only. The network thread's, but for net_pressure_run. Owns nothing. Failure: none. Read next:
+// conn.c (net_conn_sweep), loop.c.
 #include "api/net/net_priv.h"
 
 #include <malloc.h>
@@ -22,7 +22,8 @@ static bool is_unproven(const struct net_conn *conn)
     return !conn->permitted && !conn->known && !conn->cut;
 }
 
-void net_pressure_make_room(struct net_server *server, const struct net_conn *newcomer)
+void net_pressure_make_room(struct net_server *server, const struct net_conn *newcomer,
+                            bool uid_is_full)
 {
     unsigned all = 0, same = 0, most = server->limits.conns_unproven;
     struct net_conn *oldest = NULL, *oldest_same = NULL; // the list begins with the newest
@@ -39,6 +40,8 @@ void net_pressure_make_room(struct net_server *server, const struct net_conn *ne
     if (all < most || !oldest)
         return;
     struct net_conn *victim = same > most / 8 ? oldest_same : oldest;
+    if (uid_is_full && victim->peer.uid != newcomer->peer.uid)
+        return; // the newcomer could not stay all the same
     net_conn_cut(victim, "room for others who may not call");
 }
 
@@ -71,6 +74,21 @@ void net_pressure_relieve(struct net_server *server)
     }
 }
 
+// One for the process, as the heap is. The item is the pool's while it is queued.
+static struct net_pool_item trim_item;
+static atomic_bool trim_queued;
+
+void net_pressure_run(struct net_pool_item *item)
+{
+    if (item != &trim_item) {
+        grpc_call_run(item);
+        return;
+    }
+    malloc_trim(0);
+    atomic_store(&trim_queued, false);
+}
+
+// It takes as long as the heap is large: on the network thread all connections would wait for it.
 void net_pressure_trim(struct net_server *server)
 {
     size_t held = atomic_load(&server->buffered);
@@ -78,6 +96,8 @@ void net_pressure_trim(struct net_server *server)
         server->held_peak = held;
     if (server->held_peak < TRIM_BYTES || held > server->held_peak / 4)
         return;
-    malloc_trim(0);
-    server->held_peak = held;
+    if (!atomic_exchange(&trim_queued, true)) {
+        net_pool_submit(&server->pool, &trim_item);
+        server->held_peak = held;
+    }
 }

@@ -92,7 +92,7 @@ int net_server_new(const struct net_server_options *options, struct net_server *
     server->epoll_fd = server->event_fd = server->drained_fd = -1;
     fill_limits(&server->limits, &options->limits);
     name_group(server);
-    net_pool_init(&server->pool, grpc_call_run);
+    net_pool_init(&server->pool, net_pressure_run);
     pthread_mutex_init(&server->ready_lock, NULL);
     if (make_parts(server) != 0) {
         int error = errno;

@@ -9,6 +9,9 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -400,6 +403,57 @@ static void connections_are_capped_per_uid(void **state)
     echo_server_stop(echo);
 }
 
+struct strangers {
+    const char *path;
+    uid_t uid;
+    struct raw_client *raw[2];
+};
+
+static void *open_as(void *arg)
+{
+    struct strangers *who = arg;
+    // Of this thread alone: glibc's wrapper would change the whole process.
+    if (syscall(SYS_setresuid, -1, who->uid, -1) != 0)
+        abort();
+    for (int i = 0; i < 2; i++)
+        who->raw[i] = raw_open(who->path);
+    return NULL;
+}
+
+static struct strangers strangers_open(const struct echo_server *echo, uid_t uid)
+{
+    struct strangers who = {.path = echo->path, .uid = uid};
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, open_as, &who), 0);
+    pthread_join(thread, NULL);
+    return who;
+}
+
+// The share of those who may not call is full, and so is the newcomer's own: nobody goes for it.
+static void who_is_over_its_cap_costs_nobody_a_connection(void **state)
+{
+    (void)state;
+    if (geteuid() != 0)
+        skip();
+    struct net_limits limits = {.conns_per_uid = 2, .conns_unproven = 16};
+    struct echo_server *echo = echo_server_start(&limits);
+    struct strangers who[9];
+    assert_int_equal(chmod(echo->path, 0666), 0);
+    assert_int_equal(chmod(echo->dir, 0755), 0);
+    for (uid_t i = 0; i < 8; i++)
+        who[i] = strangers_open(echo, 60000 + i);
+    who[8] = strangers_open(echo, 60007);
+    assert_true(raw_read_to_end(who[8].raw[0]) && raw_read_to_end(who[8].raw[1]));
+    struct net_stats stats;
+    net_server_stats(echo->server, &stats);
+    assert_int_equal(stats.conns_cut, 0);
+    assert_int_equal(stats.conns_refused, 2);
+    assert_int_equal(stats.conns_open, 16);
+    for (int i = 0; i < 18; i++)
+        raw_close(who[i / 2].raw[i % 2]);
+    echo_server_stop(echo);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -426,6 +480,7 @@ int main(void)
         cmocka_unit_test(a_slow_reader_holds_little_and_is_cut),
         cmocka_unit_test(replies_that_nobody_reads_are_bounded_per_connection),
         cmocka_unit_test(connections_are_capped_per_uid),
+        cmocka_unit_test(who_is_over_its_cap_costs_nobody_a_connection),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
