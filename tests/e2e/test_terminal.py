@@ -8,6 +8,7 @@ import signal
 import struct
 import subprocess
 import termios
+import time
 
 import pytest
 
@@ -428,4 +429,28 @@ def test_output_that_cannot_be_written_is_said(daemon, sandbox, flag):
             stdout=full, stderr=subprocess.PIPE, timeout=60, check=False,
         )
     assert done.returncode == 125
+    assert done.stderr == b"agentfense: cannot write the output: No space left on device\n"
+
+
+def test_lines_of_json_are_whole_on_a_pipe_that_does_not_block(daemon, sandbox):
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with subprocess.Popen(
+        [TOOL, "--socket", str(daemon.socket), "exec", "-n", "--json", sandbox, "--",
+         "head", "-c", "1000000", "/dev/zero"],
+        stdout=writer, stderr=subprocess.PIPE,
+    ) as tool, os.fdopen(reader, "rb") as lines:
+        os.close(writer)
+        time.sleep(0.5)  # the pipe is full
+        *output, end = [json.loads(line) for line in lines]
+        assert tool.wait(timeout=60) == 0 and tool.stderr.read() == b""
+    assert sum(len(piece["data"]) for piece in output) == 1_000_000
+    assert end["exit_code"] == 0
+
+
+def test_a_list_that_cannot_be_written_is_said(daemon, sandbox):
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([TOOL, "--socket", str(daemon.socket), "ls"], stdout=full,
+                              stderr=subprocess.PIPE, timeout=60, check=False)
+    assert done.returncode == 1 and sandbox
     assert done.stderr == b"agentfense: cannot write the output: No space left on device\n"

@@ -1,5 +1,6 @@
 """agentfense cp: files and trees between this machine and a sandbox or a codebase."""
 
+import json
 import os
 import stat
 import subprocess
@@ -129,3 +130,17 @@ def test_an_agents_links_and_bits_do_nothing_on_the_host(cp, client, tmp_path):
 def test_places_that_make_no_sense_are_refused(cp, source, target, tmp_path):
     code, err = cp(source, target, cwd=tmp_path)
     assert code == 1 and err.startswith("agentfense: ") and list(tmp_path.iterdir()) == []
+
+
+def test_what_is_copied_is_counted_by_its_content(daemon, client, tree, tmp_path):
+    codebase = client.codebase({})
+    sandbox = client.sandbox(codebase, FULL)
+    size = sum(p.stat().st_size for p in tree.rglob("*") if p.is_file() and not p.is_symlink())
+    for source, target in (
+        (tree, f"{codebase}:"), (f"{codebase}:", tmp_path / "out"),
+        (tree, f"{sandbox}:t/"), (f"{sandbox}:t", tmp_path / "out2"),
+    ):
+        done = subprocess.run(
+            [BIN / "agentfense", "--socket", daemon.socket, "--json", "cp", source, target],
+            capture_output=True, text=True, timeout=120, check=True)
+        assert json.loads(done.stdout)["bytes"] == size

@@ -571,6 +571,8 @@ def test_paths_too_long_for_any_program_hide_nothing_else(project):
     done = full(project, DEEP)
     assert done.returncode == 0, done.stderr
     assert b"a-file" in done.stderr and b"more changes lie at paths of over" in done.stderr
+    told = json.loads(full(project, DEEP, "--json").stdout.splitlines()[-1])
+    assert told["too_long"] > 0 and "a-file" in {change["path"] for change in told["changes"]}
     before = sorted(os.listdir(project))
     refused = full(project, DEEP, "--apply")
     assert refused.returncode == 125 and b"nothing is applied" in refused.stderr

@@ -99,13 +99,6 @@ static int find(struct af_client *client, const char *name, struct victim *ret,
                      &sandbox__v1__sandbox__descriptor, &ret->sandbox, err);
 }
 
-static size_t miss(struct report *report, const char *name, const struct af_error *err)
-{
-    report_failed(report, name, err->text, strlen(err->text));
-    complain(err, 1);
-    return 1;
-}
-
 // The codebases go when the last sandbox on them has gone.
 static size_t finish(struct af_client *client, const struct victim *victims, size_t count,
                      const Agentfense__V1__BatchDestroyResponse *reply, struct report *report)
@@ -120,7 +113,7 @@ static size_t finish(struct af_client *client, const struct victim *victims, siz
             report_failed(report, victims[i].name, (const char *)text.data, text.len);
             failed++;
         } else if (session_delete_owned(client, victims[i].sandbox, &err) < 0) {
-            failed += miss(report, victims[i].name, &err);
+            failed += report_error(report, victims[i].name, &err, 1) != 0;
         } else {
             report_sandbox(report, victims[i].id.text, "destroyed");
         }
@@ -139,7 +132,7 @@ size_t batch_destroy(struct af_client *client, char *const *names, size_t count,
     struct af_error err;
     for (size_t i = 0; i < count && !interrupt_signal(); i++) {
         if (find(client, names[i], &victims[found], &err) < 0) {
-            failed += miss(report, names[i], &err);
+            failed += report_error(report, names[i], &err, 1) != 0;
         } else {
             ids[found] = af_client_text(victims[found].id.text);
             found++;

@@ -67,7 +67,6 @@ static la_ssize_t read_chunk(struct archive *archive, void *arg, const void **re
     if (rc == 0)
         return 0;
     const Agentfense__V1__ArchiveChunk *chunk = (const void *)source->reply;
-    progress_add(&source->copy->progress, chunk->data.len);
     *ret = chunk->data.data;
     return (la_ssize_t)chunk->data.len;
 }
@@ -78,7 +77,8 @@ static int archive_failed(struct archive *archive, const char *what, struct af_e
     return af_error_set(err, AF_INTERNAL, "cannot %s: %s", what, text ? text : "unknown error");
 }
 
-static int unpack_data(struct archive *in, struct archive *out, struct af_error *err)
+static int unpack_data(struct archive *in, struct archive *out, struct progress *progress,
+                       struct af_error *err)
 {
     const void *bytes;
     size_t len;
@@ -93,17 +93,18 @@ static int unpack_data(struct archive *in, struct archive *out, struct af_error 
             return archive_failed(in, "read the archive", err);
         if (archive_write_data_block(out, bytes, len, offset) < ARCHIVE_OK)
             return archive_failed(out, "write a file", err);
+        progress_add(progress, len);
     }
 }
 
 // Set-id bits do not come from a sandbox to the host.
 static int unpack_entry(struct archive *in, struct archive *out, struct archive_entry *entry,
-                        struct af_error *err)
+                        struct progress *progress, struct af_error *err)
 {
     archive_entry_set_perm(entry, archive_entry_perm(entry) & 01777);
     if (archive_write_header(out, entry) < ARCHIVE_OK)
         return archive_failed(out, archive_entry_pathname(entry), err);
-    if (archive_entry_size(entry) > 0 && unpack_data(in, out, err) < 0)
+    if (archive_entry_size(entry) > 0 && unpack_data(in, out, progress, err) < 0)
         return -1;
     return archive_write_finish_entry(out) < ARCHIVE_OK ? archive_failed(out, "write", err) : 0;
 }
@@ -111,6 +112,7 @@ static int unpack_entry(struct archive *in, struct archive *out, struct archive_
 static int unpack(struct source *source, const char *dir, struct af_error *err)
 {
     struct archive *in = archive_read_new(), *out = archive_write_disk_new();
+    struct progress *progress = &source->copy->progress;
     struct archive_entry *entry;
     int rc = 0, got = ARCHIVE_EOF;
     archive_read_support_format_tar(in);
@@ -122,8 +124,8 @@ static int unpack(struct source *source, const char *dir, struct af_error *err)
     else if ((mkdir(dir, 0777) < 0 && errno != EEXIST) || chdir(dir) < 0)
         rc = af_error_errno(err, errno, "cannot use the directory '%s'", dir);
     while (rc == 0 && (got = archive_read_next_header(in, &entry)) == ARCHIVE_OK) {
-        progress_add_file(&source->copy->progress);
-        rc = interrupt_check(err) < 0 ? -1 : unpack_entry(in, out, entry, err);
+        progress_add_file(progress);
+        rc = interrupt_check(err) < 0 ? -1 : unpack_entry(in, out, entry, progress, err);
     }
     if (rc == 0 && got != ARCHIVE_EOF)
         rc = archive_failed(in, "read the archive", err);

@@ -62,7 +62,6 @@ static la_ssize_t send_chunk(struct archive *archive, void *arg, const void *byt
         archive_set_error(archive, EIO, "the daemon refused the archive");
         return -1;
     }
-    progress_add(&walk->copy->progress, len);
     return (la_ssize_t)len;
 }
 
@@ -82,6 +81,7 @@ static int pack_entry(struct walk *walk, struct archive_entry *entry, const char
         size_t want = left < got ? (size_t)left : (size_t)got;
         if (archive_write_data(walk->out, walk->piece, want) < 0)
             return failed(walk->out, path, err);
+        progress_add(&walk->copy->progress, want);
         left -= (int64_t)want;
     }
     return 0;

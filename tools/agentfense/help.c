@@ -96,11 +96,11 @@ const struct command_row command_rows[] = {
                       "your keys go to it\n"
                       "  -d, --detach       run in the background\n",
                       1, 1, TAKES_COMMAND | TAKES_STREAMS | TAKES_JSON},
-    [COMMAND_SHELL] = {"shell", "SANDBOX [-- CMD [ARG...]]",
-                       "opens a shell in a sandbox, in your terminal",
-                       "The same as exec -it, of the sandbox's shell unless there is a CMD. Exit "
-                       "code: the shell's.\n",
-                       1, 1, TAKES_COMMAND | TAKES_SHELL},
+    [COMMAND_SHELL] =
+        {"shell", "SANDBOX [-- CMD [ARG...]]", "opens a shell in a sandbox, in your terminal",
+         "The same as exec -it, of the sandbox's shell unless there is a CMD; reads its "
+         "commands from\nstdin when that is no terminal. Exit code: the shell's.\n",
+         1, 1, TAKES_COMMAND | TAKES_SHELL},
     [COMMAND_PS] = {"ps", "[SANDBOX]",
                     "lists processes, also those in the background that have ended",
                     "SANDBOX is an id or the beginning of one.\n", 0, 1, TAKES_JSON},

@@ -10,7 +10,6 @@
 #include "tools/agentfense/session.h"
 
 #include <stdio.h>
-#include <string.h>
 
 typedef int each_fn(struct session *session, struct af_error *err);
 
@@ -28,8 +27,7 @@ static int for_each(const struct options *options, each_fn *fn, const char *stat
         const char *name = options->args[i];
         if (rpc_find_view(session.client, name, &session.sandbox_id, &err) < 0 ||
             fn(&session, &err) < 0) {
-            report_failed(&report, name, err.text, strlen(err.text));
-            code = complain(&err, 1);
+            code = report_error(&report, name, &err, 1);
         } else {
             report_sandbox(&report, session.sandbox_id.text, status);
         }

@@ -5,8 +5,10 @@
 #include "tools/agentfense/interrupt.h"
 #include "tools/agentfense/run.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -51,7 +53,9 @@ int main(int argc, char **argv)
     if (code < 0)
         code = run_command(&options);
     options_fini(&options);
-    if (fflush(stdout) != 0 && code == 0)
+    if (code == 0 && (fflush(stdout) != 0 || ferror(stdout))) {
+        fprintf(stderr, "agentfense: cannot write the output: %s\n", strerror(errno));
         code = 1;
+    }
     return code;
 }

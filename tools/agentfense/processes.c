@@ -206,13 +206,6 @@ static int send_signal(struct af_client *client, const struct options *options, 
     return 0;
 }
 
-// A process that could not be found, signalled or waited for. Returns the exit code.
-static int miss(struct report *report, const char *name, const struct af_error *err, int code)
-{
-    report_failed(report, name, err->text, strlen(err->text));
-    return complain(err, code);
-}
-
 int command_kill(const struct options *options)
 {
     struct session session = {.fd = -1};
@@ -224,7 +217,7 @@ int command_kill(const struct options *options)
     report_begin(&report, options);
     for (int i = 0; i < options->n_args && !interrupt_signal(); i++)
         if (send_signal(session.client, options, options->args[i], &report, &err) < 0)
-            code = miss(&report, options->args[i], &err, 1);
+            code = report_error(&report, options->args[i], &err, 1);
     report_end(&report);
     disconnect(&session);
     return code;
@@ -265,7 +258,7 @@ int command_wait(const struct options *options)
     report_begin(&report, options);
     for (int i = 0; i < options->n_args && !interrupt_signal(); i++)
         if (wait_one(session.client, options->args[i], &report, &code, &err) < 0)
-            code = miss(&report, options->args[i], &err, EXIT_TOOL);
+            code = report_error(&report, options->args[i], &err, EXIT_TOOL);
     report_end(&report);
     disconnect(&session);
     return code;

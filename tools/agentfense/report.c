@@ -3,6 +3,7 @@
 
 #include "mux/base/cleanup.h"
 #include "mux/base/clock.h"
+#include "tools/agentfense/run.h"
 #include "tools/common/words.h"
 
 #include <stdio.h>
@@ -44,6 +45,12 @@ void report_failed(struct report *report, const char *name, const char *text, si
     json_end(&report->json);
 }
 
+int report_error(struct report *report, const char *name, const struct af_error *err, int code)
+{
+    report_failed(report, name, err->text, strlen(err->text));
+    return complain(err, code);
+}
+
 void report_end(struct report *report)
 {
     if (!report->on)
@@ -60,30 +67,10 @@ const char *report_status(Sandbox__V1__SandboxStatus status)
     return (int)status >= 0 && (size_t)status < AF_ARRAY_LEN(words) ? words[status] : "unknown";
 }
 
-static const char *policy_word(Agentfense__V1__CommitPolicy policy)
-{
-    return policy == AGENTFENSE__V1__COMMIT_POLICY__COMMIT_POLICY_MANUAL       ? "manual"
-           : policy == AGENTFENSE__V1__COMMIT_POLICY__COMMIT_POLICY_ON_DESTROY ? "on-destroy"
-                                                                               : "on-exec";
-}
-
-static const char *conflict_word(Agentfense__V1__ConflictPolicy policy)
-{
-    return policy == AGENTFENSE__V1__CONFLICT_POLICY__CONFLICT_POLICY_REFUSE ? "refuse"
-                                                                             : "last-writer-wins";
-}
-
-static const char *access_word(Agentfense__V1__Access access)
-{
-    return access == AGENTFENSE__V1__ACCESS__ACCESS_READ_ONLY ? "read-only"
-           : access == AGENTFENSE__V1__ACCESS__ACCESS_CUT_OFF ? "cut-off"
-                                                              : "normal";
-}
-
 static void print_options(struct json *json, const Agentfense__V1__SandboxOptions *options)
 {
-    json_text(json, "commit_policy", policy_word(options->commit_policy));
-    json_text(json, "conflicts", conflict_word(options->conflict_policy));
+    json_text(json, "commit_policy", tool_policy_word(options->commit_policy));
+    json_text(json, "conflicts", tool_conflict_word(options->conflict_policy));
     json_uint(json, "quota_bytes", options->quota ? options->quota->bytes : 0);
     json_uint(json, "quota_inodes", options->quota ? options->quota->inodes : 0);
     json_uint(json, "iops", options->io_limit ? options->io_limit->iops : 0);
@@ -100,7 +87,7 @@ void report_info(const struct options *options, const Agentfense__V1__SandboxInf
     json_begin_object(&json, NULL);
     json_bytes(&json, "sandbox_id", sandbox->id.data, sandbox->id.len);
     json_text(&json, "status", report_status(sandbox->status));
-    json_text(&json, "access", access_word(info->access));
+    json_text(&json, "access", tool_access_word(info->access));
     if (sandbox->expires_at)
         json_time(&json, "expires_at", sandbox->expires_at->seconds, sandbox->expires_at->nanos);
     if (info->options)

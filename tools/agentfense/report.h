@@ -22,6 +22,8 @@ void report_sandbox(struct report *report, const char *id, const char *status);
 void report_process(struct report *report, const Agentfense__V1__Process *process);
 // `name`: as it was given.
 void report_failed(struct report *report, const char *name, const char *text, size_t len);
+// The same of a failure, which stderr hears as well. Returns the exit code, as complain (run.h).
+int report_error(struct report *report, const char *name, const struct af_error *err, int code);
 void report_end(struct report *report);
 
 // One sandbox with its settings: an object of its own.

@@ -30,6 +30,7 @@ struct run {
     struct changes changes;
     struct outcome outcome;
     int root;
+    bool listed; // the changes are known
     bool applied;
     char *dir; // as the user gave it, escaped
 };
@@ -113,6 +114,7 @@ static int finish(struct run *run, struct af_error *err)
         fprintf(stderr, "agentfense: cannot list the changes: %s\n", err->text);
         return -1;
     }
+    run->listed = true;
     if (run->changes.too_long > 0) {
         fprintf(
             stderr,
@@ -141,8 +143,8 @@ static int finish(struct run *run, struct af_error *err)
     return 0;
 }
 
-// --json: the last line, after the command's output and end.
-static void print_json(const struct run *run)
+// --json: the last line, after the command's output and end. Prints what fails.
+static int print_json(const struct run *run)
 {
     struct json json;
     json_init(&json, stdout);
@@ -152,8 +154,13 @@ static void print_json(const struct run *run)
         json_text(&json, "sandbox_id", run->session.sandbox_id.text);
     json_bool(&json, "applied", run->applied);
     report_changes(&json, "changes", &run->changes);
+    json_uint(&json, "too_long", run->changes.too_long);
     json_end(&json);
     json_finish(&json);
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return 0;
+    fprintf(stderr, "agentfense: cannot write the output: %s\n", strerror(errno));
+    return -1;
 }
 
 static int open_dir(const char *dir, int *ret, struct af_error *err)
@@ -194,8 +201,8 @@ int command_run(const struct options *options)
     if (rc == 0) {
         rc = finish(&run, &err);
         run.session.keep = rc == 0 && options->keep;
-        if (options->json)
-            print_json(&run);
+        if (options->json && run.listed && print_json(&run) < 0)
+            rc = -1;
     } else {
         struct af_error signal;
         bool interrupted = interrupt_check(&signal) < 0;

@@ -183,7 +183,12 @@ void stream_outcome(const Agentfense__V1__ProcessExit *exit, struct outcome *ret
 static int print_json(const Agentfense__V1__ProcessOutput *output)
 {
     struct json json;
-    json_init(&json, stdout);
+    AF_CLEANUP_FREE char *line = NULL;
+    size_t len;
+    FILE *file = open_memstream(&line, &len);
+    if (!file)
+        return errno;
+    json_init(&json, file);
     json.one_line = true;
     json_begin_object(&json, NULL);
     switch (output->output_case) {
@@ -204,7 +209,10 @@ static int print_json(const Agentfense__V1__ProcessOutput *output)
     }
     json_end(&json);
     json_finish(&json);
-    return fflush(stdout) == 0 ? 0 : errno;
+    bool failed = ferror(file);
+    if (fclose(file) != 0 || failed)
+        return ENOMEM;
+    return write_all(STDOUT_FILENO, (ProtobufCBinaryData){.data = (uint8_t *)line, .len = len});
 }
 
 static int take_reply_json(struct stream *stream, const Agentfense__V1__ProcessOutput *output,

@@ -12,6 +12,10 @@ static const char *const kind_words[] = {"unspecified", "file", "directory",
                                          "symlink",     "fifo", "socket"};
 static const char *const change_words[] = {"unspecified", "added",    "modified",
                                            "deleted",     "metadata", "renamed"};
+static const char *const access_words[] = {"unknown", "normal", "read-only", "cut-off"};
+// What is not specified is the first, by agentfense_sandbox.proto.
+static const char *const policy_words[] = {"on-exec", "on-exec", "manual", "on-destroy"};
+static const char *const conflict_words[] = {"last-writer-wins", "last-writer-wins", "refuse"};
 
 static const char *word(const char *const *words, size_t count, int value)
 {
@@ -31,6 +35,21 @@ const char *tool_kind_word(Agentfense__V1__FileKind kind)
 const char *tool_change_word(Agentfense__V1__DiffEntry__Change change)
 {
     return word(change_words, AF_ARRAY_LEN(change_words), (int)change);
+}
+
+const char *tool_access_word(Agentfense__V1__Access access)
+{
+    return word(access_words, AF_ARRAY_LEN(access_words), (int)access);
+}
+
+const char *tool_policy_word(Agentfense__V1__CommitPolicy policy)
+{
+    return word(policy_words, AF_ARRAY_LEN(policy_words), (int)policy);
+}
+
+const char *tool_conflict_word(Agentfense__V1__ConflictPolicy policy)
+{
+    return word(conflict_words, AF_ARRAY_LEN(conflict_words), (int)policy);
 }
 
 char tool_change_letter(Agentfense__V1__DiffEntry__Change change)

@@ -55,19 +55,18 @@ static void show_json(struct fsctl *ctl, const char *access,
 
 static int show(struct fsctl *ctl, const Agentfense__V1__SandboxInfo *info)
 {
-    static const char *const words[] = {"unknown", "normal", "read-only", "cut-off"};
+    const char *access = tool_access_word(info->access);
     char used[TOOL_SIZE_MAX], most[TOOL_SIZE_MAX] = "none";
     const Agentfense__V1__Quota *quota = info->options->quota;
     tool_size_text(info->delta_bytes, used);
     if (quota->bytes)
         tool_size_text(quota->bytes, most);
-    size_t access = (size_t)info->access < AF_ARRAY_LEN(words) ? (size_t)info->access : 0;
     if (ctl->json) {
-        show_json(ctl, words[access], info);
+        show_json(ctl, access, info);
         return 0;
     }
-    fprintf(ctl->out, "access  %s\nbytes   %s of %s\ninodes  %" PRIu64 " of ", words[access], used,
-            most, info->delta_inodes);
+    fprintf(ctl->out, "access  %s\nbytes   %s of %s\ninodes  %" PRIu64 " of ", access, used, most,
+            info->delta_inodes);
     if (quota->inodes)
         fprintf(ctl->out, "%" PRIu64 "\n", quota->inodes);
     else
@@ -99,13 +98,13 @@ int fsctl_quota(struct fsctl *ctl, struct af_error *err)
 
 int fsctl_access(struct fsctl *ctl, struct af_error *err)
 {
-    static const char *const words[] = {"normal", "read-only", "cut-off"};
     Agentfense__V1__SetAccessRequest request = AGENTFENSE__V1__SET_ACCESS_REQUEST__INIT;
     AF_CLEANUP(rpc_cleanup) Agentfense__V1__SandboxInfo *info = NULL;
     struct af_id id;
-    for (size_t i = 0; i < AF_ARRAY_LEN(words); i++)
-        if (strcmp(ctl->argv[1], words[i]) == 0)
-            request.access = (Agentfense__V1__Access)(i + 1);
+    for (int i = AGENTFENSE__V1__ACCESS__ACCESS_NORMAL; i <= AGENTFENSE__V1__ACCESS__ACCESS_CUT_OFF;
+         i++)
+        if (strcmp(ctl->argv[1], tool_access_word((Agentfense__V1__Access)i)) == 0)
+            request.access = (Agentfense__V1__Access)i;
     if (!request.access)
         return af_error_set(err, AF_INVALID_ARGUMENT,
                             "'%s' is no access: normal, read-only or cut-off", ctl->argv[1]);

@@ -21,10 +21,29 @@ static void test_unknown_values_have_a_word(void **state)
         assert_string_equal(tool_kind_word((Agentfense__V1__FileKind)values[i]), "unknown");
         assert_string_equal(tool_change_word((Agentfense__V1__DiffEntry__Change)values[i]),
                             "unknown");
+        assert_string_equal(tool_access_word((Agentfense__V1__Access)values[i]), "unknown");
+        assert_string_equal(tool_policy_word((Agentfense__V1__CommitPolicy)values[i]), "unknown");
+        assert_string_equal(tool_conflict_word((Agentfense__V1__ConflictPolicy)values[i]),
+                            "unknown");
         assert_int_equal(tool_change_letter((Agentfense__V1__DiffEntry__Change)values[i]), '?');
         tool_mode_text((Agentfense__V1__FileKind)values[i], UINT32_MAX, mode);
         assert_string_equal(mode, "?rwsrwsrwt");
     }
+}
+
+static void test_settings_that_are_not_specified_are_the_standard(void **state)
+{
+    (void)state;
+    assert_string_equal(tool_policy_word(AGENTFENSE__V1__COMMIT_POLICY__COMMIT_POLICY_UNSPECIFIED),
+                        "on-exec");
+    assert_string_equal(tool_policy_word(AGENTFENSE__V1__COMMIT_POLICY__COMMIT_POLICY_ON_DESTROY),
+                        "on-destroy");
+    assert_string_equal(
+        tool_conflict_word(AGENTFENSE__V1__CONFLICT_POLICY__CONFLICT_POLICY_UNSPECIFIED),
+        "last-writer-wins");
+    assert_string_equal(tool_conflict_word(AGENTFENSE__V1__CONFLICT_POLICY__CONFLICT_POLICY_REFUSE),
+                        "refuse");
+    assert_string_equal(tool_access_word(AGENTFENSE__V1__ACCESS__ACCESS_CUT_OFF), "cut-off");
 }
 
 static void test_modes_are_written_as_by_ls(void **state)
@@ -72,6 +91,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_unknown_values_have_a_word),
+        cmocka_unit_test(test_settings_that_are_not_specified_are_the_standard),
         cmocka_unit_test(test_modes_are_written_as_by_ls),
         cmocka_unit_test(test_sizes_are_short),
         cmocka_unit_test(test_any_time_can_be_printed),
