@@ -375,13 +375,16 @@ void daemon_reload(struct daemon *daemon)
 {
     const struct af_config *config = &daemon->config;
     struct af_error err;
+    if (!config->tls_cert) { // tokens go with it
+        af_log(AF_LOG_INFO, "daemon", "nothing to read again", "files=0");
+        return;
+    }
     if (net_server_reload(daemon->server, config->tls_cert, config->tls_key, config->token_file,
                           &err) < 0)
         af_log(AF_LOG_ERROR, "daemon", "certificate and tokens stay as they were", "error=\"%s\"",
                err.text);
     else
-        af_log(AF_LOG_INFO, "daemon", "read again what can change while it runs", "files=%d",
-               config->tls_cert ? 3 : 0);
+        af_log(AF_LOG_INFO, "daemon", "read again what can change while it runs", "files=3");
 }
 
 void daemon_stop(struct daemon *daemon)

@@ -182,9 +182,7 @@ static int put_file(struct walk *walk, int dir, const char *name, const char *pa
         return -1;
     if (first)
         return put_link(walk, path, first);
-    int given = fd;
-    fd = -1;
-    return put_data(walk, path, &st, given);
+    return put_data(walk, path, &st, af_take_fd(&fd));
 }
 
 static int put_symlink(struct walk *walk, int dir, const char *name, const char *path,

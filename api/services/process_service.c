@@ -138,16 +138,24 @@ static void reply_process(struct grpc_call *call, struct process *process)
     process_record_reply(call, record);
 }
 
+// Of a request about one process: rc says whether it did what was asked. Takes the reference.
+static void answer(struct grpc_call *call, int rc, struct process *process,
+                   const struct af_error *err)
+{
+    if (rc < 0)
+        grpc_call_finish_error(call, err);
+    else
+        reply_process(call, process);
+    process_unref(process);
+}
+
 static void get_process(struct grpc_call *call, const ProtobufCMessage *message)
 {
     const Agentfense__V1__ProcessRequest *request = (const void *)message;
     struct af_error err;
     struct process *process = NULL;
-    if (process_of(call, request->process_id, &process, &err) < 0)
-        grpc_call_finish_error(call, &err);
-    else
-        reply_process(call, process);
-    process_unref(process);
+    int rc = process_of(call, request->process_id, &process, &err);
+    answer(call, rc, process, &err);
 }
 
 static int collect(void *arg, const struct process_info *info)
@@ -251,13 +259,12 @@ static void resize_process(struct grpc_call *call, const ProtobufCMessage *messa
     struct af_error err;
     struct process *process = NULL;
     struct exec_window window;
-    if (process_window_take(request->size ? request->size : &standard, &window, &err) < 0 ||
-        process_of(call, request->process_id, &process, &err) < 0 ||
-        process_resize(process, &window, &err) < 0)
-        grpc_call_finish_error(call, &err);
-    else
-        reply_process(call, process);
-    process_unref(process);
+    int rc = process_window_take(request->size ? request->size : &standard, &window, &err);
+    if (rc == 0)
+        rc = process_of(call, request->process_id, &process, &err);
+    if (rc == 0)
+        rc = process_resize(process, &window, &err);
+    answer(call, rc, process, &err);
 }
 
 static void signal_process(struct grpc_call *call, const ProtobufCMessage *message)
@@ -265,12 +272,10 @@ static void signal_process(struct grpc_call *call, const ProtobufCMessage *messa
     const Agentfense__V1__SignalProcessRequest *request = (const void *)message;
     struct af_error err;
     struct process *process = NULL;
-    if (process_of(call, request->process_id, &process, &err) < 0 ||
-        process_signal(process, request->signal, request->all, &err) < 0)
-        grpc_call_finish_error(call, &err);
-    else
-        reply_process(call, process);
-    process_unref(process);
+    int rc = process_of(call, request->process_id, &process, &err);
+    if (rc == 0)
+        rc = process_signal(process, request->signal, request->all, &err);
+    answer(call, rc, process, &err);
 }
 
 static void close_output(struct grpc_call *call, const ProtobufCMessage *message)
@@ -278,12 +283,10 @@ static void close_output(struct grpc_call *call, const ProtobufCMessage *message
     const Agentfense__V1__CloseOutputRequest *request = (const void *)message;
     struct af_error err;
     struct process *process = NULL;
-    if (process_of(call, request->process_id, &process, &err) < 0 ||
-        process_close_output(process, request->stdout, request->stderr, &err) < 0)
-        grpc_call_finish_error(call, &err);
-    else
-        reply_process(call, process);
-    process_unref(process);
+    int rc = process_of(call, request->process_id, &process, &err);
+    if (rc == 0)
+        rc = process_close_output(process, request->stdout, request->stderr, &err);
+    answer(call, rc, process, &err);
 }
 
 #define METHOD(name, type, handler)                                                                \

@@ -141,10 +141,10 @@ def test_bad_configuration(api, client, sandbox, project):
     for endpoint in ("", " unix:/x", "a\0b"):
         with pytest.raises(af.InvalidConfigurationError):
             api.client(endpoint)
-    for endpoint in ("far.example:1", "localhost.far.example:1", "127.far.example:1"):
+    for endpoint in ("far.example:1", "localhost.far.example:1", "127.far.example:1", "::1:9000"):
         with pytest.raises(af.InvalidConfigurationError, match="clear text"):
             api.client(endpoint, token="t")
-    for endpoint in ("localhost:1", "127.0.0.9:1", "[::1]:1", "unix:/x", "/x"):
+    for endpoint in ("localhost:1", "127.0.0.9:1", "[::1]:1", "::1", "unix:/x", "/x"):
         api.client(endpoint, token="t").close()
     with pytest.raises(af.InvalidConfigurationError):
         sandbox.run("true", workdir="relative")

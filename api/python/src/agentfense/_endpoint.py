@@ -17,7 +17,7 @@ LOCAL_SOCKET = "/run/agentfense/agentfensed.sock"  # AF_SOCKET_DEFAULT of the da
 DEFAULT_TCP = "localhost:9000"
 MESSAGE_BYTES_MAX = 4 << 20  # the daemon's limit, either way
 # A name that only begins like one of these is another machine's.
-_LOOPBACK = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\]|::1)(:\d+)?")
+_LOOPBACK = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?|::1")
 
 
 def default_endpoint() -> str:
