@@ -23,12 +23,6 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-// LMDB's meta page: a page header of 16 bytes, then magic 4, version 4, address 8, map size 8, two
-// database records of 48, last page 8, transaction id 8.
-#define META_AT_MAGIC 16
-#define META_AT_TXNID 144
-#define META_MAGIC    0xBEEFC0DEu
-
 #define SYNC_EVERY_COMMITS 5000
 #define BEHIND_FACTOR      8 // times the growth that makes a sync point due: then writers wait
 

@@ -132,7 +132,7 @@ static int check_owner(struct store *store, struct af_error *err)
     struct stat st;
     if (fstat(store->dir_fd, &st) < 0)
         return af_error_errno(err, errno, "cannot use the state directory %s", store->dir);
-    if ((st.st_uid == 0 || st.st_uid == geteuid()) && !(st.st_mode & S_IWOTH))
+    if ((st.st_uid == 0 || st.st_uid == geteuid()) && !(st.st_mode & (S_IWGRP | S_IWOTH)))
         return 0;
     return af_error_set(err, AF_FAILED_PRECONDITION,
                         "others than its user may write to the state directory %s (owner %u, mode "
@@ -338,6 +338,8 @@ static int create_store(struct store *store, struct af_error *err)
         rc = store_ids_open(store, store->store_fd, FIRST_ID);
     if (rc == 0)
         rc = store_sync_point(store, 0);
+    if (rc == 0)
+        store->found_synced = atomic_load(&store->last_txn);
     if (rc == 0 && (renameat(store->dir_fd, "store.new", store->dir_fd, "store") < 0 ||
                     fsync(store->dir_fd) < 0))
         rc = -errno;

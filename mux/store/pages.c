@@ -26,12 +26,12 @@
 #define KEY_MAX     511
 #define BUFFERS     (2 * LEVELS_MAX + 1)
 #define NO_PAGE     UINT64_MAX
-#define META_MAGIC  0xBEEFC0DEu
 #define INTEGER_KEY 0x08
+#define LIST_WORDS  512 // of a list of free pages, read at once
 
 enum { PAGE_BRANCH = 1, PAGE_LEAF = 2, PAGE_OVERFLOW = 4 };
 enum { NODE_BIG = 1, NODE_TREE = 2 };
-enum { AT_DB_FREE = 40, AT_DB_MAIN = 88, AT_LAST_PAGE = 136, AT_TXN = 144 };
+enum { AT_DB_FREE = 40, AT_DB_MAIN = 88, AT_LAST_PAGE = 136 };
 
 struct key {
     uint8_t bytes[KEY_MAX];
@@ -158,16 +158,21 @@ static bool follows(struct tree *tree, const struct key *key, bool is_branch)
 static int check_list(struct pages *p, const struct tree *tree, uint64_t page, uint64_t at,
                       uint64_t len)
 {
-    uint8_t word[sizeof(uint64_t)];
-    int rc = len < sizeof word ? -EUCLEAN : read_at(p, word, sizeof word, at);
-    uint64_t entries = rc == 0 ? get64(word) : 0;
-    if (rc < 0 || entries > len / sizeof word - 1)
+    uint64_t words[LIST_WORDS], entries = 0;
+    int rc = len < sizeof entries ? -EUCLEAN : read_at(p, &entries, sizeof entries, at);
+    if (rc < 0 || entries > len / sizeof entries - 1)
         return fault(p, tree, page, "has a list of free pages of an impossible length");
-    for (uint64_t i = 1; i <= entries; i++) {
-        rc = read_at(p, word, sizeof word, at + i * sizeof word);
-        if (rc < 0 || get64(word) < 2 || get64(word) >= p->count)
+    for (uint64_t done = 0, n; done < entries; done += n) {
+        n = entries - done < LIST_WORDS ? entries - done : LIST_WORDS;
+        rc = read_at(p, words, n * sizeof *words, at + (1 + done) * sizeof *words);
+        for (uint64_t i = 0; rc == 0 && i < n; i++) {
+            if (words[i] < 2 || words[i] >= p->count)
+                rc = -EUCLEAN;
+            else
+                set_bit(p->listed, words[i]);
+        }
+        if (rc < 0)
             return fault(p, tree, page, "has a list of free pages that leads out of the file");
-        set_bit(p->listed, get64(word));
     }
     return 0;
 }
@@ -308,14 +313,15 @@ static int check_tree(struct pages *p, const uint8_t *db, struct tree *tree)
 static int read_meta(struct pages *p, uint8_t ret[META_BYTES])
 {
     uint8_t other[META_BYTES];
-    if (read_at(p, ret, META_BYTES, 0) < 0 || get32(ret + HEAD_BYTES) != META_MAGIC)
+    if (read_at(p, ret, META_BYTES, 0) < 0 || get32(ret + META_AT_MAGIC) != META_MAGIC)
         return 0;
     p->page_bytes = get32(ret + AT_DB_FREE);
     if (p->page_bytes < 512 || p->page_bytes > 65536 || (p->page_bytes & (p->page_bytes - 1)) != 0)
         return 0;
-    if (read_at(p, other, META_BYTES, p->page_bytes) < 0 || get32(other + HEAD_BYTES) != META_MAGIC)
+    if (read_at(p, other, META_BYTES, p->page_bytes) < 0 ||
+        get32(other + META_AT_MAGIC) != META_MAGIC)
         return 0;
-    if (get64(other + AT_TXN) > get64(ret + AT_TXN))
+    if (get64(other + META_AT_TXNID) > get64(ret + META_AT_TXNID))
         memcpy(ret, other, META_BYTES);
     return 1;
 }

@@ -24,6 +24,11 @@
 #define STORE_ID_BLOCK       (1u << 20)
 #define BOOT_ID_LEN          36
 #define META_BYTES           512 // of an LMDB meta page: all that it uses, and more
+// In it: a page header of 16 bytes, then magic 4, version 4, address 8, map size 8, two database
+// records of 48, last page 8, transaction id 8.
+#define META_AT_MAGIC 16
+#define META_AT_TXNID 144
+#define META_MAGIC    0xBEEFC0DEu
 
 // DIR/store/synced.meta: the meta page of the last synced transaction.
 struct synced_copy {
@@ -83,7 +88,7 @@ struct store {
     bool fsck_only;        // opened for fsck: no background thread, nothing swept
     bool read_only;        // and nothing written
     bool synced_damaged;   // found so by fsck
-    uint64_t found_synced; // the last sync point's transaction, as the start found it
+    uint64_t found_synced; // the last sync point's transaction, as the start found or made it
     int dir_fd, store_fd, blobs_fd, new_fd, lock_fd;
     uint32_t page_bytes;
     uint64_t map_bytes;

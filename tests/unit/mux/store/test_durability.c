@@ -471,7 +471,7 @@ static void test_damaged_records_are_errors_never_crashes(void **state)
             read_and_change_everything(f, layer, stack);
         store_close(f->store);
         f->store = NULL;
-        shell("rm -rf '%s' && mkdir '%s'", f->dir, f->dir);
+        shell("rm -rf '%s' && mkdir -m 700 '%s'", f->dir, f->dir);
         fixture_open(f);
     }
 }

@@ -5,7 +5,18 @@
 #include <fcntl.h>
 #include <lmdb.h>
 #include <signal.h>
+#include <stdatomic.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
+
+static atomic_int whole_disk_syncs;
+
+// In libc's place.
+int syncfs(int fd)
+{
+    atomic_fetch_add(&whole_disk_syncs, 1);
+    return (int)syscall(SYS_syncfs, fd);
+}
 
 static void test_O_second_instance_is_refused_and_names_the_holder(void **state)
 {
@@ -161,6 +172,8 @@ static void test_a_directory_that_others_may_write_to_is_refused(void **state)
     f->store = NULL;
     assert_int_equal(chmod(f->dir, 0777), 0);
     assert_refused(f, "mode 0777");
+    assert_int_equal(chmod(f->dir, 0770), 0);
+    assert_refused(f, "mode 0770");
     assert_int_equal(chmod(f->dir, 0700), 0);
     if (geteuid() == 0) {
         assert_int_equal(chown(f->dir, 1, 1), 0);
@@ -168,6 +181,34 @@ static void test_a_directory_that_others_may_write_to_is_refused(void **state)
         assert_int_equal(chown(f->dir, 0, 0), 0);
     }
     fixture_open(f);
+}
+
+static void test_the_whole_disk_is_synced_after_a_killed_run_only(void **state)
+{
+    struct fixture *f = *state;
+    int status;
+    store_close(f->store);
+    f->store = NULL;
+    run_in(f, "rm -r '%s'/*");
+    atomic_store(&whole_disk_syncs, 0);
+    fixture_open(f); // makes a new one
+    fixture_reopen(f);
+    assert_int_equal(atomic_load(&whole_disk_syncs), 0);
+    store_close(f->store);
+    f->store = NULL;
+    pid_t pid = fork();
+    if (pid == 0) {
+        uint64_t layer;
+        fixture_open(f);
+        struct store_txn *txn = begin(f);
+        assert_int_equal(store_layer_new(txn, &layer), 0);
+        commit(txn);
+        kill(getpid(), SIGKILL);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    fixture_open(f);
+    assert_int_equal(atomic_load(&whole_disk_syncs), 1);
 }
 
 static void test_must_exist_creates_nothing(void **state)
@@ -298,6 +339,7 @@ int main(void)
         TEST(test_content_without_its_store_is_no_new_store),
         TEST(test_no_symlink_in_the_place_of_a_file_is_followed),
         TEST(test_a_directory_that_others_may_write_to_is_refused),
+        TEST(test_the_whole_disk_is_synced_after_a_killed_run_only),
         TEST(test_must_exist_creates_nothing),
         TEST(test_B9_kill_9_loses_no_acknowledged_commit),
         TEST(test_a_power_cut_loses_nothing_synced_and_never_the_store),

@@ -2,6 +2,7 @@
 // store is refused with a sentence, or it opens and fsck ends.
 #include "tests/unit/mux/store/fsck_fixture.h"
 
+#include <lmdb.h>
 #include <sys/wait.h>
 
 #define ROUNDS  300
@@ -149,6 +150,70 @@ static void test_a_store_is_not_opened_on_a_damaged_page(void **state)
         fail_msg("%s", err.text);
 }
 
+// A value of 4 MiB, put and taken away: its pages are free, in one list.
+static void free_many_pages(const char *dir)
+{
+    char path[128];
+    MDB_env *env;
+    MDB_txn *txn;
+    MDB_dbi meta;
+    MDB_val key = {4, "many"};
+    AF_CLEANUP_FREE char *bytes = calloc(1, 4 << 20);
+    MDB_val value = {4 << 20, bytes};
+    snprintf(path, sizeof path, "%s/store", dir);
+    assert_int_equal(mdb_env_create(&env), 0);
+    mdb_env_set_maxdbs(env, 32);
+    mdb_env_set_mapsize(env, 1ULL << 30);
+    assert_int_equal(mdb_env_open(env, path, 0, 0600), 0);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(mdb_txn_begin(env, NULL, 0, &txn), 0);
+        assert_int_equal(mdb_dbi_open(txn, "meta", 0, &meta), 0);
+        int rc = i == 0 ? mdb_put(txn, meta, &key, &value, 0) : mdb_del(txn, meta, &key, NULL);
+        assert_int_equal(rc, 0);
+        assert_int_equal(mdb_txn_commit(txn), 0);
+    }
+    mdb_env_close(env);
+}
+
+// Where the list of more than 1024 free pages begins: a count, then the pages, highest first.
+static off_t find_list(int fd, uint64_t *ret_entries)
+{
+    uint64_t words[PAGE / 8];
+    for (off_t at = 2 * PAGE; pread(fd, words, PAGE, at) == PAGE; at += PAGE) {
+        if (words[2] > 1024 && words[2] < 1200 && words[3] > words[4] && words[4] > words[5]) {
+            *ret_entries = words[2];
+            return at + 16;
+        }
+    }
+    fail_msg("no such list");
+    return 0;
+}
+
+static void test_a_long_list_of_free_pages_is_checked_to_its_end(void **state)
+{
+    struct fixture *f = *state;
+    char path[128];
+    uint64_t entries, was, wrong = 1ULL << 40;
+    store_close(f->store);
+    f->store = NULL;
+    free_many_pages(f->dir);
+    snprintf(path, sizeof path, "%s/store/data.mdb", f->dir);
+    AF_CLEANUP_FD int fd = open(path, O_RDWR);
+    assert_true(fd >= 0);
+    assert_false(is_refused(f->dir));
+    off_t list = find_list(fd, &entries);
+    const uint64_t places[] = {1, 512, 513, 1024, 1025, entries};
+    for (size_t i = 0; i < AF_ARRAY_LEN(places); i++) {
+        off_t at = list + (off_t)places[i] * 8;
+        assert_int_equal(pread(fd, &was, sizeof was, at), sizeof was);
+        assert_int_equal(pwrite(fd, &wrong, sizeof wrong, at), sizeof wrong);
+        assert_true(is_refused(f->dir));
+        assert_int_equal(pwrite(fd, &was, sizeof was, at), sizeof was);
+    }
+    assert_false(is_refused(f->dir));
+    fixture_open(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -156,6 +221,8 @@ int main(void)
                                         fixture_teardown),
         cmocka_unit_test_setup_teardown(test_a_store_is_not_opened_on_a_damaged_page, fixture_setup,
                                         fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_a_long_list_of_free_pages_is_checked_to_its_end,
+                                        fixture_setup, fixture_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
