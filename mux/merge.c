@@ -65,19 +65,14 @@ int mux_merge_step(struct mux_merge *merge)
     return rc;
 }
 
-static struct mux_layers base_of(const struct mux_merge *merge)
-{
-    return (struct mux_layers){.ids = merge->view.ids + 1, .count = merge->view.count - 1};
-}
-
 // ---- what the delta says
 
 static int collect_name(void *arg, uint64_t parent, const struct store_entry *entry)
 {
     struct mux_merge *merge = arg;
     struct store_entry below = {0};
-    int rc = mux_resolve_entry(merge->txn, base_of(merge), parent, entry->name, entry->name_len,
-                               &below, NULL);
+    int rc = mux_resolve_entry(merge->txn, mux_merge_base(merge), parent, entry->name,
+                               entry->name_len, &below, NULL);
     if (rc < 0 && rc != -ENOENT)
         return rc;
     if (rc == -ENOENT)
@@ -145,7 +140,7 @@ static int detach_moved(struct mux_merge *merge, const struct mux_merge_name *na
     bool was;
     if (name->fid == 0 || name->type != DT_DIR)
         return 0;
-    int rc = mux_resolve_inode(merge->txn, base_of(merge), name->fid, &inode, NULL);
+    int rc = mux_resolve_inode(merge->txn, mux_merge_base(merge), name->fid, &inode, NULL);
     if (rc < 0)
         return rc == -ENOENT ? 0 : rc; // new
     // Where the base had it: somewhere else now, and two writers have moved it.
@@ -170,7 +165,7 @@ static int changed_since(struct mux_merge *merge, uint64_t fid, bool *ret)
 {
     struct mux_inode_copy base;
     struct store_inode head;
-    int rc = mux_merge_load(merge, base_of(merge), fid, &base);
+    int rc = mux_merge_load(merge, mux_merge_base(merge), fid, &base);
     if (rc == 0)
         rc = mux_resolve_inode(merge->txn, merge->head, fid, &head, NULL);
     if (rc < 0)
@@ -219,7 +214,7 @@ static int depth_of(struct mux_merge *merge, uint64_t dir, uint32_t *ret)
     struct store_inode inode;
     uint32_t depth = 0;
     for (uint64_t at = dir; at != merge->root_fid; at = inode.parent, depth++) {
-        int rc = mux_resolve_inode(merge->txn, base_of(merge), at, &inode, NULL);
+        int rc = mux_resolve_inode(merge->txn, mux_merge_base(merge), at, &inode, NULL);
         if (rc < 0)
             return rc == -ENOENT ? -EUCLEAN : rc;
         if (depth > MUX_MERGE_NAMES_MAX)
@@ -324,7 +319,7 @@ static int revive(struct mux_merge *merge, uint64_t fid)
 {
     struct mux_inode_copy base, view;
     bool named;
-    int rc = mux_merge_load(merge, base_of(merge), fid, &base);
+    int rc = mux_merge_load(merge, mux_merge_base(merge), fid, &base);
     if (rc < 0)
         return rc == -ENOENT ? 0 : rc; // new
     rc = mux_merge_load(merge, merge->view, fid, &view);
@@ -343,11 +338,11 @@ static int revive(struct mux_merge *merge, uint64_t fid)
     return rc;
 }
 
-static int for_names(struct mux_merge *merge,
+static int for_names(struct mux_merge *merge, const struct mux_merge_name *names, size_t count,
                      int (*fn)(struct mux_merge *merge, const struct mux_merge_name *name))
 {
-    for (size_t i = 0; i < merge->n_names; i++) {
-        int rc = fn(merge, &merge->names[i]);
+    for (size_t i = 0; i < count; i++) {
+        int rc = fn(merge, &names[i]);
         if (rc == 0)
             rc = mux_merge_step(merge);
         if (rc < 0)
@@ -360,19 +355,19 @@ int mux_merge_run(struct mux_merge *merge)
 {
     int rc = merge->batch > 0 ? collect_aside(merge) : collect(merge);
     if (rc == 0)
-        rc = for_names(merge, detach_moved);
+        rc = for_names(merge, merge->names, merge->n_names, detach_moved);
     if (rc == 0)
-        rc = for_names(merge, remove_file);
+        rc = for_names(merge, merge->names, merge->n_names, remove_file);
     if (rc == 0)
         rc = remove_directories(merge);
     if (rc == 0)
-        rc = for_names(merge, put_name);
+        rc = for_names(merge, merge->names, merge->n_names, put_name);
     for (size_t i = 0; rc == 0 && i < merge->n_inodes; i++) {
         rc = revive(merge, merge->inodes[i]);
         if (rc == 0)
             rc = mux_merge_step(merge);
     }
     if (rc == 0)
-        rc = mux_merge_spare_losers(merge);
+        rc = for_names(merge, merge->losers, merge->n_losers, mux_merge_spare);
     return rc < 0 ? rc : mux_merge_record_all(merge);
 }

@@ -20,7 +20,6 @@
 
 struct mux_merge_name;
 struct mux_merge_put;
-struct mux_merge_loser;
 
 struct mux_merge {
     struct store *store;
@@ -47,7 +46,7 @@ struct mux_merge {
     size_t n_touched, touched_capacity;
     struct mux_merge_put *puts; // names given in the head
     size_t n_puts, puts_capacity;
-    struct mux_merge_loser *losers; // files that lost a name to one of the view's
+    struct mux_merge_name *losers; // the files of the head that lost these names to the view's
     size_t n_losers, losers_capacity;
     struct mux_fid_map dirs;   // directory of the view -> that of the head
     struct mux_fid_map links;  // fid -> names before and what they gained, see merge_record.c

@@ -288,11 +288,10 @@ static int is_unseen(struct mux_merge *merge, const struct mux_merge_name *name,
 {
     struct store_inode head;
     struct mux_inode_copy base;
-    struct mux_layers below = {.ids = merge->view.ids + 1, .count = merge->view.count - 1};
     *ret = true;
     if (found != name->base_fid)
         return 0;
-    int rc = mux_merge_load(merge, below, found, &base);
+    int rc = mux_merge_load(merge, mux_merge_base(merge), found, &base);
     if (rc == 0)
         rc = mux_resolve_inode(merge->txn, merge->head, found, &head, NULL);
     if (rc == 0)
@@ -306,8 +305,7 @@ static int detach_moved(struct mux_merge *merge, const struct mux_merge_name *na
     struct store_inode view, base;
     struct mux_inode_copy head;
     struct store_entry found;
-    struct mux_layers below = {.ids = merge->view.ids + 1, .count = merge->view.count - 1};
-    int rc = mux_resolve_inode(merge->txn, below, name->fid, &base, NULL);
+    int rc = mux_resolve_inode(merge->txn, mux_merge_base(merge), name->fid, &base, NULL);
     if (rc < 0)
         return rc == -ENOENT ? 0 : rc; // new
     rc = mux_resolve_inode(merge->txn, merge->view, name->fid, &view, NULL);
@@ -333,24 +331,24 @@ static int note_loser(struct mux_merge *merge, uint64_t parent, const struct mux
         return 0; // the view has seen it there, and has put another in its place
     int rc = mux_merge_grow((void **)&merge->losers, &merge->losers_capacity, merge->n_losers,
                             sizeof *merge->losers);
-    if (rc == 0)
-        merge->losers[merge->n_losers++] = (struct mux_merge_loser){.parent = parent,
-                                                                    .fid = found->fid,
-                                                                    .name = name->name,
-                                                                    .name_len = name->name_len,
-                                                                    .type = found->type};
-    return rc;
+    if (rc < 0)
+        return rc;
+    struct mux_merge_name loser = *name;
+    loser.parent = parent;
+    loser.fid = found->fid;
+    loser.type = found->type;
+    merge->losers[merge->n_losers++] = loser;
+    return 0;
 }
 
-static int spare(struct mux_merge *merge, const struct mux_merge_loser *loser)
+int mux_merge_spare(struct mux_merge *merge, const struct mux_merge_name *loser)
 {
-    struct mux_layers below = {.ids = merge->view.ids + 1, .count = merge->view.count - 1};
     char aside[AF_NAME_MAX + 1];
     bool nameless, was_there = false;
     int rc = mux_merge_is_nameless(merge, loser->fid, &nameless);
     if (rc == 0 &&
         nameless) // one that is new there was made for this name, and the last one has it
-        rc = mux_merge_has_name(merge, below, loser->fid, &was_there);
+        rc = mux_merge_has_name(merge, mux_merge_base(merge), loser->fid, &was_there);
     if (rc < 0 || !was_there)
         return rc;
     rc = find_aside(merge, loser->parent, loser->name, loser->name_len, aside);
@@ -358,18 +356,6 @@ static int spare(struct mux_merge *merge, const struct mux_merge_loser *loser)
         rc = mux_merge_count_link(merge, loser->fid, 1);
     return rc < 0 ? rc
                   : put_entry(merge, loser->parent, aside, strlen(aside), loser->fid, loser->type);
-}
-
-int mux_merge_spare_losers(struct mux_merge *merge)
-{
-    for (size_t i = 0; i < merge->n_losers; i++) {
-        int rc = spare(merge, &merge->losers[i]);
-        if (rc == 0)
-            rc = mux_merge_step(merge);
-        if (rc < 0)
-            return rc;
-    }
-    return 0;
 }
 
 int mux_merge_put_file(struct mux_merge *merge, uint64_t parent, const struct mux_merge_name *name)

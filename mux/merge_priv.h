@@ -27,12 +27,11 @@ struct mux_merge_put {
     uint64_t before; // 1 + index of the same file's put before this one, or 0
 };
 
-// A file of the head whose name one of the view's takes, which the view has not seen there.
-struct mux_merge_loser {
-    uint64_t parent, fid;
-    const char *name;
-    uint8_t name_len, type;
-};
+// What the view's delta stands on.
+static inline struct mux_layers mux_merge_base(const struct mux_merge *merge)
+{
+    return (struct mux_layers){.ids = merge->view.ids + 1, .count = merge->view.count - 1};
+}
 
 // merge.c
 // 0, or -ECANCELED when conflicts are refused.
@@ -58,9 +57,9 @@ int mux_merge_detach(struct mux_merge *merge, uint64_t fid, bool *ret_was);
 // it is put where the view has it.
 int mux_merge_target(struct mux_merge *merge, uint64_t view_dir, uint64_t *ret);
 int mux_merge_put_file(struct mux_merge *merge, uint64_t parent, const struct mux_merge_name *name);
-// Files that were there before, and have lost their last name to one that the view has put there,
-// stay beside it. After all names are put.
-int mux_merge_spare_losers(struct mux_merge *merge);
+// A file that was there before, and has lost its last name to one that the view has put there,
+// stays beside it. After all names are put.
+int mux_merge_spare(struct mux_merge *merge, const struct mux_merge_name *loser);
 
 // merge_record.c
 bool mux_merge_same_content(const struct store_inode *a, const struct store_inode *b);

@@ -104,12 +104,11 @@ static int load_sides(struct mux_merge *merge, uint64_t view_fid, uint64_t head_
                       struct sides *ret)
 {
     struct mux_layers delta = {.ids = merge->view.ids, .count = 1};
-    struct mux_layers base = {.ids = merge->view.ids + 1, .count = merge->view.count - 1};
     int rc = load_side(merge, delta, view_fid, &ret->view, &ret->has_view);
     if (rc == 0 && ret->has_view && ret->view.inode.nlink == 0)
         ret->has_view = false;
     if (rc == 0)
-        rc = load_side(merge, base, view_fid, &ret->base, &ret->has_base);
+        rc = load_side(merge, mux_merge_base(merge), view_fid, &ret->base, &ret->has_base);
     if (rc == 0)
         rc = load_side(merge, merge->head, head_fid, &ret->head, &ret->has_head);
     return rc;
