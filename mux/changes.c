@@ -286,15 +286,6 @@ static bool is_shared(struct mux *mux, uint64_t dir_nodeid, const char *text)
     return shared;
 }
 
-static void tell_moved(struct mux *mux, uint32_t route, uint64_t parent,
-                       const struct mux_change_item *change)
-{
-    const struct mux_notifier *notifier = mux->notifier;
-    if (notifier && notifier->moved_directory)
-        notifier->moved_directory(mux->notifier_arg, parent, change->name, change->name_len,
-                                  mux_view_shown_by(mux, route, change->was_dir));
-}
-
 void mux_changes_tell(struct mux *mux, uint32_t route, const struct mux_changes *changes)
 {
     for (size_t i = 0; i < changes->count; i++) {
@@ -303,7 +294,8 @@ void mux_changes_tell(struct mux *mux, uint32_t route, const struct mux_changes 
         if (change->kind == ATTRIBUTES || change->kind == CONTENT)
             mux_notify_inval_inode(mux, nodeid, change->kind == CONTENT ? 0 : -1, 0);
         else if (change->kind == NAME_OF_MOVED)
-            tell_moved(mux, route, nodeid, change);
+            mux_notify_moved_directory(mux, nodeid, change->name, change->name_len,
+                                       mux_view_shown_by(mux, route, change->was_dir));
         else if (change->kind == NAME_OF_FILE ||
                  (change->kind == NAME_SAME && is_shared(mux, nodeid, change->name)))
             mux_notify_inval_entry(mux, nodeid, change->name, change->name_len);

@@ -120,12 +120,11 @@ static bool may_ask(const struct mux_kept *kept, uint64_t value)
     return (value >> VALUE_BIT) + 2 <= kept->turn;
 }
 
+// In an operation, or with kept.asking held: the notifier stays.
 static void ask(struct mux *mux, uint64_t nodeid)
 {
-    pthread_mutex_lock(&mux->kept->asking);
     if (mux->notifier && mux->notifier->confirm_forget)
         mux->notifier->confirm_forget(mux->notifier_arg, nodeid);
-    pthread_mutex_unlock(&mux->kept->asking);
 }
 
 void mux_kept_pause_asking(struct mux *mux)
@@ -262,8 +261,10 @@ static int ask_about(struct mux *mux, const struct round *round)
     int rc = round->n_ask > 0 ? list_places(mux, &places, &count) : 0;
     for (size_t i = 0; rc == 0 && i < round->n_ask; i++) {
         rc = note_open(mux->kept, round->ask[i], places, count);
+        mux_kept_pause_asking(mux);
         for (size_t k = 0; rc == 0 && k < count; k++)
             ask(mux, mux_nodeid_pinned(places[k], round->ask[i]));
+        mux_kept_resume_asking(mux);
     }
     return rc;
 }

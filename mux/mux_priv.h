@@ -93,4 +93,11 @@ static inline void mux_notify_inval_entry(struct mux *mux, uint64_t parent, cons
         mux->notifier->inval_entry(mux->notifier_arg, parent, name, name_len);
 }
 
+static inline void mux_notify_moved_directory(struct mux *mux, uint64_t parent, const char *name,
+                                              size_t name_len, uint64_t nodeid)
+{
+    if (mux->notifier && mux->notifier->moved_directory)
+        mux->notifier->moved_directory(mux->notifier_arg, parent, name, name_len, nodeid);
+}
+
 #endif

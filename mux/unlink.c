@@ -134,19 +134,10 @@ int mux_delete_dead(struct mux_op *op)
 }
 
 // Small ones wait for each other, unless somebody counts them.
-static bool may_wait(struct mux_op *op, uint64_t fid, enum mux_orphan held)
+static bool may_wait(const struct mux_view *view, enum mux_orphan held)
 {
-    struct mux_view *view = op->view;
-    struct mux_node node;
-    if (view->n_dead == MUX_DEAD_MAX || view->quota_bytes != 0 || view->quota_inodes != 0)
-        return false;
-    if (held == MUX_ORPHAN_HELD_SMALL)
-        return true;
-    if (mux_node_load(op, fid, &node) < 0)
-        return false;
-    bool small = node.size <= MUX_DEAD_BYTES_MAX;
-    mux_node_fini(op, &node);
-    return small;
+    return held == MUX_ORPHAN_HELD_SMALL && view->n_dead < MUX_DEAD_MAX && view->quota_bytes == 0 &&
+           view->quota_inodes == 0;
 }
 
 void mux_forget(struct mux *mux, uint64_t nodeid)
@@ -181,7 +172,7 @@ void mux_forgotten(struct mux *mux, uint64_t nodeid)
     if (is_held_orphan(&op, nodeid, &held)) {
         mux_fid_map_put(&op.view->orphans, fid, MUX_ORPHAN_DEAD); // in place: cannot fail
         op.view->dead[op.view->n_dead++] = fid;
-        if (!may_wait(&op, fid, (enum mux_orphan)held))
+        if (!may_wait(op.view, (enum mux_orphan)held))
             rc = mux_delete_dead(&op);
     }
     rc = mux_op_leave(&op, rc);

@@ -152,7 +152,8 @@ static void publish(struct mux_op *op)
         mux_node_cache_put(op->mux->nodes, view->rules, op->created);
     for (unsigned i = 0; i < op->n_orphans; i++) {
         // For want of memory the orphan stays until the view is detached.
-        if (mux_fid_map_put(&view->orphans, op->orphans[i], MUX_ORPHAN_HELD) == 0)
+        // A new one is empty; what any other holds is noted below.
+        if (mux_fid_map_put(&view->orphans, op->orphans[i], MUX_ORPHAN_HELD_SMALL) == 0)
             view->n_orphans++;
         mux_gone_remove(&view->gone, op->orphans[i]);
         // As an orphan it has another level and no state.

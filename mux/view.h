@@ -35,7 +35,8 @@
 // Small forgotten orphans are deleted this many in one transaction.
 #define MUX_DEAD_MAX       32
 #define MUX_DEAD_BYTES_MAX (64u << 10)
-// Whether the kernel may still hold it; a file that is known to be small need not be looked at.
+// Whether the kernel may still hold it. Plain HELD is large, or could not be deleted before: it
+// does not wait for others.
 enum mux_orphan { MUX_ORPHAN_HELD = 1, MUX_ORPHAN_HELD_SMALL, MUX_ORPHAN_DEAD };
 
 struct mux_slot;
