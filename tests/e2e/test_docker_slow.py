@@ -96,7 +96,7 @@ def test_O3_a_pull_that_hangs_slows_nobody_else(new_daemon, dockerd):
     expect(grpc.StatusCode.FAILED_PRECONDITION, call.result)
 
 
-def test_a_start_whose_time_is_up_says_that_its_image_may_still_be_being_pulled(new_daemon, dockerd):
+def test_a_start_whose_time_is_up_says_that_its_image_may_be_being_pulled(new_daemon, dockerd):
     client = new_daemon(*options(dockerd.socket, "--exec-docker-pull")).start().client()
     with socket.create_server(("127.0.0.1", 0)) as silent:
         image = f"127.0.0.1:{silent.getsockname()[1]}/slow:1"

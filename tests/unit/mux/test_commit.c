@@ -59,6 +59,8 @@ static void test_a_large_delta_is_pushed_as_a_layer_and_a_small_one_into_the_top
         ops_put(&v, path, path);
     }
     ops_commit(&v);
+    uint64_t records;
+    store_gc_drain(mux_store(((struct fixture *)*state)->mux), &records);
     uint64_t layers = stats_of(*state).layers;
     for (int i = 0; i < 50; i++) {
         snprintf(path, sizeof path, "d/f%03d", i);
@@ -69,7 +71,6 @@ static void test_a_large_delta_is_pushed_as_a_layer_and_a_small_one_into_the_top
         ops_commit(&v);
         assert_counters(*state, v.codebase);
     }
-    uint64_t records;
     store_gc_drain(mux_store(((struct fixture *)*state)->mux), &records);
     assert_int_equal(stats_of(*state).layers, layers);
     assert_download(&v, "d/f007", "again");
