@@ -80,10 +80,12 @@ static void assert_state_after(struct fixture *f, uint64_t last)
     store_read_end(txn);
 }
 
-// A batch is open, and its owner closes it only when somebody asks.
+// A batch is open, and its owner closes it only when somebody asks: nobody does on his own, so the
+// background thread, which looks for garbage some time after the start, is stopped.
 static void open_batch(struct fixture *f)
 {
     struct store_batch *batch = &f->store->batch;
+    store_background_stop(f->store);
     for (;;) {
         struct store_txn *txn = change(f);
         bool batched = store_change_id(txn) != 0;
