@@ -8,6 +8,7 @@
 #include "exec/exec.h"
 #include "mux/base/cleanup.h"
 #include "mux/base/log.h"
+#include "mux/base/streams.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -82,6 +83,7 @@ int main(int argc, char **argv)
     struct af_config config;
     enum af_config_action action;
     struct af_error err;
+    af_streams_init();
     if (af_config_load(argc, argv, &config, &action, &err) < 0) {
         fprintf(stderr, "agentfensed: %s\n", err.text);
         return 2;

@@ -37,9 +37,9 @@ struct text {
 static int text_add(struct text *text, const char *what, const char *name, const char *value)
 {
     size_t len = strlen(name) + strlen(value);
-    if (len + 2 > AF_COMMAND_MAX)
+    if (len > AF_COMMAND_MAX)
         return af_error_set(text->err, AF_INVALID_ARGUMENT, "%s is longer than %u bytes", what,
-                            AF_COMMAND_MAX - 2);
+                            AF_COMMAND_MAX);
     fputs(name, text->file);
     fputs(value, text->file);
     fputc('\0', text->file);

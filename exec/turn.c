@@ -167,9 +167,9 @@ static void on_release(struct exec_post *post)
 
 static int check_spec(const struct exec_turn_spec *spec, struct af_error *err)
 {
-    if (strlen(spec->line) + 2 > AF_COMMAND_MAX)
+    if (strlen(spec->line) > AF_COMMAND_MAX)
         return af_error_set(err, AF_INVALID_ARGUMENT, "the command line is longer than %u bytes",
-                            AF_COMMAND_MAX - 2);
+                            AF_COMMAND_MAX);
     if (spec->timeout_ns < 0 || spec->timeout_ns > AF_TIMEOUT_MAX_NS)
         return af_error_set(err, AF_INVALID_ARGUMENT, "a timeout lies between 0 and %lld s",
                             AF_TIMEOUT_MAX_NS / AF_NS_PER_SEC);

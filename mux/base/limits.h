@@ -58,7 +58,7 @@
 #define AF_LABEL_BYTES_MAX  1024 // bytes in one label's key or value
 
 // Commands.
-#define AF_COMMAND_MAX             (128u << 10) // bytes in a command line (MAX_ARG_STRLEN)
+#define AF_COMMAND_MAX             131071u      // bytes in an argument (MAX_ARG_STRLEN has its NUL)
 #define AF_ENV_MAX                 256          // variables of one command
 #define AF_IMAGE_MAX               255          // bytes in the name of an image or a root
 #define AF_IMAGE_ENV_MAX           1024         // variables of a container image

@@ -11,7 +11,9 @@ import time
 import grpc
 import pytest
 
-from harness import BIN, Client, Daemon, FULL, afpb, eventually, expect, pb
+from harness import (
+    BIN, READY_SECONDS, STOP_SECONDS, Client, Daemon, FULL, afpb, eventually, expect, pb,
+)
 
 
 def processes_below(pid):
@@ -360,6 +362,26 @@ def test_a_stale_socket_file_is_replaced_and_a_foreign_file_is_not(new_daemon):
     with pytest.raises(RuntimeError):
         daemon.start()
     assert daemon.socket.read_text() == "precious"
+
+
+def test_closed_standard_streams_are_nobody_elses(new_daemon):
+    """What is said on them would be written into the store, or whatever came to their numbers."""
+    daemon = new_daemon()
+    with subprocess.Popen(["bash", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *daemon.command()]) as own:
+        try:
+            client = daemon.client()
+            client.codebases.ListCodebases(pb.ListCodebasesRequest(), wait_for_ready=True,
+                                           timeout=READY_SECONDS)
+            at = pathlib.Path(f"/proc/{own.pid}/fd")
+            assert [os.readlink(at / str(fd)) for fd in range(3)] == ["/dev/null"] * 3
+            sandbox = client.sandbox(client.codebase({"f": "x"}))
+            assert client.out(sandbox, "cat f") == "x"
+            client.close()
+            own.terminate()
+            assert own.wait(STOP_SECONDS) == 0
+        finally:
+            own.kill()
+    daemon.check_state()
 
 
 def test_sd_notify_says_ready(new_daemon, tmp_path):

@@ -173,3 +173,23 @@ def test_bad_commands_are_refused(client, sandbox):
     expect(invalid, client.execs.Run, afpb.RunRequest(sandbox_id=sandbox))
     both = afpb.RunRequest(sandbox_id=sandbox, argv=[b"true"], command=b"true")
     expect(invalid, client.execs.Run, both)
+
+
+def test_an_argument_may_be_as_long_as_the_kernel_takes_it(client, sandbox):
+    longest = 131_071  # MAX_ARG_STRLEN has the NUL
+
+    def run(argument, env=""):
+        argv = [b"sh", b"-c", b"echo ${#1} ${#X}", b"sh", argument.encode()]
+        request = afpb.RunRequest(sandbox_id=sandbox, argv=argv, env={"X": env})
+        return client.execs.Run(request).stdout
+
+    assert run("x" * longest, "x" * (longest - 2)) == b"131071 131069\n"
+    line = "echo ${#X} #"
+    assert client.out(sandbox, line.ljust(longest, "x"), env={"X": "a"}) == "1\n"
+    session = client.session(sandbox)
+    assert client.turn(session, line.ljust(longest, "x")) == "0\n"
+    invalid = grpc.StatusCode.INVALID_ARGUMENT
+    assert "131071" in expect(invalid, run, "x" * (longest + 1))
+    assert "131071" in expect(invalid, run, "", "x" * (longest - 1))
+    assert "131071" in expect(invalid, client.exec, sandbox, line.ljust(longest + 1, "x"))
+    assert "131071" in expect(invalid, client.turn, session, line.ljust(longest + 1, "x"))

@@ -432,6 +432,26 @@ def test_output_that_cannot_be_written_is_said(daemon, sandbox, flag):
     assert done.stderr == b"agentfense: cannot write the output: No space left on device\n"
 
 
+@pytest.mark.parametrize("line, code", [
+    ("exec -n {sandbox} -- echo x", 125), ("exec -n --json {sandbox} -- echo x", 125),
+    ("exec -d -n {sandbox} -- true", 125), ("ls", 1), ("--version", 1),
+])
+def test_a_closed_stdout_is_output_that_cannot_be_written(daemon, sandbox, line, code):
+    command = f"{TOOL} --socket {daemon.socket} {line.format(sandbox=sandbox)}"
+    done = subprocess.run(["bash", "-c", f"{command} >&-"], capture_output=True, timeout=60,
+                          check=False)
+    assert done.stderr == b"agentfense: cannot write the output: Bad file descriptor\n"
+    assert (done.returncode, done.stdout) == (code, b"")
+
+
+def test_a_closed_stderr_takes_nothing_from_stdout_or_the_exit_code(daemon, sandbox):
+    words = f"exec {sandbox} -- sh -c 'echo x >&2; echo y; exit 3' <&- 2>&-"
+    command = f"{TOOL} --socket {daemon.socket} {words}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, timeout=60,
+                          check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (3, b"y\n", b"")
+
+
 def test_lines_of_json_are_whole_on_a_pipe_that_does_not_block(daemon, sandbox):
     reader, writer = os.pipe()
     os.set_blocking(writer, False)

@@ -80,6 +80,16 @@ def test_fsctl_stats(fsctl, sandbox):
     assert json.loads(fsctl("--json", "stats"))["open_policy"] == OPEN_POLICY
 
 
+@pytest.mark.parametrize("words", ["stats", "explain {sandbox} f", "--version"])
+def test_fsctl_says_that_stdout_is_closed(daemon, sandbox, words):
+    """And writes it nowhere else, such as into the connection to the daemon."""
+    command = [BIN / "agentfense-fsctl", "--socket", daemon.socket]
+    command += words.format(sandbox=sandbox).split()
+    done = run("bash", "-c", '"$@" >&-', "sh", *command)
+    assert done.stderr == "agentfense-fsctl: cannot write the output: Bad file descriptor\n"
+    assert done.returncode == 1
+
+
 def test_fsctl_says_what_is_wrong(fsctl, tmp_path):
     assert fsctl("tree", "sb_nope", ok=False)
     assert "usage" in run(BIN / "agentfense-fsctl", "--help").stdout.lower()

@@ -2,12 +2,13 @@
 //
 // Exit code: that of the command that was run, else 0 done, 1 failed, 2 wrong usage; for run and
 // exec 124 out of time, 125 failed. Read next: run.c.
+#include "mux/base/streams.h"
 #include "tools/agentfense/interrupt.h"
 #include "tools/agentfense/run.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -16,9 +17,7 @@
 
 static void prepare_process(void)
 {
-    // Whoever started us may have closed these; nothing else may land there.
-    for (int fd = open("/dev/null", O_RDWR); fd >= 0 && fd <= STDERR_FILENO;)
-        fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    af_streams_init();
     struct rlimit files;
     if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < FILES_WANTED) {
         files.rlim_cur = files.rlim_max < FILES_WANTED ? files.rlim_max : FILES_WANTED;
@@ -50,12 +49,13 @@ int main(int argc, char **argv)
     struct options options;
     prepare_process();
     int code = options_parse(argc, argv, &options);
+    bool runs = code < 0 && (options.command == COMMAND_RUN || options.command == COMMAND_EXEC);
     if (code < 0)
         code = run_command(&options);
     options_fini(&options);
     if (code == 0 && (fflush(stdout) != 0 || ferror(stdout))) {
         fprintf(stderr, "agentfense: cannot write the output: %s\n", strerror(errno));
-        code = 1;
+        code = runs ? EXIT_TOOL : EXIT_FAILURE;
     }
     return code;
 }

@@ -9,6 +9,7 @@
 
 #include "mux/base/cleanup.h"
 #include "mux/base/limits.h"
+#include "mux/base/streams.h"
 #include "mux/base/text.h"
 #include "tools/common/version.h"
 
@@ -375,34 +376,39 @@ static int parse(int argc, char **argv, struct fsctl *ctl, struct invocation *ca
     return check_options(call);
 }
 
+static int run(struct fsctl *ctl, const struct invocation *call, struct af_error *err)
+{
+    const char *no_colour = getenv("NO_COLOR"), *term = getenv("TERM");
+    ctl->colour =
+        isatty(STDOUT_FILENO) && !(no_colour && *no_colour) && !(term && strcmp(term, "dumb") == 0);
+    ctl->utf8 = strcmp(nl_langinfo(CODESET), "UTF-8") == 0;
+    const char *socket = rpc_socket_given(call->socket);
+    bool offline = call->command->run == fsctl_fsck && ctl->argc > 0;
+    if (!offline && rpc_connect(socket ? socket : AF_SOCKET_DEFAULT, &ctl->client, NULL, err) < 0)
+        return -1;
+    int rc = call->command->run(ctl, err);
+    if (ctl->client)
+        af_client_free(ctl->client);
+    return rc;
+}
+
 int main(int argc, char **argv)
 {
     struct fsctl ctl = {.out = stdout};
     struct invocation call = {0};
     struct af_error err;
+    af_streams_init();
     setlocale(LC_CTYPE, "");
     int code = parse(argc, argv, &ctl, &call);
-    if (code >= 0 || !call.command)
+    if (code > 0)
         return code;
-    const char *no_colour = getenv("NO_COLOR"), *term = getenv("TERM");
-    ctl.colour =
-        isatty(STDOUT_FILENO) && !(no_colour && *no_colour) && !(term && strcmp(term, "dumb") == 0);
-    ctl.utf8 = strcmp(nl_langinfo(CODESET), "UTF-8") == 0;
-    const char *socket = rpc_socket_given(call.socket);
-    bool offline = call.command->run == fsctl_fsck && ctl.argc > 0;
-    int rc = 0;
-    if (!offline)
-        rc = rpc_connect(socket ? socket : AF_SOCKET_DEFAULT, &ctl.client, NULL, &err);
-    if (rc == 0) {
-        rc = call.command->run(&ctl, &err);
-        if (ctl.client)
-            af_client_free(ctl.client);
-    }
+    int rc = code < 0 ? run(&ctl, &call, &err) : 0;
     if (rc == 0 && (fflush(stdout) != 0 || ferror(stdout)))
         rc = af_error_errno(&err, errno, "cannot write the output");
+    bool is_fsck = call.command && call.command->run == fsctl_fsck;
     if (rc == 0)
-        return call.command->run == fsctl_fsck ? ctl.exit_code : 0;
+        return is_fsck ? ctl.exit_code : 0;
     fflush(stdout);
     fprintf(stderr, "agentfense-fsctl: %s\n", err.text);
-    return call.command->run == fsctl_fsck ? FSCTL_FSCK_FAILED : 1;
+    return is_fsck ? FSCTL_FSCK_FAILED : 1;
 }

@@ -289,9 +289,9 @@ static void bad_specs_are_refused_at_once(void **state)
         assert_int_equal(exec_command_start(xt->box, &bad[i], NULL, NULL, NULL, &err), -1);
         assert_int_equal(err.status, AF_INVALID_ARGUMENT);
     }
-    char *line = malloc(AF_COMMAND_MAX + 1);
-    memset(line, 'x', AF_COMMAND_MAX);
-    line[AF_COMMAND_MAX] = '\0';
+    char *line = malloc(AF_COMMAND_MAX + 2);
+    memset(line, 'x', AF_COMMAND_MAX + 1);
+    line[AF_COMMAND_MAX + 1] = '\0';
     const struct exec_command_spec spec = {.shell_line = line};
     struct af_error err;
     assert_int_equal(exec_command_start(xt->box, &spec, NULL, NULL, NULL, &err), -1);
