@@ -30,9 +30,11 @@ static void on_signal(struct exec_post *post)
     if (command->status.fd >= 0 &&
         send(command->status.fd, &signal->order, sizeof(signal->order),
              MSG_DONTWAIT | MSG_NOSIGNAL) < 0 &&
-        errno == EAGAIN)
+        errno == EAGAIN && !command->deaf) {
+        command->deaf = true; // said once: signals come as often as a client likes
         af_log(AF_LOG_WARN, EXEC_AREA, "a command's supervisor takes no signals", "sandbox=%s",
                command->box->id);
+    }
     exec_command_unref(command);
     free(signal);
 }

@@ -291,6 +291,7 @@ struct exec_command {
     bool timer_reserved;
     bool exited; // wait_status is the leader's
     bool left;   // the leader left others running
+    bool deaf;   // an order was dropped, and that was logged
     bool slot;   // one of its sender's slots is its; sender->lock
     bool timed_out;
     int wait_status;

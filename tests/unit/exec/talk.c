@@ -120,6 +120,14 @@ void talk_wait(struct talk *talk)
                  talk->shown[0] ? talk->shown[0] : "");
 }
 
+bool talk_is_over(struct talk *talk)
+{
+    pthread_mutex_lock(&lock);
+    bool over = talk->over;
+    pthread_mutex_unlock(&lock);
+    return over;
+}
+
 void talk_expect_exit(struct talk *talk, int code)
 {
     talk_wait(talk);

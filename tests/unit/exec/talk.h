@@ -39,6 +39,7 @@ void talk_wait_started(struct talk *talk);
 void talk_signal(struct talk *talk, int number, bool all);
 // Waits for the end.
 void talk_wait(struct talk *talk);
+bool talk_is_over(struct talk *talk);
 // Waits for the end and this exit code.
 void talk_expect_exit(struct talk *talk, int code);
 // Whether more than this has been shown on stdout.

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "mux/base/limits.h"
 
@@ -202,7 +203,7 @@ static void x8_signals_that_come_with_the_end_change_nothing(void **state)
     struct af_error err;
     for (int i = 0; i < 100; i++) {
         struct talk *talk = talk_sh(xt, 0, 0, "exit 7");
-        while (!__atomic_load_n(&talk->over, __ATOMIC_RELAXED)) {
+        while (!talk_is_over(talk)) {
             assert_int_equal(exec_command_signal(talk->command, SIGCONT, false, &err), 0);
             sched_yield();
         }
@@ -233,17 +234,43 @@ static void bad_signals_and_commands_that_take_none_are_refused(void **state)
     talk_end(talk);
 }
 
+// Takes the log into a file; log_end gives it back and counts the lines that have these words.
+static FILE *log_begin(int *ret_kept)
+{
+    FILE *log = tmpfile();
+    assert_non_null(log);
+    *ret_kept = dup(STDERR_FILENO);
+    assert_int_equal(dup2(fileno(log), STDERR_FILENO), STDERR_FILENO);
+    return log;
+}
+
+static unsigned log_end(FILE *log, int kept, const char *words)
+{
+    char line[512];
+    unsigned count = 0;
+    assert_int_equal(dup2(kept, STDERR_FILENO), STDERR_FILENO);
+    close(kept);
+    rewind(log);
+    while (fgets(line, sizeof(line), log))
+        count += strstr(line, words) != NULL;
+    fclose(log);
+    return count;
+}
+
 // The supervisor has the uid of what it watches, so it can be stopped and killed from inside.
 static void x7_a_stopped_supervisor_does_not_keep_its_command_alive(void **state)
 {
     struct xt *xt = *state;
     unsigned before = xt_processes_of(XT_UID);
     struct talk *talk = talk_sh(xt, 0, 0, "kill -STOP $PPID; echo up; sleep 1000");
+    int kept;
     talk_expect(talk, "up\n");
-    for (int i = 0; i < 1000; i++)
+    FILE *log = log_begin(&kept);
+    for (int i = 0; i < 1000; i++) // more than its socket holds
         talk_signal(talk, SIGUSR1, true);
     exec_command_cancel(talk->command);
     talk_wait(talk);
+    assert_int_equal(log_end(log, kept, "takes no signals"), 1);
     assert_int_equal(talk->error.status, AF_CANCELLED);
     assert_int_equal(xt_processes_of(XT_UID), before);
     talk_end(talk);
