@@ -14,16 +14,18 @@
 
 #define BATCH 256
 
-// A version's value: whether the kernel has been asked; then how many nodeids of it may be open,
-// before that the turn it was kept in.
-#define ASKED     1u
-#define VALUE_BIT 1u
+// A version's value: whether the kernel has been asked; then how many nodeids of it may be open, of
+// those asked about in one round; before that the turn it was kept in.
+#define ASKED       1u
+#define VALUE_BIT   1u
+#define ROUND_SHIFT 32u
 
 struct mux_kept {
     pthread_mutex_t asking, lock;
     struct mux_fid_map versions;
-    struct mux_fid_map open; // nodeids of those asked about that the kernel may have
+    struct mux_fid_map open; // nodeids of those asked about that the kernel may have -> the round
     _Atomic size_t count;
+    uint32_t round;      // counts versions asked about
     uint64_t turn;       // counts; a change of a view belongs to the turn it began in
     unsigned running[2]; // such changes, by their turn modulo 2; never of more than two turns
 };
@@ -50,16 +52,17 @@ void mux_kept_free(struct mux *mux)
     mux->kept = NULL;
 }
 
-// After a commit of the store.
+// Before a commit of the store, under its writer lock. What is kept again, for it was in a frozen
+// layer once more meanwhile, is asked about again: somebody may have looked it up there.
 static void note(void *arg, const uint64_t *versions, size_t count)
 {
     struct mux *mux = arg;
     struct mux_kept *kept = mux->kept;
     pthread_mutex_lock(&kept->lock);
     for (size_t i = 0; i < count; i++) {
+        bool known = mux_fid_map_get(&kept->versions, versions[i], NULL);
         // For want of memory it stays until no view is attached.
-        if (!mux_fid_map_get(&kept->versions, versions[i], NULL) &&
-            mux_fid_map_put(&kept->versions, versions[i], kept->turn << VALUE_BIT) == 0)
+        if (mux_fid_map_put(&kept->versions, versions[i], kept->turn << VALUE_BIT) == 0 && !known)
             kept->count++;
     }
     pthread_mutex_unlock(&kept->lock);
@@ -117,7 +120,12 @@ static void advance(struct mux_kept *kept)
 
 static bool may_ask(const struct mux_kept *kept, uint64_t value)
 {
-    return (value >> VALUE_BIT) + 2 <= kept->turn;
+    return !(value & ASKED) && (value >> VALUE_BIT) + 2 <= kept->turn;
+}
+
+static bool has_nobody(uint64_t value)
+{
+    return (uint32_t)value == ASKED;
 }
 
 // In an operation, or with kept.asking held: the notifier stays.
@@ -164,15 +172,17 @@ void mux_kept_forget(struct mux *mux, uint64_t nodeid)
 void mux_kept_forgotten(struct mux *mux, uint64_t nodeid)
 {
     struct mux_kept *kept = mux->kept;
-    uint64_t version = mux_nodeid_fid(nodeid), value;
+    uint64_t version = mux_nodeid_fid(nodeid), value, round;
     bool nobody = false;
     pthread_mutex_lock(&kept->lock);
-    if (mux_fid_map_get(&kept->open, nodeid, NULL) &&
-        mux_fid_map_get(&kept->versions, version, &value)) {
+    if (mux_fid_map_get(&kept->open, nodeid, &round)) {
         mux_fid_map_del(&kept->open, nodeid);
-        value -= 1u << VALUE_BIT;
-        nobody = value >> VALUE_BIT == 0;
-        mux_fid_map_put(&kept->versions, version, value); // in place: cannot fail
+        if (mux_fid_map_get(&kept->versions, version, &value) && (value & ASKED) &&
+            value >> ROUND_SHIFT == round) {
+            value -= 1u << VALUE_BIT;
+            nobody = has_nobody(value);
+            mux_fid_map_put(&kept->versions, version, value); // in place: cannot fail
+        }
     }
     pthread_mutex_unlock(&kept->lock);
     mux_node_cache_drop(mux->nodes, nodeid);
@@ -198,9 +208,9 @@ static bool gather(struct mux_kept *kept, size_t *position, struct round *ret)
     advance(kept);
     while (ret->n_ask < BATCH && ret->n_drop < BATCH &&
            (found = mux_fid_map_next(&kept->versions, position, &version, &value))) {
-        if (value == ASKED)
+        if (has_nobody(value))
             ret->drop[ret->n_drop++] = version;
-        else if (!(value & ASKED) && may_ask(kept, value))
+        else if (may_ask(kept, value))
             ret->ask[ret->n_ask++] = version;
         else if (!(value & ASKED))
             ret->waits = true;
@@ -239,17 +249,22 @@ static int list_places(struct mux *mux, uint32_t **ret, size_t *ret_count)
     return 0;
 }
 
-// Notes what is asked about before it is asked.
-static int note_open(struct mux_kept *kept, uint64_t version, const uint32_t *places, size_t count)
+// Notes what is asked about before it is asked. *ret_may: it may be, still.
+static int note_open(struct mux_kept *kept, uint64_t version, const uint32_t *places, size_t count,
+                     bool *ret_may)
 {
+    uint64_t value;
     int rc = 0;
     pthread_mutex_lock(&kept->lock);
-    for (size_t i = 0; rc == 0 && i < count; i++)
-        rc = mux_fid_map_put(&kept->open, mux_nodeid_pinned(places[i], version), 1);
+    uint64_t round = ++kept->round;
+    *ret_may = mux_fid_map_get(&kept->versions, version, &value) && may_ask(kept, value);
+    for (size_t i = 0; *ret_may && rc == 0 && i < count; i++)
+        rc = mux_fid_map_put(&kept->open, mux_nodeid_pinned(places[i], version), round);
     for (size_t i = 0; rc < 0 && i < count; i++)
         mux_fid_map_del(&kept->open, mux_nodeid_pinned(places[i], version));
-    if (rc == 0 && mux_fid_map_get(&kept->versions, version, NULL)) // in place: cannot fail
-        mux_fid_map_put(&kept->versions, version, (uint64_t)count << VALUE_BIT | ASKED);
+    if (rc == 0 && *ret_may) // in place: cannot fail
+        mux_fid_map_put(&kept->versions, version,
+                        round << ROUND_SHIFT | (uint64_t)count << VALUE_BIT | ASKED);
     pthread_mutex_unlock(&kept->lock);
     return rc;
 }
@@ -260,25 +275,41 @@ static int ask_about(struct mux *mux, const struct round *round)
     size_t count = 0;
     int rc = round->n_ask > 0 ? list_places(mux, &places, &count) : 0;
     for (size_t i = 0; rc == 0 && i < round->n_ask; i++) {
-        rc = note_open(mux->kept, round->ask[i], places, count);
+        bool may;
+        rc = note_open(mux->kept, round->ask[i], places, count, &may);
         mux_kept_pause_asking(mux);
-        for (size_t k = 0; rc == 0 && k < count; k++)
+        for (size_t k = 0; rc == 0 && may && k < count; k++)
             ask(mux, mux_nodeid_pinned(places[k], round->ask[i]));
         mux_kept_resume_asking(mux);
     }
     return rc;
 }
 
+// Of those, what still nobody has. Under the store's writer lock, which whoever keeps one has, too.
+static size_t of_nobody(struct mux_kept *kept, const struct round *round, uint64_t ret[BATCH])
+{
+    uint64_t value;
+    size_t count = 0;
+    pthread_mutex_lock(&kept->lock);
+    for (size_t i = 0; i < round->n_drop; i++)
+        if (mux_fid_map_get(&kept->versions, round->drop[i], &value) && has_nobody(value))
+            ret[count++] = round->drop[i];
+    pthread_mutex_unlock(&kept->lock);
+    return count;
+}
+
 static int drop(struct mux *mux, const struct round *round)
 {
     struct mux_kept *kept = mux->kept;
     struct store_txn *txn;
+    uint64_t versions[BATCH], value;
     if (round->n_drop == 0)
         return 0;
     int rc = store_write_begin(mux->store, &txn);
     if (rc < 0)
         return rc;
-    rc = store_kept_drop(txn, round->drop, round->n_drop);
+    size_t count = of_nobody(kept, round, versions);
+    rc = store_kept_drop(txn, versions, count);
     if (rc == 0)
         rc = store_commit(txn);
     else
@@ -286,10 +317,10 @@ static int drop(struct mux *mux, const struct round *round)
     if (rc < 0)
         return rc;
     pthread_mutex_lock(&kept->lock);
-    for (size_t i = 0; i < round->n_drop; i++) {
-        if (!mux_fid_map_get(&kept->versions, round->drop[i], NULL))
-            continue;
-        mux_fid_map_del(&kept->versions, round->drop[i]);
+    for (size_t i = 0; i < count; i++) {
+        if (!mux_fid_map_get(&kept->versions, versions[i], &value) || !has_nobody(value))
+            continue; // kept again since
+        mux_fid_map_del(&kept->versions, versions[i]);
         kept->count--;
     }
     if (kept->count == 0) {

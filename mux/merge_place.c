@@ -344,12 +344,16 @@ static int note_loser(struct mux_merge *merge, uint64_t parent, const struct mux
 int mux_merge_spare(struct mux_merge *merge, const struct mux_merge_name *loser)
 {
     char aside[AF_NAME_MAX + 1];
-    bool nameless, was_there = false;
+    bool nameless, stays = false;
     int rc = mux_merge_is_nameless(merge, loser->fid, &nameless);
-    if (rc == 0 &&
-        nameless) // one that is new there was made for this name, and the last one has it
-        rc = mux_merge_has_name(merge, mux_merge_base(merge), loser->fid, &was_there);
-    if (rc < 0 || !was_there)
+    if (rc < 0 || !nameless)
+        return rc;
+    // One that is new in the head was made for this name, and the last one has it. A new one of the
+    // view's own was in another of its directories, and these have become one.
+    rc = mux_merge_has_name(merge, mux_merge_base(merge), loser->fid, &stays);
+    if (rc == 0 && !stays)
+        rc = mux_merge_has_name(merge, merge->view, loser->fid, &stays);
+    if (rc < 0 || !stays)
         return rc;
     rc = find_aside(merge, loser->parent, loser->name, loser->name_len, aside);
     if (rc == 0)

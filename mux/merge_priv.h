@@ -57,8 +57,8 @@ int mux_merge_detach(struct mux_merge *merge, uint64_t fid, bool *ret_was);
 // it is put where the view has it.
 int mux_merge_target(struct mux_merge *merge, uint64_t view_dir, uint64_t *ret);
 int mux_merge_put_file(struct mux_merge *merge, uint64_t parent, const struct mux_merge_name *name);
-// A file that was there before, and has lost its last name to one that the view has put there,
-// stays beside it. After all names are put.
+// A file that was there before, or that is the view's own, and has lost its last name to one that
+// the view has put there, stays beside it. After all names are put.
 int mux_merge_spare(struct mux_merge *merge, const struct mux_merge_name *loser);
 
 // merge_record.c

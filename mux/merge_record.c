@@ -68,9 +68,9 @@ int mux_merge_is_nameless(struct mux_merge *merge, uint64_t fid, bool *ret)
     struct store_inode head;
     bool was;
     int rc = mux_resolve_inode(merge->txn, merge->head, fid, &head, NULL);
-    if (rc == 0)
-        *ret = names_of(merge, fid, &head, &was) == 0;
-    return rc == -ENOENT ? -EUCLEAN : rc;
+    if (rc == 0 || rc == -ENOENT) // no record yet: a new one of the view
+        *ret = names_of(merge, fid, rc == 0 ? &head : NULL, &was) == 0;
+    return rc == -ENOENT ? 0 : rc;
 }
 
 int mux_merge_touch(struct mux_merge *merge, uint64_t dir)

@@ -25,7 +25,7 @@ void store_kept_listen(struct store *store,
     atomic_store(&store->kept.wanted, fn != NULL);
 }
 
-void store_kept_committed(struct store_txn *txn)
+void store_kept_tell(struct store_txn *txn)
 {
     struct store *store = txn->store;
     if (txn->n_kept == 0)
@@ -50,7 +50,9 @@ static int note(struct store_txn *txn, uint64_t version)
     return 0;
 }
 
-// Whether the version is found in another layer, one that lasts.
+// Whether the version is found in another layer, one that was ever frozen as well: when its record
+// there goes, this is asked again. What a view has of it for itself (of a file that has lost its
+// names, mux/gone.h) and what a merge has begun to write may go without.
 static int is_elsewhere(struct store_txn *txn, uint64_t layer, uint64_t version, bool *ret)
 {
     MDB_cursor *cursor;
@@ -70,7 +72,7 @@ static int is_elsewhere(struct store_txn *txn, uint64_t layer, uint64_t version,
         if (be64toh(found.layer_be) == layer)
             continue;
         rc = store_layer_get(txn, be64toh(found.layer_be), &other);
-        *ret = rc == 0 && other.refs > 0;
+        *ret = rc == 0 && other.refs > 0 && other.was_frozen;
         rc = rc == -ENOENT ? 0 : rc;
     }
     mdb_cursor_close(cursor);

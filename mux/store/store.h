@@ -298,8 +298,9 @@ int store_layer_inodes(struct store_txn *txn, uint64_t layer,
 //
 // While somebody listens, the version of a regular file that was ever in a frozen layer is kept
 // when its last record goes, whatever takes it away: a merge, the collector, a change in place.
-// fn is called after the commit, on the committer's thread, with the versions that are kept from
-// now on: it must not block. -ENOMEM there is: they stay until nobody listens any more.
+// fn is called on the committer's thread, under the writer lock, just before the commit, with the
+// versions that are kept from then on (when it fails, some may not be): it must not block. -ENOMEM
+// there is: they stay until nobody listens any more.
 void store_kept_listen(struct store *store,
                        void (*fn)(void *arg, const uint64_t *versions, size_t count), void *arg);
 // Nobody has these open any more.

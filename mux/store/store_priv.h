@@ -276,7 +276,8 @@ void store_note_deep(struct store_txn *txn, uint64_t stack);
 void store_deep_committed(struct store_txn *txn);
 // kept.c. Before a record of layer and fid loses its version: keeps it when it is the last.
 int store_kept_save(struct store_txn *txn, uint64_t layer, uint64_t fid, uint64_t version);
-void store_kept_committed(struct store_txn *txn);
+// Before a transaction that keeps some is committed, under the writer lock: tells who listens.
+void store_kept_tell(struct store_txn *txn);
 // layer.c
 // A pending layer that a deletion on a full disk may make.
 int store_layer_new_kept(struct store_txn *txn, uint64_t *ret_id);

@@ -336,6 +336,7 @@ int store_commit(struct store_txn *txn)
         store_abort(txn);
         return rc;
     }
+    store_kept_tell(txn);
     rc = txn->batched ? store_batch_leave(store, true, false) : commit_alone(txn);
     atomic_fetch_sub(&store->writers, 1);
     if (rc == 0) {
@@ -344,7 +345,6 @@ int store_commit(struct store_txn *txn)
         if (txn->garbage)
             store_background_wake(store, true);
         store_deep_committed(txn);
-        store_kept_committed(txn);
     } else {
         store_blobs_aborted(txn);
     }

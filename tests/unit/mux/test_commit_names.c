@@ -185,6 +185,41 @@ static void test_names_that_both_pass_on_leave_no_copy(void **state)
     assert_both(&pair, "4", "two");
 }
 
+// The last writer's directory is where the first one has moved another, in which he has a file of
+// the same name.
+static void make_in_two_directories_that_become_one(struct pair *pair)
+{
+    assert_int_equal(ops_rename(&pair->first, "d", "e", 0), 0);
+    ops_put(&pair->last, "d/f", "in d");
+    assert_int_equal(ops_mkdir(&pair->last, "e", 0755), 0);
+    ops_put(&pair->last, "e/f", "in e");
+}
+
+static void test_files_of_one_name_in_directories_that_become_one_both_stay(void **state)
+{
+    for (int large = 0; large < 2; large++) {
+        struct pair pair = two_writers(state);
+        make_in_two_directories_that_become_one(&pair);
+        if (large)
+            pair.fixture->mux->merge_step_max = 0;
+        assert_int_equal(push_both(&pair), 1);
+        assert_both(&pair, "e/f", "in e");
+        assert_both(&pair, "e/f.conflict", "in d");
+        assert_listing(*state, pair.codebase, "1\n2\ne/\ne/f\ne/f.conflict\ne/in\n");
+        assert_counters(*state, pair.codebase);
+    }
+}
+
+static void test_a_rebase_spares_both_as_well(void **state)
+{
+    struct pair pair = two_writers(state);
+    make_in_two_directories_that_become_one(&pair);
+    ops_commit(&pair.first);
+    ops_rebase(&pair.last);
+    assert_text(&pair.last, "e/f", "in e");
+    assert_text(&pair.last, "e/f.conflict", "in d");
+}
+
 static void test_a_refused_conflict_moves_nothing_aside(void **state)
 {
     struct pair pair = two_writers(state);
@@ -209,6 +244,8 @@ int main(void)
         fixture_test(test_a_file_that_comes_back_takes_nothing_with_it),
         fixture_test(test_what_is_replaced_knowingly_leaves_nothing_beside_it),
         fixture_test(test_names_that_both_pass_on_leave_no_copy),
+        fixture_test(test_files_of_one_name_in_directories_that_become_one_both_stay),
+        fixture_test(test_a_rebase_spares_both_as_well),
         fixture_test(test_a_refused_conflict_moves_nothing_aside),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

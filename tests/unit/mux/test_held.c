@@ -137,6 +137,90 @@ static void test_a_shared_file_that_others_replaced_is_read_for_as_long_as_it_is
     kernel_stop(&kernel);
 }
 
+// The one that lets go has a record of the file for itself, which is no reason to let it end.
+static void test_what_two_views_hold_stays_for_one_when_the_other_lets_go(void **state)
+{
+    struct fixture *fixture = *state;
+    struct af_id codebase = ops_codebase(fixture, base);
+    struct view reader = ops_view(fixture, codebase, "**/*=read");
+    struct view other = ops_view(fixture, codebase, "**/*=write");
+    struct view writer = ops_view(fixture, codebase, "**/*=write");
+    struct kernel kernel;
+    kernel_start(&kernel, fixture);
+    uint64_t shared = kernel_hold(&kernel, &reader, "removed");
+    uint64_t own = kernel_hold(&kernel, &other, "removed");
+    assert_true(mux_nodeid_is_shared(shared) && !mux_nodeid_is_shared(own));
+    replace_all(&writer);
+    ops_rebase(&other);
+    ops_rebase(&reader);
+    clean_up_all(fixture);
+    assert_reads(&reader, shared, "old removed");
+    assert_reads(&other, own, "old removed");
+    kernel_let_go(&kernel, own);
+    clean_up_all(fixture);
+    assert_stale(&other, own);
+    assert_reads(&reader, shared, "old removed");
+    assert_fsck_clean(fixture);
+    kernel_let_go(&kernel, shared);
+    clean_up_all(fixture);
+    assert_stale(&reader, shared);
+    kernel_stop(&kernel);
+}
+
+// A layer with the record of a version that is kept, as a merge of layers may write one; and gone.
+static uint64_t show_again(struct fixture *fixture, uint64_t version)
+{
+    struct store_txn *txn;
+    struct store_inode inode;
+    uint64_t layer;
+    assert_int_equal(store_write_begin(mux_store(fixture->mux), &txn), 0);
+    assert_int_equal(store_version_get(txn, version, &inode), 0);
+    assert_int_equal(inode.fid, version);
+    inode.fid = inode.parent;
+    inode.parent = inode.origin;
+    inode.nlink = 1;
+    assert_int_equal(store_layer_new(txn, &layer), 0);
+    assert_int_equal(store_inode_put(txn, layer, &inode), 0);
+    assert_int_equal(store_layer_freeze(txn, layer), 0);
+    assert_int_equal(store_commit(txn), 0);
+    return layer;
+}
+
+static void drop_layer(struct fixture *fixture, uint64_t layer)
+{
+    struct store_txn *txn;
+    assert_int_equal(store_write_begin(mux_store(fixture->mux), &txn), 0);
+    assert_int_equal(store_layer_unref(txn, layer), 0);
+    assert_int_equal(store_commit(txn), 0);
+}
+
+static void test_a_version_that_was_shown_again_while_it_was_kept_is_asked_about_again(void **state)
+{
+    struct fixture *fixture = *state;
+    struct af_id codebase = ops_codebase(fixture, base);
+    struct view reader = ops_view(fixture, codebase, "**/*=read");
+    struct view writer = ops_view(fixture, codebase, "**/*=write");
+    struct kernel kernel;
+    kernel_start(&kernel, fixture);
+    uint64_t read = kernel_hold(&kernel, &reader, "removed");
+    uint64_t seen = mux_nodeid_shared(MUX_CLASS_VIEW, mux_nodeid_fid(read));
+    replace_all(&writer);
+    ops_rebase(&reader);
+    clean_up_all(fixture);
+    uint64_t layer = show_again(fixture, mux_nodeid_fid(read));
+    kernel_hold_node(&kernel, seen); // looked up by somebody who may only see it
+    drop_layer(fixture, layer);
+    clean_up_all(fixture);
+    assert_reads(&reader, read, "old removed");
+    kernel_let_go(&kernel, read);
+    clean_up_all(fixture);
+    assert_int_equal(kernel_stat(&reader, seen).st_size, strlen("old removed"));
+    kernel_let_go(&kernel, seen);
+    clean_up_all(fixture);
+    assert_stale(&reader, seen);
+    kernel_stop(&kernel);
+}
+
 static void test_its_extended_attributes_stay_too(void **state)
 {
     struct fixture *fixture = *state;
@@ -457,6 +541,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         fixture_test(test_a_shared_file_that_others_replaced_is_read_for_as_long_as_it_is_open),
+        fixture_test(test_what_two_views_hold_stays_for_one_when_the_other_lets_go),
+        fixture_test(test_a_version_that_was_shown_again_while_it_was_kept_is_asked_about_again),
         fixture_test(test_its_extended_attributes_stay_too),
         fixture_test(test_a_file_that_its_own_view_may_write_by_now_is_read_as_it_was_opened),
         fixture_test(test_what_no_kernel_holds_is_not_kept),
