@@ -8,7 +8,8 @@
 //
 // A directory that the kernel has under two numbers at once (the view had both before) is two to
 // it: a change by one number leaves what it remembers by the other. So of such a doubled one it may
-// remember nothing (attr.c).
+// remember nothing (attr.c), and that it has forgotten one of the numbers tells nothing of the
+// directory: once it has lost its name, its record stays until the view is detached (unlink.c).
 // Under the view's lock. Read next: alias.c, merge.h.
 #ifndef AF_MUX_ALIAS_H
 #define AF_MUX_ALIAS_H

@@ -77,6 +77,14 @@ void mux_attr_fill(const struct mux *mux, const struct mux_view *view, const str
     };
 }
 
+void mux_attr_fill_of(const struct mux *mux, const struct mux_view *view,
+                      const struct mux_node *node, uint64_t nodeid, struct stat *ret)
+{
+    mux_attr_fill(mux, view, node, ret);
+    if (mux_alias_is_doubled(&view->alias, node->fid))
+        ret->st_ino = mux_nodeid_fid(nodeid);
+}
+
 int64_t mux_attr_ttl_ns(const struct mux_view *view, const struct mux_node *node)
 {
     return mux_alias_is_doubled(&view->alias, node->fid) ? 0 : MUX_TTL_NS;
@@ -127,7 +135,7 @@ int mux_getattr(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, str
     if (rc == 0 && !mux_node_is_visible(&op, &node))
         rc = -ENOENT;
     if (rc == 0) {
-        mux_attr_fill(mux, op.view, &node, ret);
+        mux_attr_fill_of(mux, op.view, &node, nodeid, ret);
         *ret_ttl_ns = mux_attr_ttl_ns(op.view, &node);
         mux_node_fini(&op, &node);
     }

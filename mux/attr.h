@@ -21,6 +21,10 @@ struct mux_view;
 // view: NULL for a shared node.
 void mux_attr_fill(const struct mux *mux, const struct mux_view *view, const struct mux_node *node,
                    struct stat *ret);
+// The same of an inode that the kernel has: a directory that is two to it (alias.h) keeps by either
+// number that number.
+void mux_attr_fill_of(const struct mux *mux, const struct mux_view *view,
+                      const struct mux_node *node, uint64_t nodeid, struct stat *ret);
 // How long the kernel may remember them: not at all of a directory that it has under two numbers
 // (alias.h).
 int64_t mux_attr_ttl_ns(const struct mux_view *view, const struct mux_node *node);

@@ -80,7 +80,7 @@ static int edit_in(struct mux_op *op, uint64_t nodeid, const struct mux_edit *ed
         struct mux_node after;
         mux_node_of_inode(nodeid, &record.inode, 0, &after);
         after.state = node.state; // borrowed
-        mux_attr_fill(op->mux, op->view, &after, &ret->st);
+        mux_attr_fill_of(op->mux, op->view, &after, nodeid, &ret->st);
         ret->ttl_ns = mux_attr_ttl_ns(op->view, &after);
         ret->mode_changed = record.inode.mode != node.mode;
     }

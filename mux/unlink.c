@@ -168,6 +168,10 @@ void mux_forgotten(struct mux *mux, uint64_t nodeid)
     if (mux_op_enter_exclusive(mux, nodeid, &op) < 0)
         return;
     uint64_t fid = mux_op_fid(&op, nodeid), held;
+    if (mux_alias_is_doubled(&op.view->alias, fid)) { // it may have it by another number
+        mux_op_leave(&op, 0);
+        return;
+    }
     int rc = mux_gone_forgotten(&op, fid);
     if (is_held_orphan(&op, nodeid, &held)) {
         mux_fid_map_put(&op.view->orphans, fid, MUX_ORPHAN_DEAD); // in place: cannot fail

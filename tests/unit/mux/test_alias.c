@@ -188,6 +188,8 @@ static void test_one_that_others_moved_there_keeps_its_number(void **state)
     ops_commit(&pair.first);
     ops_commit(&pair.second);
     assert_int_equal(ops_nodeid(&pair.second, "d"), old);
+    assert_int_equal(kernel_stat(&pair.second, mine).st_ino, mux_nodeid_fid(mine));
+    assert_int_equal(kernel_stat(&pair.second, old).st_ino, mux_nodeid_fid(old));
     assert_names(&pair.second, "d", "file two");
     look_below(&pair.second, mine, "file"); // who stands in it has the same names
     look_below(&pair.second, old, "two");
@@ -205,6 +207,34 @@ static void test_one_that_others_moved_there_keeps_its_number(void **state)
     assert_int_equal(ttl_ns, entry.attr_ttl_ns);
     assert_true(ttl_ns > 0);
     kernel_stop(&pair.kernel);
+}
+
+// Who holds it by one number is not cut off when nobody has it by the other one any more.
+static void test_one_with_two_numbers_stays_for_who_is_in_it_when_it_is_removed(void **state)
+{
+    for (int by_others = 0; by_others < 2; by_others++) {
+        struct pair pair;
+        start(&pair, *state);
+        uint64_t old = ops_nodeid(&pair.second, "old");
+        assert_int_equal(ops_rename(&pair.first, "old", "d", 0), 0);
+        assert_int_equal(ops_mkdir(&pair.second, "d", 0755), 0);
+        uint64_t mine = kernel_hold(&pair.kernel, &pair.second, "d");
+        ops_commit(&pair.first);
+        ops_commit(&pair.second);
+        ops_rebase(&pair.first);
+        assert_int_equal(kernel_stat(&pair.second, mine).st_ino, mux_nodeid_fid(mine));
+        assert_int_equal(kernel_stat(&pair.second, old).st_ino, mux_nodeid_fid(old));
+        struct view *remover = by_others ? &pair.first : &pair.second;
+        assert_int_equal(ops_unlink(remover, "d/file"), 0);
+        assert_int_equal(ops_rmdir(remover, "d"), 0);
+        ops_commit(remover);
+        ops_rebase(&pair.second);
+        mux_forget(pair.second.fixture->mux, old);
+        clean_up_all(pair.second.fixture);
+        assert_int_equal(kernel_stat(&pair.second, mine).st_nlink, 0);
+        kernel_let_go(&pair.kernel, mine);
+        kernel_stop(&pair.kernel);
+    }
 }
 
 static void test_numbers_lead_on_when_the_common_one_becomes_one_with_a_third(void **state)
@@ -246,6 +276,7 @@ int main(void)
         fixture_test(test_a_rebase_joins_them_too),
         fixture_test(test_it_is_removed_and_made_again_by_its_number),
         fixture_test(test_one_that_others_moved_there_keeps_its_number),
+        fixture_test(test_one_with_two_numbers_stays_for_who_is_in_it_when_it_is_removed),
         cmocka_unit_test(test_numbers_lead_on_when_the_common_one_becomes_one_with_a_third),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
