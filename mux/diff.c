@@ -15,6 +15,7 @@
 #include "mux/inspect_priv.h"
 #include "mux/links.h"
 #include "mux/walk.h"
+#include "mux/xattr_set.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -243,13 +244,11 @@ static bool same_content(const struct store_inode *a, const struct store_inode *
 static bool same_xattrs(struct store_txn *txn, const struct store_inode *a,
                         const struct store_inode *b)
 {
-    const void *x, *y;
-    size_t x_len, y_len;
+    struct mux_xattr_bytes x, y;
     if (a->xattr_bytes != b->xattr_bytes || a->xattr_bytes == 0)
         return a->xattr_bytes == b->xattr_bytes;
-    return store_xattr_get(txn, a->xattr_layer, a->fid, &x, &x_len) == 0 &&
-           store_xattr_get(txn, b->xattr_layer, b->fid, &y, &y_len) == 0 && x_len == y_len &&
-           memcmp(x, y, x_len) == 0;
+    return mux_xattr_load(txn, a, &x) == 0 && mux_xattr_load(txn, b, &y) == 0 && x.len == y.len &&
+           memcmp(x.bytes, y.bytes, x.len) == 0;
 }
 
 // A directory's times follow from what is done in it: they are no change of their own.

@@ -10,15 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int load(struct mux_merge *merge, const struct store_inode *inode,
-                struct mux_xattr_bytes *ret)
-{
-    *ret = (struct mux_xattr_bytes){0};
-    return inode && inode->xattr_bytes > 0
-               ? store_xattr_get(merge->txn, inode->xattr_layer, inode->fid, &ret->bytes, &ret->len)
-               : 0;
-}
-
 static bool is_same(struct mux_xattr_bytes a, struct mux_xattr_bytes b)
 {
     return a.len == b.len && (a.len == 0 || memcmp(a.bytes, b.bytes, a.len) == 0);
@@ -43,15 +34,15 @@ int mux_merge_xattrs(struct mux_merge *merge, const struct store_inode *view,
                      const struct store_inode *base, const struct store_inode *head,
                      struct store_inode *to)
 {
-    struct mux_xattr_bytes mine, was, theirs;
+    struct mux_xattr_bytes mine, was = {0}, theirs;
     AF_CLEANUP_FREE void *bytes = NULL;
     size_t len = 0;
     bool conflict = false;
-    int rc = load(merge, view, &mine);
+    int rc = mux_xattr_load(merge->txn, view, &mine);
+    if (rc == 0 && base)
+        rc = mux_xattr_load(merge->txn, base, &was);
     if (rc == 0)
-        rc = load(merge, base, &was);
-    if (rc == 0)
-        rc = load(merge, head, &theirs);
+        rc = mux_xattr_load(merge->txn, head, &theirs);
     if (rc < 0)
         return rc;
     if (is_same(mine, was) || is_same(mine, theirs)) {

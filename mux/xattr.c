@@ -36,6 +36,16 @@ static int check_readable(const struct mux_op *op, const struct mux_node *node)
 
 // ---- reading
 
+int mux_xattr_load(struct store_txn *txn, const struct store_inode *inode,
+                   struct mux_xattr_bytes *ret)
+{
+    *ret = (struct mux_xattr_bytes){0};
+    if (inode->xattr_bytes == 0)
+        return 0;
+    int rc = store_xattr_get(txn, inode->xattr_layer, inode->fid, &ret->bytes, &ret->len);
+    return rc == -ENOENT ? -EUCLEAN : rc;
+}
+
 // One reader, handed the set (NULL and 0 when there is none); its result is the caller's.
 struct reader {
     const char *name; // NULL: the list of names
@@ -68,12 +78,9 @@ static int answer(const struct reader *reader, const void *set, size_t len)
 static int read_record(struct store_txn *txn, const struct store_inode *inode,
                        const struct reader *reader)
 {
-    const void *set = NULL;
-    size_t len = 0;
-    int rc = inode->xattr_bytes > 0
-                 ? store_xattr_get(txn, inode->xattr_layer, inode->fid, &set, &len)
-                 : 0;
-    return rc < 0 ? (rc == -ENOENT ? -EUCLEAN : rc) : answer(reader, set, len);
+    struct mux_xattr_bytes set;
+    int rc = mux_xattr_load(txn, inode, &set);
+    return rc < 0 ? rc : answer(reader, set.bytes, set.len);
 }
 
 static int read_shared(struct mux *mux, uint64_t nodeid, const struct reader *reader)
@@ -181,15 +188,12 @@ static int check_flags(const struct setter *setter, const void *set, size_t len)
 static int change_set(struct mux_op *op, struct setter *setter, const struct store_inode *inode,
                       void **ret, size_t *ret_len)
 {
-    const void *set = NULL;
-    size_t len = 0;
-    int rc = inode->xattr_bytes > 0
-                 ? store_xattr_get(op->txn, inode->xattr_layer, inode->fid, &set, &len)
-                 : 0;
+    struct mux_xattr_bytes set;
+    int rc = mux_xattr_load(op->txn, inode, &set);
     if (rc == 0)
-        rc = check_flags(setter, set, len);
+        rc = check_flags(setter, set.bytes, set.len);
     if (rc == 0) {
-        rc = mux_xattr_change(set, len, setter->name, strlen(setter->name), setter->value,
+        rc = mux_xattr_change(set.bytes, set.len, setter->name, strlen(setter->name), setter->value,
                               setter->size, ret, ret_len);
         setter->too_many = rc == -ENOSPC;
     }

@@ -195,8 +195,10 @@ static void the_documented_file_says_the_defaults(void **state)
     (void)state;
     struct af_config config, defaults;
     struct af_error err;
-    if (access("docs/agentfensed.yaml", R_OK) != 0)
-        skip(); // not run from the top of the source tree
+    if (access("docs/agentfensed.yaml", R_OK) != 0) {
+        print_message("skipped: not run from the top of the source tree\n");
+        skip();
+    }
     assert_int_equal(LOAD(&config, &err, "--config", "docs/agentfensed.yaml"), 0);
     af_config_init(&defaults);
     assert_string_equal(config.socket, defaults.socket);

@@ -13,11 +13,20 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <sched.h>
+
 #include "exec/exec.h"
+#include "mux/base/clock.h"
 
 #define XT_UID     (xt_uid())
 #define XT_SECOND  1000000000LL
 #define XT_WAIT_NS (60 * XT_SECOND) // a callback that takes longer fails the test
+
+// Looks until a condition holds, for which no callback comes; the same bound.
+#define xt_until(condition)                                                                        \
+    for (int64_t end_ns = af_monotonic_ns() + XT_WAIT_NS; !(condition); sched_yield())             \
+        if (af_monotonic_ns() > end_ns)                                                            \
+    fail_msg("not within %lld s: %s", XT_WAIT_NS / XT_SECOND, #condition)
 
 // What a command gave. Freed by xt_done_free.
 struct xt_done {

@@ -1,7 +1,6 @@
 // Stdin as a stream, and signals: what a command is told while it runs.
 #include "tests/unit/exec/talk.h"
 
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -195,18 +194,21 @@ static void stop_and_continue(void **state)
     talk_end(talk);
 }
 
+static bool is_over_after_a_signal(struct talk *talk)
+{
+    struct af_error err;
+    assert_int_equal(exec_command_signal(talk->command, SIGCONT, false, &err), 0);
+    return talk_is_over(talk);
+}
+
 // A supervisor that ends with an order unread: the kernel tells of that before it hands over what
 // the supervisor has said.
 static void x8_signals_that_come_with_the_end_change_nothing(void **state)
 {
     struct xt *xt = *state;
-    struct af_error err;
     for (int i = 0; i < 100; i++) {
         struct talk *talk = talk_sh(xt, 0, 0, "exit 7");
-        while (!talk_is_over(talk)) {
-            assert_int_equal(exec_command_signal(talk->command, SIGCONT, false, &err), 0);
-            sched_yield();
-        }
+        xt_until(is_over_after_a_signal(talk));
         talk_expect_exit(talk, 7);
         talk_end(talk);
     }

@@ -5,7 +5,6 @@
 #include "exec/lane.h"
 
 #include <poll.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -20,9 +19,7 @@ static atomic_uint ids_out, next_id, ids_asked;
 static unsigned ids_max = 32;
 
 // Of pass_lane.
-static pthread_mutex_t passed_lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t passed_cond = PTHREAD_COND_INITIALIZER;
-static bool passed;
+static atomic_bool passed;
 
 static int uid_take(void *arg, uid_t *ret_uid)
 {
@@ -181,22 +178,16 @@ static void without_uids_the_pool_is_empty_and_no_error(void **state)
 static void run_passed(struct exec_job *job)
 {
     (void)job;
-    pthread_mutex_lock(&passed_lock);
-    passed = true;
-    pthread_cond_signal(&passed_cond);
-    pthread_mutex_unlock(&passed_lock);
+    atomic_store(&passed, true);
 }
 
 // Whatever the lane had to start is started, or has been thrown away.
 static void pass_lane(struct xt *xt)
 {
     static struct exec_job job;
-    passed = false;
+    atomic_store(&passed, false);
     exec_lane_queue(&xt->engine->lanes[EXEC_LANE_SPAWN], &job, run_passed, true);
-    pthread_mutex_lock(&passed_lock);
-    while (!passed)
-        pthread_cond_wait(&passed_cond, &passed_lock);
-    pthread_mutex_unlock(&passed_lock);
+    xt_until(atomic_load(&passed));
 }
 
 static void a_pool_of_an_engine_that_ends_is_not_filled(void **state)

@@ -208,6 +208,7 @@ static void test_suid_is_cleared_by_a_write(void **state)
     assert_int_equal(status, 0);
     assert_int_equal(fake_stat(nodeid).st_mode & 07777, 0777);
 #else
+    print_message("skipped: needs libfuse >= 3.18 and its FUSE_HANDLE_KILLPRIV_V2\n");
     skip();
 #endif
 }

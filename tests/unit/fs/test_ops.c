@@ -143,14 +143,18 @@ static int teardown(void **state)
     return 0;
 }
 
-#define NEED_CUSTOM_IO                                                                             \
-    if (unique == 0)                                                                               \
-    skip()
+static void need_custom_io(void)
+{
+    if (unique > 0)
+        return;
+    print_message("skipped: needs libfuse >= 3.18, to be asked by others than the kernel\n");
+    skip();
+}
 
 static void test_init_negotiates_what_the_policy_needs(void **state)
 {
     (void)state;
-    NEED_CUSTOM_IO;
+    need_custom_io();
     const struct fuse_init_out *out = body();
     uint32_t off = FUSE_ATOMIC_O_TRUNC | FUSE_AUTO_INVAL_DATA | FUSE_POSIX_LOCKS |
                    FUSE_FLOCK_LOCKS | FUSE_EXPORT_SUPPORT | FUSE_WRITEBACK_CACHE | FUSE_DONT_MASK |
@@ -167,7 +171,7 @@ static void test_init_negotiates_what_the_policy_needs(void **state)
 static void test_opens_are_answered_enosys(void **state)
 {
     (void)state;
-    NEED_CUSTOM_IO;
+    need_custom_io();
     struct fuse_open_in open_in = {0};
     struct fuse_flush_in flush_in = {0};
     assert_int_equal(request(FUSE_OPEN, 2, &open_in, sizeof open_in, NULL, 0), -ENOSYS);
@@ -178,7 +182,7 @@ static void test_opens_are_answered_enosys(void **state)
 static void test_lookup_carries_identity_and_timeouts(void **state)
 {
     (void)state;
-    NEED_CUSTOM_IO;
+    need_custom_io();
     uint64_t nodeid = fake_add(view, "f", S_IFREG | 0640, "hello");
     assert_int_equal(request_name(FUSE_LOOKUP, view, "f"), 0);
     const struct fuse_entry_out *out = body();
@@ -198,7 +202,7 @@ static void test_lookup_carries_identity_and_timeouts(void **state)
 static void test_names_over_255_bytes_are_refused_by_every_operation(void **state)
 {
     (void)state;
-    NEED_CUSTOM_IO;
+    need_custom_io();
     char name[300], good_then_long[310] = "ok";
     memset(name, 'n', sizeof name);
     name[256] = '\0';
@@ -225,7 +229,7 @@ static void test_names_over_255_bytes_are_refused_by_every_operation(void **stat
 static void test_a_view_that_is_gone_is_estale_for_every_operation(void **state)
 {
     (void)state;
-    NEED_CUSTOM_IO;
+    need_custom_io();
     struct fuse_getattr_in getattr_in = {0};
     struct fuse_setattr_in setattr_in = {.valid = FATTR_MODE, .mode = 0600};
     struct fuse_read_in read_in = {.size = 4096};
@@ -243,7 +247,7 @@ static void test_a_view_that_is_gone_is_estale_for_every_operation(void **state)
 static void test_create_of_an_existing_name(void **state)
 {
     (void)state;
-    NEED_CUSTOM_IO;
+    need_custom_io();
     fake_add(view, "f", S_IFREG | 0644, NULL);
     struct fuse_create_in in = {.mode = S_IFREG | 0644, .flags = O_CREAT | O_RDWR};
     // The kernel must look again, and check the permissions that it has not checked.
@@ -262,7 +266,7 @@ static void test_create_of_an_existing_name(void **state)
 static void test_write_to_a_shared_nodeid_is_refused_and_counted(void **state)
 {
     (void)state;
-    NEED_CUSTOM_IO;
+    need_custom_io();
     struct fuse_write_in in = {.size = 3};
     uint64_t shared = mux_nodeid_shared(MUX_CLASS_READ, 5);
     assert_int_equal(request(FUSE_WRITE, shared, &in, sizeof in, "abc", 3), -EACCES);
@@ -275,7 +279,7 @@ static void test_write_to_a_shared_nodeid_is_refused_and_counted(void **state)
 static void test_readdir_continues_where_the_buffer_ended(void **state)
 {
     (void)state;
-    NEED_CUSTOM_IO;
+    need_custom_io();
     char name[32];
     for (int i = 0; i < 40; i++) {
         snprintf(name, sizeof name, "name-%d", i);
@@ -302,7 +306,7 @@ static void test_readdir_continues_where_the_buffer_ended(void **state)
 static void test_readdirplus_gives_entries_but_no_dots(void **state)
 {
     (void)state;
-    NEED_CUSTOM_IO;
+    need_custom_io();
     uint64_t nodeid = fake_add(view, "f", S_IFREG | 0644, "hello");
     struct fuse_read_in in = {.size = 4096};
     assert_int_equal(request(FUSE_READDIRPLUS, view, &in, sizeof in, NULL, 0), 0);
@@ -322,7 +326,7 @@ static void test_readdirplus_gives_entries_but_no_dots(void **state)
 static void test_setattr_flags_reach_mux(void **state)
 {
     (void)state;
-    NEED_CUSTOM_IO;
+    need_custom_io();
     uint64_t nodeid = fake_add(view, "f", S_IFREG | 06755, "hello");
     struct fuse_setattr_in in = {.valid = FATTR_SIZE | FATTR_KILL_SUIDGID | FATTR_FH, .size = 2};
     assert_int_equal(request(FUSE_SETATTR, nodeid, &in, sizeof in, NULL, 0), 0);
@@ -336,7 +340,7 @@ static void test_setattr_flags_reach_mux(void **state)
 static void test_reads_end_where_the_file_ends(void **state)
 {
     (void)state;
-    NEED_CUSTOM_IO;
+    need_custom_io();
     uint64_t nodeid = fake_add(view, "f", S_IFREG | 0644, "hello");
     struct fuse_read_in in = {.size = 4096};
     assert_int_equal(request(FUSE_READ, nodeid, &in, sizeof in, NULL, 0), 0);
@@ -352,7 +356,7 @@ static void test_reads_end_where_the_file_ends(void **state)
 static void test_slow_requests_are_answered_by_the_pool(void **state)
 {
     (void)state;
-    NEED_CUSTOM_IO;
+    need_custom_io();
     struct fuse_fsync_in in = {0};
     uint64_t nodeid = fake_add(view, "f", S_IFREG | 0644, "hello");
     assert_int_equal(request(FUSE_FSYNC, nodeid, &in, sizeof in, NULL, 0), 0);
@@ -367,7 +371,7 @@ static void test_slow_requests_are_answered_by_the_pool(void **state)
 static void test_extended_attributes_are_never_enosys(void **state)
 {
     (void)state;
-    NEED_CUSTOM_IO;
+    need_custom_io();
     uint64_t nodeid = fake_add(view, "f", S_IFREG | 0644, "hello");
     struct fuse_getxattr_in in = {0};
     static const char known[] = "user.known", unknown[] = "user.unknown";
@@ -388,7 +392,7 @@ static void test_extended_attributes_are_never_enosys(void **state)
 static void test_unimplemented_operations_do_not_crash(void **state)
 {
     (void)state;
-    NEED_CUSTOM_IO;
+    need_custom_io();
     static const struct {
         uint32_t opcode;
         int error;

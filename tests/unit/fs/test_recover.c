@@ -120,8 +120,10 @@ static void test_recover_after_kill_over_io_uring(void **state)
     (void)state;
     struct fs_transport_state transport;
     struct af_error err;
-    if (fs_transport_choose(&transport, FS_TRANSPORT_IO_URING, &err) != 0)
+    if (fs_transport_choose(&transport, FS_TRANSPORT_IO_URING, &err) != 0) {
+        print_message("skipped: %s\n", err.text);
         skip();
+    }
     kill_and_recover(FS_TRANSPORT_IO_URING);
 }
 

@@ -1,5 +1,6 @@
 // Commits, rebases, rollbacks and uploads beside operations on the same views, from many threads:
 // nobody sees half of anything, and everything adds up at the end. Meant for TSan as well.
+#include "mux/base/clock.h"
 #include "mux/commit.h"
 #include "mux/mux_priv.h"
 #include "tests/unit/mux/ops_fixture.h"
@@ -8,6 +9,8 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define FILES     40
@@ -15,6 +18,9 @@
 #define LOG_BYTES 300000 // more than MUX_COPY_FAST_BYTES
 #define LOG_EVERY 8
 #define LOG_STEP  5000
+
+// Of a thread, or of another's step: far beyond what a busy machine takes.
+#define WAIT_S 300
 
 struct shared {
     struct fixture *fixture;
@@ -27,6 +33,22 @@ struct worker {
     struct shared *shared;
     int view;
 };
+
+// The threads of a test that hangs go on: nothing of it can be taken down.
+static _Noreturn void hang(const char *what)
+{
+    fprintf(stderr, "hangs: %s within %d s\n", what, WAIT_S);
+    abort();
+}
+
+static void join(pthread_t thread)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += WAIT_S;
+    if (pthread_timedjoin_np(thread, NULL, &until) != 0)
+        hang("a thread has not ended");
+}
 
 // A log of each view, large and appended to: whoever reads it finds what was written, up to a
 // point; who writes it, up to the end.
@@ -138,11 +160,11 @@ static void run(struct fixture *fixture, unsigned step_max)
     }
     assert_int_equal(pthread_create(&uploader, NULL, upload_files, &shared), 0);
     for (int v = 0; v < 2; v++)
-        pthread_join(writers[v], NULL);
+        join(writers[v]);
     atomic_store(&shared.stop, true);
     for (int v = 0; v < 2; v++)
-        pthread_join(movers[v], NULL);
-    pthread_join(uploader, NULL);
+        join(movers[v]);
+    join(uploader);
     assert_true(shared.commits > 0);
     for (int v = 0; v < 2; v++)
         ops_commit(&shared.views[v]);
@@ -214,11 +236,13 @@ static void test_what_changes_while_an_unchanged_view_follows_a_large_head_is_me
         assert_true(head_is_open(&view));
         pthread_t mover;
         assert_int_equal(pthread_create(&mover, NULL, rebase, &view), 0);
-        while (head_is_open(&view))
-            sched_yield();
+        int64_t end_ns = af_monotonic_ns() + WAIT_S * AF_NS_PER_SEC;
+        for (; head_is_open(&view); sched_yield())
+            if (af_monotonic_ns() > end_ns)
+                hang("the head has not been closed");
         assert_int_equal(ops_chmod(&view, "both", 0600), 0);
         ops_create(&view, "dir/new", 0644); // -ENOENT when the view has already followed
-        pthread_join(mover, NULL);
+        join(mover);
         ops_rebase(&view);
         assert_text(&view, "both", "of the other one");
         assert_int_equal(ops_stat(&view, "both").st_mode & 07777, 0600);

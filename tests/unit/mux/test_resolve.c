@@ -174,20 +174,6 @@ static void test_paths_walk_over_layers_and_follow_no_links(void **state)
     store_abort(s.txn);
 }
 
-static void test_D5_a_directory_moves_with_all_it_holds(void **state)
-{
-    struct stack s = begin(*state);
-    struct store_inode inode;
-    uint64_t dir = put(&s, 2, s.root, "old", S_IFDIR | 0755);
-    uint64_t file = put(&s, 2, dir, "f", S_IFREG | 0644);
-    hide(&s, 0, s.root, "old");
-    assert_int_equal(store_entry_put(s.txn, s.ids[0], s.root, "new", 3, dir, DT_DIR), 0);
-    assert_int_equal(path(&s, "new/f", &inode, NULL), 0);
-    assert_int_equal(inode.fid, file);
-    assert_int_equal(path(&s, "old/f", &inode, NULL), -ENOENT);
-    store_abort(s.txn);
-}
-
 static bool is_empty(struct stack *s, uint64_t dir)
 {
     bool empty;
@@ -218,7 +204,6 @@ int main(void)
         fixture_test(test_in_lower_asks_below_the_live_layer_only),
         fixture_test(test_D8_the_topmost_record_of_a_fid_is_its_state),
         fixture_test(test_paths_walk_over_layers_and_follow_no_links),
-        fixture_test(test_D5_a_directory_moves_with_all_it_holds),
         fixture_test(test_a_directory_is_empty_when_every_name_is_hidden),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -433,8 +433,10 @@ static struct strangers strangers_open(const struct echo_server *echo, uid_t uid
 static void who_is_over_its_cap_costs_nobody_a_connection(void **state)
 {
     (void)state;
-    if (geteuid() != 0)
+    if (geteuid() != 0) {
+        print_message("skipped: needs root, to connect as other users\n");
         skip();
+    }
     struct net_limits limits = {.conns_per_uid = 2, .conns_unproven = 16};
     struct echo_server *echo = echo_server_start(&limits);
     struct strangers who[9];

@@ -378,8 +378,10 @@ static void other_users_are_told_that_they_may_not_call(void **state)
 {
     struct fixture *f = *state;
     struct stat st;
-    if (geteuid() != 0)
+    if (geteuid() != 0) {
+        print_message("skipped: needs root, to call as another user\n");
         skip();
+    }
     assert_int_equal(stat(f->echo->path, &st), 0);
     assert_int_equal(st.st_mode & 07777, 0660);
     assert_int_equal(chmod(f->echo->path, 0666), 0);

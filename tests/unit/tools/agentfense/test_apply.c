@@ -268,8 +268,10 @@ static void test_owners_and_extended_attributes_stay(void **state)
     struct af_error err;
     struct stat st;
     char path[96], value[8];
-    if (geteuid() != 0)
+    if (geteuid() != 0) {
+        print_message("skipped: needs root, to give files to others\n");
         skip();
+    }
     assert_int_equal(fchownat(pair->base, "src/a", 1234, 1235, 0), 0);
     assert_int_equal(fchown(pair->base, 1236, 1237), 0);
     snprintf(path, sizeof path, "%s/base/src/a", pair->dir);
