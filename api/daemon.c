@@ -6,7 +6,7 @@
 #include "api/daemon.h"
 
 #include "api/metrics_http.h"
-#include "api/services/archive_service.h"
+#include "api/services/archive_turns.h"
 #include "api/services/common.h"
 #include "api/services/health_service.h"
 #include "api/services/watch_service.h"

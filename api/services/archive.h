@@ -28,6 +28,8 @@ struct archive_target {
 // A tar stream, as it is or compressed by gzip, bzip2, xz or zstd. INVALID_ARGUMENT for what is
 // none.
 int archive_read(struct feed *feed, const struct archive_target *target, struct af_error *err);
+// Says why feed_read failed with -error.
+int archive_no_more(int error, struct af_error *err);
 
 // The path of an entry below the target, to be freed. INVALID_ARGUMENT when it leaves the tree.
 int archive_path(const struct archive_target *target, const char *name, char **ret,

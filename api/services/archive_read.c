@@ -55,14 +55,24 @@ static ssize_t read_source(struct archive *archive, void *arg, const void **ret_
     ssize_t n = feed_read(source->feed, ret_bytes);
     if (n >= 0)
         return n;
-    archive_set_error(archive, (int)-n, "the call was cancelled");
+    archive_set_error(archive, (int)-n, "no more comes");
     return -1;
+}
+
+int archive_no_more(int error, struct af_error *err)
+{
+    if (error == ETIMEDOUT)
+        return af_error_set(err, AF_RESOURCE_EXHAUSTED,
+                            "others wait for a place to import (there are %d), and hardly anything "
+                            "has come for %d seconds: send the archive again without a pause",
+                            AF_ARCHIVE_THREADS_MAX, (int)(AF_FEED_PATIENCE_NS / AF_NS_PER_SEC));
+    return af_error_set(err, AF_CANCELLED, "the call was cancelled");
 }
 
 static int broken(struct archive *archive, struct af_error *err)
 {
-    if (archive_errno(archive) == ECANCELED)
-        return af_error_set(err, AF_CANCELLED, "the call was cancelled");
+    if (archive_errno(archive) == ECANCELED || archive_errno(archive) == ETIMEDOUT)
+        return archive_no_more(archive_errno(archive), err);
     if (archive_errno(archive) == ENOMEM)
         return af_error_set(err, AF_RESOURCE_EXHAUSTED, "no memory to read the archive");
     const char *text = archive_error_string(archive);

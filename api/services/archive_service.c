@@ -2,11 +2,9 @@
 //
 // libarchive pulls, so an import's bytes go through a feed to a thread that reads the archive; the
 // thread ends the call. An export is pushed: each time there is room, some steps of the writer.
-// An import's data: from its target to its on_free; the thread holds a reference to the call.
-// Lock: archives.lock (rank 76), innermost. Read next: archive.h, feed.h.
-#include "api/services/archive_service.h"
-
+// An import's data: from its target to its on_free. Read next: archive.h, archive_turns.h, feed.h.
 #include "api/services/archive.h"
+#include "api/services/archive_turns.h"
 #include "api/services/ignore.h"
 #include "api/services/common.h"
 #include "mux/base/cleanup.h"
@@ -16,97 +14,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
-struct archives {
-    pthread_mutex_t lock;
-    pthread_cond_t ended;
-    unsigned running;
-};
-
-int archives_new(struct archives **ret, struct af_error *err)
-{
-    struct archives *archives = calloc(1, sizeof *archives);
-    if (!archives)
-        return af_error_errno(err, ENOMEM, "cannot prepare the archive service");
-    pthread_mutex_init(&archives->lock, NULL);
-    pthread_cond_init(&archives->ended, NULL);
-    *ret = archives;
-    return 0;
-}
-
-void archives_free(struct archives *archives)
-{
-    if (!archives)
-        return;
-    pthread_mutex_lock(&archives->lock);
-    while (archives->running > 0)
-        pthread_cond_wait(&archives->ended, &archives->lock);
-    pthread_mutex_unlock(&archives->lock);
-    pthread_cond_destroy(&archives->ended);
-    pthread_mutex_destroy(&archives->lock);
-    free(archives);
-}
-
-// ---- a thread for a call
-
-static bool take_place(struct archives *archives)
-{
-    pthread_mutex_lock(&archives->lock);
-    bool free_place = archives->running < AF_ARCHIVE_THREADS_MAX;
-    archives->running += free_place;
-    pthread_mutex_unlock(&archives->lock);
-    return free_place;
-}
-
-static void give_place(struct archives *archives)
-{
-    pthread_mutex_lock(&archives->lock);
-    archives->running--;
-    pthread_cond_signal(&archives->ended);
-    pthread_mutex_unlock(&archives->lock);
-}
-
-// Starts `fn` with the call, which gets a reference for it.
-static int start_thread(struct grpc_call *call, void *(*fn)(void *call), struct af_error *err)
-{
-    struct archives *archives = daemon_of(call)->archives;
-    sigset_t all, before;
-    pthread_t thread;
-    if (!take_place(archives))
-        return af_error_set(err, AF_RESOURCE_EXHAUSTED,
-                            "%d imports are running already: try again when one has ended",
-                            AF_ARCHIVE_THREADS_MAX);
-    grpc_call_ref(call);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int error = pthread_create(&thread, NULL, fn, call);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (error == 0) {
-        pthread_detach(thread);
-        return 0;
-    }
-    grpc_call_unref(call);
-    give_place(archives);
-    return af_error_errno(err, error, "cannot start a thread for the import");
-}
-
-// The thread's last act.
-static void end_thread(struct grpc_call *call)
-{
-    struct archives *archives = daemon_of(call)->archives;
-    grpc_call_unref(call);
-    give_place(archives);
-}
-
 // ---- ImportArchive
 
 struct archive_import {
+    struct archive_turn turn;
     struct feed feed;
     struct archive_target target;
 };
@@ -123,12 +39,12 @@ static void send_totals(struct grpc_call *call, const struct mux_import_totals *
     grpc_call_reply(call, &reply.base);
 }
 
-static void *run_import(void *arg)
+static void run_import(struct grpc_call *call)
 {
-    struct grpc_call *call = arg;
     struct archive_import *import = grpc_call_data(call);
     struct mux_import_totals totals;
     struct af_error err;
+    feed_resume(&import->feed);
     int rc = archive_read(&import->feed, &import->target, &err);
     // Whatever follows the archive's end has to have come before the call may end well.
     const void *ignored;
@@ -136,15 +52,13 @@ static void *run_import(void *arg)
     while (rc == 0 && (more = feed_read(&import->feed, &ignored)) > 0)
         continue;
     if (rc == 0 && more < 0)
-        rc = af_error_set(&err, AF_CANCELLED, "the call was cancelled");
+        rc = archive_no_more((int)-more, &err);
     if (rc == 0)
         rc = mux_import_commit(AF_TAKE_PTR(import->target.import), &totals, &err);
     if (rc < 0)
         grpc_call_finish_error(call, &err);
     else
         send_totals(call, &totals);
-    end_thread(call);
-    return NULL;
 }
 
 static int set_up(struct mux *mux, const Agentfense__V1__ImportTarget *target,
@@ -176,11 +90,20 @@ static int import_begin(struct grpc_call *call, const Agentfense__V1__ImportTarg
     struct archive_import *import = calloc(1, sizeof *import);
     if (!import)
         return af_error_errno(err, ENOMEM, "cannot take the archive");
-    feed_init(&import->feed, call);
+    struct archives *archives = daemon_of(call)->archives;
+    feed_init(&import->feed, call, archives_waiting(archives));
     grpc_call_set_data(call, import);
     if (set_up(daemon_of(call)->mux, target, import, err) < 0)
         return -1;
-    return start_thread(call, run_import, err);
+    feed_hold(&import->feed); // until its turn comes: what waits takes no memory
+    return archive_turn_begin(archives, &import->turn, call, run_import, err) < 0 ? -1 : 0;
+}
+
+// Nobody waits for its end any more.
+static void import_give_up(struct grpc_call *call, struct archive_import *import)
+{
+    archive_turn_leave(daemon_of(call)->archives, &import->turn);
+    feed_cancel(&import->feed);
 }
 
 static void import_message(struct grpc_call *call, const ProtobufCMessage *message)
@@ -200,7 +123,7 @@ static void import_message(struct grpc_call *call, const ProtobufCMessage *messa
     grpc_call_ref(call); // whose data the feed is
     grpc_call_finish_error(call, &err);
     if (import) // only now: the thread that it ends would say why it ends
-        feed_cancel(&import->feed);
+        import_give_up(call, import);
     grpc_call_unref(call);
 }
 
@@ -217,7 +140,7 @@ static void import_cancel(struct grpc_call *call)
 {
     struct archive_import *import = grpc_call_data(call);
     if (import)
-        feed_cancel(&import->feed);
+        import_give_up(call, import);
 }
 
 static void import_free(struct grpc_call *call)
@@ -233,6 +156,7 @@ static void import_free(struct grpc_call *call)
 // ---- ImportDirectory
 
 struct directory_import {
+    struct archive_turn turn;
     struct mux_import *import;
     char *path;
     struct ignore_list *exclude;
@@ -244,9 +168,8 @@ static bool is_cancelled(void *call)
     return grpc_call_is_over(call);
 }
 
-static void *run_directory(void *arg)
+static void run_directory(struct grpc_call *call)
 {
-    struct grpc_call *call = arg;
     struct directory_import *import = grpc_call_data(call);
     const struct grpc_peer *peer = grpc_call_peer(call);
     struct mux_import_totals totals;
@@ -271,8 +194,6 @@ static void *run_directory(void *arg)
         grpc_call_finish_error(call, &err);
     else
         send_totals(call, &totals);
-    end_thread(call);
-    return NULL;
 }
 
 static int directory_set_up(struct grpc_call *call,
@@ -314,8 +235,16 @@ static void directory_message(struct grpc_call *call, const ProtobufCMessage *me
     }
     grpc_call_set_data(call, import);
     if (directory_set_up(call, (const void *)message, import, &err) < 0 ||
-        start_thread(call, run_directory, &err) < 0)
+        archive_turn_begin(daemon_of(call)->archives, &import->turn, call, run_directory, &err) < 0)
         grpc_call_finish_error(call, &err);
+}
+
+// One that is at work finds out by itself.
+static void directory_cancel(struct grpc_call *call)
+{
+    struct directory_import *import = grpc_call_data(call);
+    if (import)
+        archive_turn_leave(daemon_of(call)->archives, &import->turn);
 }
 
 static void directory_free(struct grpc_call *call)
@@ -423,6 +352,7 @@ const struct grpc_method archive_methods[] = {
         .kind = GRPC_UNARY,
         .request = &agentfense__v1__import_directory_request__descriptor,
         .on_message = directory_message,
+        .on_cancel = directory_cancel,
         .on_free = directory_free,
     },
     {

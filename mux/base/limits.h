@@ -82,8 +82,12 @@
 #define AF_WATCH_EVENTS_MAX 4096u      // events that wait for one of them ...
 #define AF_WATCH_BYTES_MAX  (2u << 20) // ... and the bytes they take; more are lost, and counted
 
-// Imports of archives and directories at once: each has a thread.
+// Imports of archives and directories at once: each has a thread, and those that come later wait
+// for one. While others wait, a client has to send so much in so long a time that it is waited for.
 #define AF_ARCHIVE_THREADS_MAX 16
+#define AF_FEED_PATIENCE_NS    INT64_C(10000000000)
+#define AF_FEED_PATIENCE_BYTES (128u << 10)
+#define AF_FEED_LOOK_NS        INT64_C(500000000) // how often somebody looks whether others wait
 // What a compressed archive may unpack to: so many bytes, and so many more for each that was sent.
 #define AF_ARCHIVE_UNPACKED_FREE  (256LL << 20)
 #define AF_ARCHIVE_UNPACKED_RATIO 200

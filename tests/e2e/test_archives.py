@@ -2,6 +2,7 @@
 
 import io
 import os
+import pathlib
 import shutil
 import subprocess
 import tarfile
@@ -310,3 +311,89 @@ def test_requests_out_of_order_are_refused(client):
     bad = [{}, {"codebase_id": "x"}, {"delta_of": "sb_0"}, {"delta_of": sandbox, "path": b"d"}]
     for source in bad:
         expect(grpc.StatusCode.INVALID_ARGUMENT, fetch, client, **source)
+
+
+PLACES = 16  # AF_ARCHIVE_THREADS_MAX
+
+
+class Stalled:
+    """Imports that send a part of an archive and then nothing more."""
+
+    def __init__(self, client, codebase, count):
+        self.more = threading.Event()
+        part = tar([("a", "file", "x" * 5000)])[:3000]
+        target = filepb.ImportTarget(codebase_id=codebase)
+
+        def messages():
+            yield filepb.ImportArchiveRequest(target=target)
+            yield filepb.ImportArchiveRequest(data=part)
+            self.more.wait()
+
+        self.calls = [client.archives.ImportArchive.future(messages()) for _ in range(count)]
+
+    def __enter__(self):
+        return self.calls
+
+    def __exit__(self, *exc):
+        for call in self.calls:
+            call.cancel()
+        self.more.set()
+
+
+def import_threads(daemon):
+    """How many imports have their turn."""
+    names = pathlib.Path(f"/proc/{daemon.process.pid}/task").glob("*/comm")
+    return sum(name.read_text() == "import\n" for name in names)
+
+
+def test_imports_that_send_nothing_more_give_their_places_to_others(client, daemon):
+    others, mine = client.codebase(), client.codebase()
+    with Stalled(client, others, PLACES + 5) as stalled:
+        eventually(lambda: import_threads(daemon) == PLACES)
+        assert not any(call.done() for call in stalled)
+        send(client, mine, tar([("b", "file", "data")]))
+        ended = [call for call in stalled if call.done()]
+        assert ended
+        for call in ended:
+            assert call.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert "others wait" in call.details()
+    assert client.download(mine, "b") == b"data"
+    assert listing(client, others) == []
+
+
+def test_more_imports_than_places_wait_for_their_turn(client, tmp_path):
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for i in range(50):
+        (tree / f"f{i}").write_bytes(os.urandom(1000))
+    codebases = [client.codebase() for _ in range(3 * PLACES)]
+    archive = tar([("f", "file", "x")])
+
+    def archives(codebase):
+        target = filepb.ImportTarget(codebase_id=codebase, merge=True)
+        return client.archives.ImportArchive.future(
+            iter([
+                filepb.ImportArchiveRequest(target=target),
+                filepb.ImportArchiveRequest(data=archive),
+            ])
+        )  # fmt: skip
+
+    def directories(codebase):
+        return client.archives.ImportDirectory.future(
+            filepb.ImportDirectoryRequest(codebase_id=codebase, path=bytes(tree))
+        )
+
+    for kind, files in ((archives, 1), (directories, 50)):
+        assert {call.result().files for call in [kind(id_) for id_ in codebases]} == {files}
+
+
+def test_an_import_that_waits_for_its_turn_can_be_cancelled(client, daemon):
+    codebase = client.codebase()
+    with Stalled(client, codebase, PLACES):
+        eventually(lambda: import_threads(daemon) == PLACES)
+        with Stalled(client, codebase, 20) as waiting:
+            request = filepb.ImportDirectoryRequest(codebase_id=codebase, path=b"/etc/alternatives")
+            waiting.append(client.archives.ImportDirectory.future(request))
+        assert all(call.cancelled() for call in waiting)
+    send(client, codebase, tar([("b", "file", "data")]))
+    assert listing(client, codebase) == ["b"]
