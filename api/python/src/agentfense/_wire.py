@@ -14,6 +14,7 @@ import grpc
 
 from . import _errors
 from ._endpoint import Endpoint
+from ._interrupts import uninterrupted
 from ._rpc import About, Call, Method
 from .exceptions import ConnectionError, SandboxError
 from .types import OutputChunk
@@ -93,8 +94,11 @@ class Wire:
         """Starts a call of any shape; returns gRPC's own call object or reply."""
         stub = self._stub(method)
         try:
-            send = stub.future if as_future else stub
-            return send(request, metadata=self.endpoint.metadata())
+            if method.shape == "uu" and not as_future:
+                return stub(request, metadata=self.endpoint.metadata())
+            with uninterrupted():  # a channel with half a call never closes
+                send = stub.future if as_future else stub
+                return send(request, metadata=self.endpoint.metadata())
         except ValueError:  # closed by another thread meanwhile: gRPC's word for it
             raise ConnectionError(self.endpoint.target, CLOSED) from None
 
@@ -135,10 +139,10 @@ class Wire:
         tick: called in this thread every now and then until the end; may raise as well.
         """
         feed = _Feed(messages())
-        running = self.start(call.method, feed, as_future=True)
-        feed.running = running
-        feed.may_run.set()
         try:
+            with uninterrupted():
+                feed.running = running = self.start(call.method, feed, as_future=True)
+            feed.may_run.set()
             while True:
                 if tick is not None:
                     tick()
@@ -154,7 +158,8 @@ class Wire:
                 raise self.error(cause, call.about) from cause
             raise ConnectionError(self.endpoint.target, "the call was cancelled") from cause
         finally:
-            running.cancel()  # nothing, once it has ended
+            if feed.running is not None:
+                feed.running.cancel()  # nothing, once it has ended
             feed.stop()
         if tick is not None:
             tick()

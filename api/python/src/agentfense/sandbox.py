@@ -11,6 +11,7 @@ from . import extensions as ext
 from ._client_v1 import Terminal
 from ._convert import Timeout
 from ._files import SandboxFiles
+from ._interrupts import uninterrupted
 from ._process import SandboxProcess
 from ._progress import Progress
 from ._sandbox_base import SandboxBase
@@ -77,11 +78,10 @@ class Sandbox(SandboxBase):
             if reuse:
                 codebase = _reused(used, undo, name, owner, what)
             else:
-                codebase = used.create_codebase(name, owner)
-                undo.callback(_quietly, used.delete_codebase, codebase.id)
+                codebase = _new_codebase(used, undo, name, owner)
                 used.upload_directory(codebase.id, *what)
-            info = used.create_sandbox(codebase.id, rules, labels, None, runtime, image, resources)
-            undo.callback(_quietly, used.destroy_sandbox, info.id)
+            what_for = (rules, labels, None, runtime, image, resources)
+            info = _new_sandbox(used, undo, codebase.id, *what_for)
             if auto_start:
                 info = used.start_sandbox(info.id)
             made = cls(used, info, used.get_codebase(codebase.id), client is None, not reuse)
@@ -108,8 +108,8 @@ class Sandbox(SandboxBase):
         rules = presets.resolve(preset, permissions)
         with _owned(client, endpoint, secure) as (used, undo):
             codebase = used.get_codebase(codebase_id)
-            info = used.create_sandbox(codebase.id, rules, labels, None, runtime, image, resources)
-            undo.callback(_quietly, used.destroy_sandbox, info.id)
+            what_for = (rules, labels, None, runtime, image, resources)
+            info = _new_sandbox(used, undo, codebase.id, *what_for)
             if auto_start:
                 info = used.start_sandbox(info.id)
             made = cls(used, info, codebase, client is None, False)
@@ -327,11 +327,24 @@ def _reused(used: SandboxClient, undo: Any, name: str, owner: str, what: Any) ->
         with contextlib.suppress(CodebaseNotFoundError):
             used.sync_directory(known, *what)
             return used.get_codebase(known)
-    codebase = used.create_codebase(name, owner)
-    undo.callback(_quietly, used.delete_codebase, codebase.id)
+    codebase = _new_codebase(used, undo, name, owner)
     used.sync_directory(codebase.id, *what)
     _manifest.remember_codebase(codebase.id, *key)
     return codebase
+
+
+def _new_codebase(used: SandboxClient, undo: Any, name: str, owner: str) -> types.Codebase:
+    with uninterrupted():
+        codebase = used.create_codebase(name, owner)
+        undo.callback(_quietly, used.delete_codebase, codebase.id)
+    return codebase
+
+
+def _new_sandbox(used: SandboxClient, undo: Any, *what: Any) -> types.Sandbox:
+    with uninterrupted():
+        info = used.create_sandbox(*what)
+        undo.callback(_quietly, used.destroy_sandbox, info.id)
+    return info
 
 
 def _quietly(call: Any, id_: str) -> None:

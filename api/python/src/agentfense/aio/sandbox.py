@@ -15,6 +15,7 @@ from .. import _calls_monitor as mc
 from .. import extensions as ext
 from .._client_v1 import Terminal
 from .._convert import Timeout
+from .._interrupts import made
 from .._progress import Progress
 from .._sandbox_base import SandboxBase
 from .._tree import Path, root_of
@@ -88,13 +89,10 @@ class AsyncSandbox(SandboxBase):
             if reuse:
                 codebase = await _reused(used, undo, name, owner, what)
             else:
-                codebase = await used.create_codebase(name, owner)
-                undo.append((used.delete_codebase, codebase.id))
+                codebase = await _new_codebase(used, undo, name, owner)
                 await used.upload_directory(codebase.id, *what)
-            info = await used.create_sandbox(
-                codebase.id, rules, labels, None, runtime, image, resources
-            )
-            undo.append((used.destroy_sandbox, info.id))
+            what_for = (rules, labels, None, runtime, image, resources)
+            info = await _new_sandbox(used, undo, codebase.id, *what_for)
             if auto_start:
                 info = await used.start_sandbox(info.id)
             codebase = await used.get_codebase(codebase.id)
@@ -123,10 +121,8 @@ class AsyncSandbox(SandboxBase):
         async def fill(used: AsyncSandboxClient, undo: Undo) -> AsyncSandbox:
             rules = presets.resolve(preset, permissions)
             codebase = await used.get_codebase(codebase_id)
-            info = await used.create_sandbox(
-                codebase.id, rules, labels, None, runtime, image, resources
-            )
-            undo.append((used.destroy_sandbox, info.id))
+            what_for = (rules, labels, None, runtime, image, resources)
+            info = await _new_sandbox(used, undo, codebase.id, *what_for)
             if auto_start:
                 info = await used.start_sandbox(info.id)
             return cls(used, info, codebase, client is None, False)
@@ -367,11 +363,25 @@ async def _reused(
         with contextlib.suppress(CodebaseNotFoundError):
             await used.sync_directory(known, *what)
             return await used.get_codebase(known)
-    codebase = await used.create_codebase(name, owner)
-    undo.append((used.delete_codebase, codebase.id))
+    codebase = await _new_codebase(used, undo, name, owner)
     await used.sync_directory(codebase.id, *what)
     _manifest.remember_codebase(codebase.id, *key)
     return codebase
+
+
+async def _new_codebase(
+    used: AsyncSandboxClient, undo: Undo, name: str, owner: str
+) -> types.Codebase:
+    return await made(
+        used.create_codebase(name, owner),
+        lambda codebase: undo.append((used.delete_codebase, codebase.id)),
+    )
+
+
+async def _new_sandbox(used: AsyncSandboxClient, undo: Undo, *what: Any) -> types.Sandbox:
+    return await made(
+        used.create_sandbox(*what), lambda info: undo.append((used.destroy_sandbox, info.id))
+    )
 
 
 async def to_the_end(work: Any) -> None:
@@ -404,9 +414,9 @@ async def _made(
     used = client if client is not None else AsyncSandboxClient(endpoint, secure)
     undo: Undo = []
     try:
-        made = await fill(used, undo)
-        made._warn_unclosed = warn
-        return made
+        sandbox = await fill(used, undo)
+        sandbox._warn_unclosed = warn
+        return sandbox
     except BaseException:
         await to_the_end(_undone(undo, used if client is None else None))
         raise
