@@ -281,6 +281,7 @@ static void drop_step(struct mux_move *move)
     free(move->revived);
     move->revived = NULL;
     move->n_revived = move->revived_capacity = 0;
+    move->same_tree = false; // of a push that found the stack full, the next step may be a merge
 }
 
 // What a push onto a head that stands still changes is what the delta has against its base. Neither

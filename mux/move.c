@@ -364,10 +364,10 @@ static bool is_overtaken(const struct mux_large *large)
         move->codebase.head != large->codebase.head || move->codebase.head_dirty ||
         move->codebase.updated_ns != large->codebase.updated_ns)
         return true;
+    if ((view != NULL) != large->attached)
+        return true; // or the kernel was told nothing
     if (large->follow)
         return false; // end() looks at the delta
-    if ((view != NULL) != large->attached)
-        return true;
     return view ? view->changes != large->changes : move->hold.attachments != large->attachments;
 }
 

@@ -98,9 +98,9 @@ static int add_level(void *arg, const struct mux_link *link)
     int rc = mux_node_load(levels->op, link->parent, &dir);
     if (rc < 0)
         return rc;
-    rules_state state = RULES_STATE_INVALID;
-    if (dir.state != RULES_STATE_INVALID)
-        state = rules_step(rules, dir.state, link->name, link->name_len);
+    if (dir.state == RULES_STATE_INVALID)
+        return -ESTALE; // a removed directory
+    rules_state state = rules_step(rules, dir.state, link->name, link->name_len);
     mux_node_fini(levels->op, &dir);
     if (state == RULES_STATE_INVALID)
         return -ENOMEM;
@@ -271,9 +271,9 @@ static int load_gone(struct mux_op *op, const struct mux_node *node, struct mux_
     if (mux_gone_past(&op->view->gone, node->fid, &past))
         return load_in_past(op, node->fid, past, ret);
     int rc = load_by_name(op, node->fid, ret);
-    if (rc != -ESTALE || S_ISDIR(node->mode))
+    if (rc != -ESTALE)
         return rc;
-    *ret = *node; // the directory of its name is gone, too
+    *ret = *node; // the directory of its name is gone, too; if it is one itself, nothing is in it
     ret->level = (uint8_t)mux_gone_ceiling(&op->view->gone, node->fid);
     ret->nlink = 0;
     mux_node_cache_put(op->mux->nodes, op->view->rules, ret);

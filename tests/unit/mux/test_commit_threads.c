@@ -193,8 +193,9 @@ static void test_merges_in_batches_beside_everything_else_lose_and_mix_nothing(v
 
 // ---- a view that changes while it is brought onto a large head
 
-#define NEWS        1500
-#define MOVE_ROUNDS 10
+#define NEWS          1500
+#define MOVE_ROUNDS   10
+#define ATTACH_ROUNDS 400
 
 static bool head_is_open(struct view *view)
 {
@@ -253,12 +254,49 @@ static void test_what_changes_while_an_unchanged_view_follows_a_large_head_is_me
     }
 }
 
+struct told {
+    struct view *view;
+    bool told;
+};
+
+static void *rebase_and_note(void *arg)
+{
+    struct told *told = arg;
+    told->told = ops_rebase(told->view).told;
+    return NULL;
+}
+
+static void test_a_view_attached_while_it_is_brought_onto_a_large_head_is_told(void **state)
+{
+    struct fixture *fixture = *state;
+    struct af_id codebase = ops_codebase(fixture, (struct base_file[]){{"f", 0, "f"}, {0}});
+    struct view view = ops_view(fixture, codebase, "**/*=write");
+    fixture->mux->merge_step_max = 0;
+    for (int round = 0; round < ATTACH_ROUNDS; round++) {
+        char path[32];
+        snprintf(path, sizeof path, "n%d", round);
+        upload(fixture, codebase, path, "new");
+        ops_detach(&view);
+        struct told told = {.view = &view};
+        pthread_t mover;
+        assert_int_equal(pthread_create(&mover, NULL, rebase_and_note, &told), 0);
+        while (round % 2 && head_is_open(&view)) // its first step closes it
+            sched_yield();
+        ops_attach(&view);
+        bool before = !ops_exists(&view, path); // as the kernel knows from here on
+        pthread_join(mover, NULL);
+        assert_true(ops_exists(&view, path));
+        assert_true(told.told || !before);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         fixture_test(test_commits_beside_everything_else_lose_and_mix_nothing),
         fixture_test(test_merges_in_batches_beside_everything_else_lose_and_mix_nothing),
         fixture_test(test_what_changes_while_an_unchanged_view_follows_a_large_head_is_merged),
+        fixture_test(test_a_view_attached_while_it_is_brought_onto_a_large_head_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

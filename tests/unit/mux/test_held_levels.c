@@ -154,6 +154,39 @@ static void test_and_keeps_its_level_where_rules_differ(void **state)
     without_directory(*state, "**/*=read /out/**=write@9");
 }
 
+// Others have moved it before they removed it: the kernel holds it, and not where it was last.
+static void test_a_directory_stays_though_the_one_above_went_as_well(void **state)
+{
+    struct af_id codebase = ops_codebase(*state, base);
+    struct view reader = ops_view(*state, codebase, "**/*=read /d/**=write@9");
+    struct view writer = ops_view(*state, codebase, "**/*=write");
+    struct kernel kernel;
+    struct mux_entry entry;
+    kernel_start(&kernel, *state);
+    assert_int_equal(ops_mkdir(&writer, "d/sub", 0755), 0);
+    ops_commit(&writer);
+    ops_rebase(&reader);
+    uint64_t sub = kernel_hold(&kernel, &reader, "d/sub");
+    assert_int_equal(ops_mkdir(&writer, "e", 0755), 0);
+    assert_int_equal(ops_rename(&writer, "d/sub", "e/sub", 0), 0);
+    ops_commit(&writer);
+    ops_rebase(&reader);
+    assert_int_equal(kernel_stat(&reader, sub).st_nlink, 1);
+    assert_int_equal(ops_rmdir(&writer, "e/sub"), 0);
+    assert_int_equal(ops_rmdir(&writer, "e"), 0);
+    ops_commit(&writer);
+    ops_rebase(&reader);
+    clean_up_all(*state);
+    assert_int_equal(kernel_stat(&reader, sub).st_nlink, 0);
+    assert_int_equal(mux_lookup(reader.fixture->mux, &reader.ctx, sub, "any", &entry), 0);
+    assert_int_equal(entry.nodeid, 0);
+    assert_int_equal(mux_create(reader.fixture->mux, &reader.ctx, sub, "any", 0644, &entry),
+                     -ENOENT);
+    assert_fsck_clean(*state);
+    kernel_let_go(&kernel, sub);
+    kernel_stop(&kernel);
+}
+
 // ---- where nothing is shared: a version that its view has no more
 
 struct pinned {
@@ -282,6 +315,7 @@ int main(void)
         fixture_test(test_a_file_with_several_open_names_stays_readable),
         fixture_test(test_a_file_stays_though_its_directory_went_with_its_name),
         fixture_test(test_and_keeps_its_level_where_rules_differ),
+        fixture_test(test_a_directory_stays_though_the_one_above_went_as_well),
         fixture_test(test_a_replaced_version_keeps_the_level_of_the_name_it_had),
         fixture_test(test_P7_rules_that_change_hold_for_a_replaced_version),
         fixture_test(test_nothing_is_made_in_a_directory_that_others_removed),

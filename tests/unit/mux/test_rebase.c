@@ -1,5 +1,5 @@
 // Rebase and rollback of attached views, codebases that are gone, and merges of many records.
-#include "mux/commit.h"
+#include "mux/commit_priv.h"
 #include "mux/nodeid.h"
 #include "tests/unit/mux/ops_fixture.h"
 
@@ -207,6 +207,37 @@ static void test_a_large_merge_is_the_same_as_a_small_one(void **state)
     mux_forget(a.fixture->mux, nodeid);
 }
 
+// ---- a push that has to wait
+
+static int push_onto_a_full_stack(struct mux_move *move)
+{
+    int rc = mux_push(move);
+    return rc < 0 ? rc : MUX_STACK_FULL;
+}
+
+static int merge(struct mux_move *move)
+{
+    return mux_move_merge(move, true);
+}
+
+static void test_who_overtakes_a_push_that_waits_is_told_to_the_kernel(void **state)
+{
+    struct af_id codebase = ops_codebase(*state, (struct base_file[]){{"f", 0, "old"}, {0}});
+    struct view view = ops_view(*state, codebase, "**/*=write");
+    struct view other = ops_view(*state, codebase, "**/*=write");
+    ops_put(&view, "mine", "1");
+    ops_put(&other, "f", "new");
+    struct mux_move move = {
+        .mux = view.fixture->mux, .sandbox_id = view.sandbox.text, .push = true};
+    assert_int_equal(mux_move_step(&move, push_onto_a_full_stack), MUX_STACK_FULL);
+    ops_commit(&other);
+    move.result = (struct mux_commit_result){0};
+    assert_int_equal(mux_move_step(&move, merge), 0);
+    assert_true(move.result.merged && move.result.told);
+    assert_text(&view, "f", "new");
+    assert_download(&view, "mine", "1");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -217,6 +248,7 @@ int main(void)
         fixture_test(test_a_deleted_codebase_is_a_clear_error_and_keeps_the_delta),
         fixture_test(test_a_stopped_sandbox_commits_as_well),
         fixture_test(test_a_large_merge_is_the_same_as_a_small_one),
+        fixture_test(test_who_overtakes_a_push_that_waits_is_told_to_the_kernel),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
