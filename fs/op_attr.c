@@ -134,7 +134,7 @@ void fs_op_readlink(fuse_req_t req, fuse_ino_t nodeid)
 
 static int run_statfs(struct fs_call *call)
 {
-    int rc = mux_statfs(call->session->mux, call->nodeid, &call->out.statvfs);
+    int rc = mux_statfs(call->session->mux, &call->ctx, call->nodeid, &call->out.statvfs);
     if (rc == 0)
         call->answer = FS_ANSWER_STATFS;
     return rc;

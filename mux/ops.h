@@ -143,7 +143,8 @@ int mux_copy_range(struct mux *mux, const struct mux_ctx *ctx, uint64_t from, of
                    uint64_t to, off_t to_offset, size_t size, size_t *ret);
 // Data and record reach the disk. MUX_SLOW unless ctx->may_block.
 int mux_fsync(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, bool datasync);
-int mux_statfs(struct mux *mux, uint64_t nodeid, struct statvfs *ret);
+// MUX_SLOW unless ctx->may_block, where a quota's use depends on what the kernel has let go of.
+int mux_statfs(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, struct statvfs *ret);
 
 // Calls fn for each visible entry after `cookie` (0: from the start, "." and ".." first), in a
 // stable order, until it returns false (buffer full). `entry` is complete when `plus` (its nodeid

@@ -1,5 +1,6 @@
 // Sizes: the view's quota where it has one, else the file system below the store.
 // Shared lock, one read transaction. Read next: view.h.
+#include "mux/room.h"
 #include "mux/top.h"
 #include "mux/view.h"
 
@@ -35,7 +36,25 @@ static int apply_quota(struct mux_op *op, uint64_t free_bytes, struct statvfs *r
     return 0;
 }
 
-int mux_statfs(struct mux *mux, uint64_t nodeid, struct statvfs *ret)
+// What was unlinked counts until the kernel is known to have let go of it; its FORGET may be on the
+// way. Before a quota's use is told, the kernel is asked, as before EDQUOT. MUX_SLOW.
+static int give_back(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid)
+{
+    struct mux_op op;
+    int rc = mux_op_enter(mux, nodeid, &op);
+    if (rc < 0)
+        return rc;
+    const struct mux_view *view = op.view;
+    bool may = view->n_orphans > 0 && (view->quota_bytes != 0 || view->quota_inodes != 0);
+    mux_op_leave(&op, 0);
+    bool tried = false;
+    rc = -EDQUOT;
+    for (int i = 0; may && i < 2 && mux_made_room(mux, ctx, nodeid, &rc, &tried); i++)
+        ;
+    return rc == MUX_SLOW ? rc : 0;
+}
+
+int mux_statfs(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, struct statvfs *ret)
 {
     uint64_t total_bytes, free_bytes;
     int rc = store_statfs(mux->store, &total_bytes, &free_bytes);
@@ -55,8 +74,10 @@ int mux_statfs(struct mux *mux, uint64_t nodeid, struct statvfs *ret)
     };
     if (!mux_top_owns(nodeid) && !mux_nodeid_is_shared(nodeid)) {
         struct mux_op op;
-        rc = mux_op_enter(mux, nodeid, &op);
-        if (rc < 0)
+        rc = give_back(mux, ctx, nodeid);
+        if (rc == 0)
+            rc = mux_op_enter(mux, nodeid, &op);
+        if (rc != 0)
             return rc;
         rc = mux_op_leave(&op, apply_quota(&op, free_bytes, &st));
     }

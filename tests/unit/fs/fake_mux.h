@@ -532,9 +532,10 @@ int mux_fsync(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, bool 
     FAKE_END
 }
 
-int mux_statfs(struct mux *mux, uint64_t nodeid, struct statvfs *ret)
+int mux_statfs(struct mux *mux, const struct mux_ctx *ctx, uint64_t nodeid, struct statvfs *ret)
 {
     (void)mux;
+    (void)ctx;
     (void)nodeid;
     *ret = (struct statvfs){.f_bsize = 4096,
                             .f_frsize = 4096,

@@ -262,7 +262,7 @@ static void test_quota_refuses_growth_and_nothing_else(void **state)
     assert_int_equal(ops_write(&v, "f", bytes, 1, 99999), 0);
     assert_int_equal(ops_write(&v, "f", bytes, 1, 100000), -EDQUOT);
     assert_int_equal(ops_truncate(&v, "f", 100001), -EDQUOT);
-    assert_int_equal(mux_statfs(mux, v.root, &st), 0);
+    assert_int_equal(mux_statfs(mux, &v.ctx, v.root, &st), 0);
     assert_int_equal(st.f_blocks, 100000 / 4096);
     assert_int_equal(st.f_bavail, 0);
     assert_int_equal(ops_write(&v, "big", "x", 1, 0), -EDQUOT); // copy-up counts
@@ -277,7 +277,7 @@ static void test_quota_refuses_growth_and_nothing_else(void **state)
         rc = ops_create(&v, name, 0644);
     }
     assert_int_equal(rc, -EDQUOT);
-    assert_int_equal(mux_statfs(mux, v.root, &st), 0);
+    assert_int_equal(mux_statfs(mux, &v.ctx, v.root, &st), 0);
     assert_int_equal(st.f_files, 6);
     assert_int_equal(st.f_ffree, 0);
     assert_accounting(&v);

@@ -379,6 +379,34 @@ static void test_B3_what_was_deleted_is_given_back_before_EDQUOT_is_the_answer(v
     assert_accounting(&v);
 }
 
+static void test_B3_statfs_counts_nothing_that_the_kernel_has_let_go_of(void **state)
+{
+    static const char data[3000];
+    struct view v =
+        ops_view_quota(*state, ops_codebase(*state, tree), "**/*=write", (uint64_t)1 << 20, 8);
+    struct late_kernel kernel = {.mux = v.fixture->mux};
+    struct mux_ctx blocking = v.ctx;
+    struct statvfs st;
+    blocking.may_block = true;
+    mux_set_notifier(kernel.mux, &late, &kernel);
+    assert_int_equal(ops_create(&v, "f", 0644), 0);
+    assert_int_equal(ops_write(&v, "f", data, sizeof data, 0), 0);
+    assert_int_equal(mux_statfs(kernel.mux, &v.ctx, v.root, &st), 0); // nobody is asked
+    assert_int_equal(st.f_files - st.f_ffree, 2);                     // the root and the file
+    uint64_t file = ops_nodeid(&v, "f");
+    assert_int_equal(ops_unlink(&v, "f"), 0);
+    assert_int_equal(mux_statfs(kernel.mux, &v.ctx, v.root, &st), MUX_SLOW);
+    kernel.open = file;
+    assert_int_equal(mux_statfs(kernel.mux, &blocking, v.root, &st), 0);
+    assert_int_equal(st.f_files - st.f_ffree, 2);
+    kernel.open = 0;
+    assert_int_equal(mux_statfs(kernel.mux, &blocking, v.root, &st), 0);
+    assert_int_equal(st.f_files - st.f_ffree, 1);
+    assert_int_equal(st.f_bfree, st.f_blocks);
+    mux_set_notifier(kernel.mux, NULL, NULL);
+    assert_accounting(&v);
+}
+
 static void test_a_forget_of_eight_turns_ago_frees_nothing_that_is_open(void **state)
 {
     struct af_id codebase = ops_codebase(*state, tree);
@@ -448,6 +476,7 @@ int main(void)
         fixture_test(test_a_late_forget_of_a_former_attachment_does_no_harm),
         fixture_test(test_a_forget_overtaken_by_a_new_lookup_frees_nothing_that_is_open),
         fixture_test(test_B3_what_was_deleted_is_given_back_before_EDQUOT_is_the_answer),
+        fixture_test(test_B3_statfs_counts_nothing_that_the_kernel_has_let_go_of),
         fixture_test(test_a_forget_of_eight_turns_ago_frees_nothing_that_is_open),
         fixture_test(test_an_open_file_outlives_its_directory),
         fixture_test(test_nothing_can_be_made_in_a_removed_directory),
