@@ -6,27 +6,27 @@
 //      learn tomorrow is refused today and programs take their fallback. clone3 is not named: its
 //      flags are in memory, where a filter cannot look; glibc then uses clone.
 //   2. refusals: default allow; what privileged tools try answers EPERM, namespaces through clone,
-//      TIOCSTI and TIOCLINUX (input forged into a terminal), and sockets that reach outside the
-//      network namespace (AF_VSOCK, AF_ALG, ...).
+//      TIOCSTI and TIOCLINUX (input forged into a terminal), sockets that reach outside the
+//      network namespace (AF_VSOCK, AF_ALG, ...), and what has the kernel load modules.
 // ptrace cannot be limited to one's own children by a filter: nobody has it.
 // Owns: nothing. Locks: none. Fails: af_error. Read next: bwrap.c (how they are loaded).
 #include "exec/seccomp.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/netlink.h>
+#include <linux/sockios.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <sys/ioctl.h>
-#include <netinet/in.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "mux/base/cleanup.h"
 
-// Not in the headers of every libc.
-#define PROTO_L2TP 115
-#define PROTO_SMC  256
+#define SOCKET_TYPE 0xf // the part of socket's type that is no flag (the kernel's SOCK_TYPE_MASK)
 
 // Names, not numbers: libseccomp knows which of them this architecture and kernel have.
 // clang-format off
@@ -141,32 +141,116 @@ static int refuse_namespaces(scmp_filter_ctx ctx)
     return e;
 }
 
-// Making a socket of a family or protocol loads the kernel's module for it, if there is one: all
-// but the common ones are refused. socketpair loads them as well, also where it then fails.
-static int refuse_sockets(scmp_filter_ctx ctx)
+// ---- sockets ----------------------------------------------------------------------------
+
+// Making a socket of a family, type or protocol that the kernel does not know has it look for a
+// module, a process of root's outside of the box's limits, and load it if there is one: all but the
+// common ones are refused. All 64 bits are compared, so that what is in the upper half, at which
+// the kernel does not look, can only refuse more.
+
+static struct scmp_arg_cmp type_is(unsigned type)
 {
-    // The other families know no protocol of these numbers.
-    static const unsigned protocols[] = {IPPROTO_DCCP, IPPROTO_SCTP, IPPROTO_UDPLITE, PROTO_L2TP,
-                                         PROTO_SMC};
+    return SCMP_A1(SCMP_CMP_MASKED_EQ, SOCKET_TYPE, type);
+}
+
+static struct scmp_arg_cmp family_is(uint64_t family)
+{
+    return SCMP_A0(SCMP_CMP_EQ, family);
+}
+
+static int refuse_both(scmp_filter_ctx ctx, unsigned error, struct scmp_arg_cmp one,
+                       struct scmp_arg_cmp other)
+{
+    return seccomp_rule_add(ctx, SCMP_ACT_ERRNO(error), SCMP_SYS(socket), 2, one, other);
+}
+
+static int refuse_families(scmp_filter_ctx ctx)
+{
+    // socketpair makes a socket of the family before it fails.
     int e = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EAFNOSUPPORT), SCMP_SYS(socketpair), 1,
                              SCMP_A0(SCMP_CMP_NE, AF_UNIX));
-    for (int family = 0; e == 0 && family < AF_NETLINK; family++)
+    for (unsigned family = 0; e == 0 && family < AF_NETLINK; family++)
         if (family != AF_UNIX && family != AF_INET && family != AF_INET6)
             e = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EAFNOSUPPORT), SCMP_SYS(socket), 1,
-                                 SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)family));
-    for (size_t i = 0; e == 0 && i < AF_ARRAY_LEN(protocols); i++)
-        e = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPROTONOSUPPORT), SCMP_SYS(socket), 1,
-                             SCMP_A2(SCMP_CMP_MASKED_EQ, 0xffffffffu, protocols[i]));
-    // Also whatever has bits above the 32 that the kernel looks at.
+                                 family_is(family));
     return e ? e
              : seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EAFNOSUPPORT), SCMP_SYS(socket), 1,
                                 SCMP_A0(SCMP_CMP_GT, AF_NETLINK));
 }
 
+// The protocols first..last. A rule looks at an argument once, so it cannot tell a range, but it
+// can tell a power of two of numbers that begin alike.
+static int refuse_protocols(scmp_filter_ctx ctx, unsigned type, uint64_t first, uint64_t last)
+{
+    int e = 0;
+    for (uint64_t size; e == 0 && first <= last; first += size) {
+        for (size = 1; first % (2 * size) == 0 && first + 2 * size - 1 <= last; size *= 2)
+            ;
+        e = refuse_both(ctx, EPROTONOSUPPORT, type_is(type),
+                        SCMP_A2(SCMP_CMP_MASKED_EQ, ~(size - 1), first));
+    }
+    return e;
+}
+
+// All but these, which are in order.
+static int keep_protocols(scmp_filter_ctx ctx, unsigned type, const unsigned *kept, size_t count)
+{
+    int e = 0;
+    for (size_t i = 0; e == 0 && i + 1 < count; i++)
+        e = refuse_protocols(ctx, type, kept[i] + 1, kept[i + 1] - 1);
+    return e ? e
+             : refuse_both(ctx, EPROTONOSUPPORT, type_is(type),
+                           SCMP_A2(SCMP_CMP_GT, kept[count - 1]));
+}
+
+static int refuse_types(scmp_filter_ctx ctx)
+{
+    int e = 0;
+    for (unsigned type = 0; e == 0 && type <= SOCKET_TYPE; type++)
+        if (type != SOCK_STREAM && type != SOCK_DGRAM && type != SOCK_RAW && type != SOCK_SEQPACKET)
+            e = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ESOCKTNOSUPPORT), SCMP_SYS(socket), 1,
+                                 type_is(type));
+    // AF_INET's SOCK_PACKET is AF_PACKET's, and its SOCK_SEQPACKET is SCTP's.
+    if (e == 0)
+        e = refuse_both(ctx, ESOCKTNOSUPPORT, family_is(AF_INET), type_is(SOCK_SEQPACKET));
+    return e ? e : refuse_both(ctx, ESOCKTNOSUPPORT, family_is(AF_INET6), type_is(SOCK_SEQPACKET));
+}
+
+static int refuse_datagrams(scmp_filter_ctx ctx, unsigned family, unsigned protocol)
+{
+    return seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPROTONOSUPPORT), SCMP_SYS(socket), 3,
+                            family_is(family), type_is(SOCK_DGRAM), SCMP_A2(SCMP_CMP_EQ, protocol));
+}
+
+// SOCK_RAW needs a capability, whatever the protocol.
+static int refuse_sockets(scmp_filter_ctx ctx)
+{
+    static const unsigned streams[] = {0, IPPROTO_TCP, IPPROTO_MPTCP};
+    static const unsigned datagrams[] = {0, IPPROTO_ICMP, IPPROTO_UDP, IPPROTO_ICMPV6};
+    int e = refuse_families(ctx);
+    if (e == 0)
+        e = refuse_types(ctx);
+    if (e == 0)
+        e = keep_protocols(ctx, SOCK_STREAM, streams, AF_ARRAY_LEN(streams));
+    if (e == 0)
+        e = keep_protocols(ctx, SOCK_DGRAM, datagrams, AF_ARRAY_LEN(datagrams));
+    if (e == 0)
+        e = refuse_datagrams(ctx, AF_INET, IPPROTO_ICMPV6);
+    if (e == 0)
+        e = refuse_datagrams(ctx, AF_INET6, IPPROTO_ICMP);
+    // Of netlink, routes alone (what addresses there are): generic netlink, socket diagnosis and
+    // others load modules by the name that they are asked for.
+    return e ? e
+             : refuse_both(ctx, EPROTONOSUPPORT, family_is(AF_NETLINK),
+                           SCMP_A2(SCMP_CMP_NE, NETLINK_ROUTE));
+}
+
 static int fill_refused(scmp_filter_ctx ctx)
 {
-    // TIOCSETD loads modules, too: line disciplines are for modems.
-    static const unsigned requests[] = {TIOCSTI, TIOCLINUX, TIOCSETD};
+    // From TIOCSETD on they load modules: line disciplines, bridges and virtual LANs.
+    static const unsigned requests[] = {TIOCSTI,     TIOCLINUX,   TIOCSETD,    SIOCGIFBR,
+                                        SIOCSIFBR,   SIOCBRADDBR, SIOCBRDELBR, SIOCBRADDIF,
+                                        SIOCBRDELIF, SIOCGIFVLAN, SIOCSIFVLAN};
     int e = add_names(ctx, SCMP_ACT_ERRNO(EPERM), refused, AF_ARRAY_LEN(refused));
     for (size_t i = 0; e == 0 && i < AF_ARRAY_LEN(requests); i++)
         e = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(ioctl), 1,

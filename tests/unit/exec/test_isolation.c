@@ -147,9 +147,14 @@ static void there_is_no_network_but_a_loopback(void **state)
                      EAFNOSUPPORT);
     assert_int_equal(call_errno(xt, SYS_socketpair, "1,1,0,b\"x\"*8"), 0);
     assert_int_equal(call_errno(xt, SYS_socket, "2,1,132"), EPROTONOSUPPORT); // SCTP
-    assert_int_equal(call_errno(xt, SYS_socket, "10,6,33"), EPROTONOSUPPORT); // DCCP
+    assert_int_equal(call_errno(xt, SYS_socket, "10,6,33"), ESOCKTNOSUPPORT); // DCCP
     assert_int_equal(call_errno(xt, SYS_socket, "2,1,256"), EPROTONOSUPPORT); // SMC
     assert_int_equal(call_errno(xt, SYS_socket, "2,1,ctypes.c_long((1<<32)|256)"), EPROTONOSUPPORT);
+    assert_int_equal(call_errno(xt, SYS_socket, "2,6,0"), ESOCKTNOSUPPORT);   // DCCP's alias
+    assert_int_equal(call_errno(xt, SYS_socket, "2,10,0"), ESOCKTNOSUPPORT);  // AF_PACKET
+    assert_int_equal(call_errno(xt, SYS_socket, "16,3,16"), EPROTONOSUPPORT); // generic netlink
+    assert_int_equal(call_errno(xt, SYS_socket, "16,3,4"), EPROTONOSUPPORT);  // sock_diag
+    assert_int_equal(call_errno(xt, SYS_socket, "16,3,0"), 0);
     assert_int_equal(call_errno(xt, SYS_socket, "2,2,17"), 0);
     assert_int_equal(call_errno(xt, SYS_socket, "1,1,0"), 0);
     assert_int_equal(call_errno(xt, SYS_socket, "2,1,0"), 0);
@@ -201,6 +206,8 @@ static void dangerous_system_calls_are_refused(void **state)
         {SYS_ioctl, "0,ctypes.c_long((7<<32)|0x5412),b\"x\"", EPERM},
         {SYS_ioctl, "0,0x541c,b\"x\"", EPERM},              // TIOCLINUX
         {SYS_ioctl, "0,0x5423,b\"\\x15\\0\\0\\0\"", EPERM}, // TIOCSETD
+        {SYS_ioctl, "0,0x89a0,b\"x\"*16", EPERM},           // SIOCBRADDBR
+        {SYS_ioctl, "0,0x8982,b\"x\"*64", EPERM},           // SIOCGIFVLAN
         {SYS_ioctl, "0,0x5401,b\"x\"*64", ENOTTY},
         {9999, "", ENOSYS},
         {SYS_reboot, "0,0,0,0", EPERM},
