@@ -168,6 +168,7 @@ static void wait_for_work(struct runner *runner)
 static void *runner_main(void *arg)
 {
     struct runner *runner = arg;
+    struct expired_tried tried = {0};
     pthread_setname_np(pthread_self(), "runner");
     pthread_mutex_lock(&runner->lock);
     for (;;) {
@@ -188,7 +189,7 @@ static void *runner_main(void *arg)
         } else if (!runner->closing && runner->next_expiry_ns <= af_wall_ns()) {
             runner->next_expiry_ns = INT64_MAX;
             pthread_mutex_unlock(&runner->lock);
-            expired_remove(runner->mux, runner);
+            expired_remove(runner->mux, runner, &tried);
             pthread_mutex_lock(&runner->lock);
         } else {
             wait_for_work(runner);

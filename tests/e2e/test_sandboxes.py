@@ -1,9 +1,11 @@
 """SandboxService: states, lists, and what bad input gets."""
 
+import time
+
 import grpc
 import pytest
 
-from harness import AGENT_SAFE, eventually, expect, pb, rule
+from harness import AGENT_SAFE, eventually, expect, pb, rule, sbpb
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
@@ -189,3 +191,43 @@ def test_O1_an_expired_sandbox_is_destroyed_with_its_commands(client, daemon, co
     eventually(gone)
     assert not (daemon.mount / made).exists()
     assert get(client, kept).id == kept
+
+
+def test_O1_expired_sandboxes_that_cannot_be_removed_keep_no_other(new_daemon):
+    # Their changes are to be committed first, and conflict with what is in the codebase meanwhile.
+    daemon = new_daemon().start()
+    client = daemon.client()
+    codebase = client.codebase({"f": "base"})
+    stuck = []
+    for _ in range(70):
+        sandbox = client.sandbox(codebase)
+        client.set_policy(sandbox, sbpb.COMMIT_POLICY_ON_DESTROY, sbpb.CONFLICT_POLICY_REFUSE)
+        client.out(sandbox, "echo mine > f")
+        stuck.append(sandbox)
+    client.upload(codebase, "f", "another's")
+
+    def expire(sandbox, milliseconds):
+        request = sbpb.SetExpiryRequest(sandbox_id=sandbox)
+        request.expires_in.FromMilliseconds(milliseconds)
+        client.views.SetExpiry(request)
+
+    def left():
+        listed = client.sandboxes.ListSandboxes(pb.ListSandboxesRequest()).sandboxes
+        return {sandbox.id for sandbox in listed}
+
+    began = time.monotonic()
+    for sandbox in stuck:
+        expire(sandbox, 1)
+    def tries():
+        return daemon.log_text().count("could not record the end of a sandbox")
+
+    eventually(lambda: tries() >= len(stuck))
+    others = {client.sandbox(codebase, start=False) for _ in range(70)}
+    for sandbox in others:
+        expire(sandbox, 1)
+    eventually(lambda: not left() & others)
+    assert left() == set(stuck)
+    # They are tried again, but neither all the time nor whenever something else expires.
+    assert tries() <= len(stuck) * (2 + (time.monotonic() - began) / 30)
+    client.views.Rollback(sbpb.RollbackRequest(sandbox_id=stuck[0]))
+    eventually(lambda: stuck[0] not in left(), 60)
