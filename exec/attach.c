@@ -82,6 +82,13 @@ static int mount_terminals(int *ret_pts_fd)
     return e;
 }
 
+int exec_attach_error(struct af_error *err, int errnum, const char *what)
+{
+    if (abs(errnum) == ESRCH)
+        return af_error_set(err, AF_UNAVAILABLE, "the sandbox's init ended at its start");
+    return af_error_errno(err, errnum, "%s", what);
+}
+
 int exec_attach(int home_fd, int init_pidfd, const char *path, int *ret_pts_fd,
                 struct af_error *err)
 {
@@ -92,7 +99,7 @@ int exec_attach(int home_fd, int init_pidfd, const char *path, int *ret_pts_fd,
     if (e < 0)
         return af_error_errno(err, e, "cannot take the mount of %s", path);
     if (setns(init_pidfd, CLONE_NEWNS) < 0)
-        return af_error_errno(err, errno, "cannot enter the sandbox's mount namespace");
+        return exec_attach_error(err, errno, "cannot enter the sandbox's mount namespace");
     if (tree >= 0 && move_mount(tree, "", AT_FDCWD, WORKSPACE, MOVE_MOUNT_F_EMPTY_PATH) < 0)
         e = -errno;
     int terminals = ret_pts_fd ? mount_terminals(ret_pts_fd) : 0;

@@ -20,6 +20,9 @@ int exec_attach_thread_init(int *ret_home_fd, struct af_error *err);
 int exec_attach(int home_fd, int init_pidfd, const char *path, int *ret_pts_fd,
                 struct af_error *err);
 
+// The error of a step of a start. ESRCH is the init, which has ended meanwhile: UNAVAILABLE.
+int exec_attach_error(struct af_error *err, int errnum, const char *what);
+
 // Checks that the init is what was asked for: a child of bwrap that runs as exactly this host
 // uid and gid, without capabilities, with no_new_privs and the filters, in a pid namespace.
 // INTERNAL when not: the box must then be ended. Thread: any.

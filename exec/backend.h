@@ -19,7 +19,8 @@ struct exec_backend {
     // Whether the init, which has said HELLO, is confined as it has to be.
     int (*check)(const struct exec_box *box, const struct exec_launch *launch,
                  struct af_error *err);
-    // Takes away what is left once the init has ended or never came up. NULL: nothing is.
+    // Takes away what is left once the init has ended or never came up, and an init that does not
+    // end when it is killed. NULL: nothing is.
     void (*remove)(const struct exec_box *box, struct exec_launch *launch);
     bool bounds_itself; // the box's resources are enforced by start
     bool has_terminals; // start mounts a devpts, too; else the attaching lane does

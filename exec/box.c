@@ -90,17 +90,21 @@ static void on_removed(struct exec_post *post)
     box_check_gone(box);
 }
 
+static void box_remove(struct exec_box *box)
+{
+    box->removed = true;
+    exec_launch_remove(box, on_removed);
+}
+
 static void box_check_gone(struct exec_box *box)
 {
     if (box->state != BOX_ENDING || box->launch.running || box->bwrap_exit.fd >= 0 ||
         box->init_exit.fd >= 0)
         return;
-    if (!box->removed && (box->launch.cgroup || box->backend->remove)) {
-        box->removed = true;
-        exec_launch_remove(box, on_removed);
-    } else {
+    if (!box->removed && (box->launch.cgroup || box->backend->remove))
+        box_remove(box);
+    else
         box_gone(box);
-    }
 }
 
 // The processes that bwrap has started, before the init has said who it is.
@@ -126,11 +130,15 @@ static void box_push_end(struct exec_box *box, bool last_resort)
         pidfd_send_signal(box->bwrap_exit.fd, SIGKILL, NULL, 0);
 }
 
+// A signal does not end a process that a control group (v1) keeps frozen, as `docker pause` does:
+// there the backend, which knows how to thaw it, is not left for the end.
 static void on_end_timer(struct exec_timer *timer)
 {
     struct exec_box *box = EXEC_CONTAINER_OF(timer, struct exec_box, timer);
     af_log(AF_LOG_WARN, EXEC_AREA, "a sandbox's processes take long to end", "sandbox=%s", box->id);
     box_push_end(box, true);
+    if (box->backend->remove && !box->removed && !box->launch.running)
+        box_remove(box);
     exec_timer_set(&box->engine->timers, &box->timer, af_monotonic_ns() + END_CHECK_NS,
                    on_end_timer);
 }
@@ -140,8 +148,8 @@ void exec_box_kill(struct exec_box *box, const struct af_error *why)
     if (box->state >= BOX_ENDING)
         return;
     box->state = BOX_ENDING;
-    atomic_store(&box->open, false);
     atomic_store(&box->ending, true);
+    atomic_store(&box->open, false);
     atomic_store(&box->init_up, 0);
     box->why = *why;
     exec_send_close(box);
@@ -550,6 +558,11 @@ void exec_box_abandon(struct exec_box *box)
 bool exec_box_is_ending(const struct exec_box *box)
 {
     return atomic_load(&box->ending);
+}
+
+bool exec_box_refuses(const struct exec_box *box)
+{
+    return !atomic_load(&box->open) && !exec_box_is_ending(box);
 }
 
 bool exec_box_busy(const struct exec_box *box)

@@ -26,6 +26,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "exec/attach.h"
 #include "exec/cgroup_priv.h"
 #include "mux/base/cleanup.h"
 #include "mux/base/log.h"
@@ -83,7 +84,8 @@ static unsigned kill_all(int dir_fd)
     unsigned count = 0;
     long pid;
     while (fscanf(file, "%ld", &pid) == 1)
-        count += kill((pid_t)pid, SIGKILL) == 0;
+        // 0 stands for one outside of our pid namespace; kill() takes it for our own process group.
+        count += pid > 0 && kill((pid_t)pid, SIGKILL) == 0;
     fclose(file);
     if (count > 0)
         write_text(dir_fd, "cgroup.kill", "1"); // v2; elsewhere refused
@@ -424,7 +426,7 @@ int exec_cgroup_add(struct exec_cgroup *cgroup, pid_t pid, struct af_error *err)
         AF_CLEANUP_FD int fd = open_box(cgroup, i);
         int e = fd < 0 ? -errno : write_number(fd, "cgroup.procs", (uint64_t)pid);
         if (e < 0)
-            return af_error_errno(err, e, "cannot put the sandbox under its resource limits");
+            return exec_attach_error(err, e, "cannot put the sandbox under its resource limits");
     }
     return 0;
 }

@@ -517,7 +517,7 @@ int exec_command_start(struct exec_box *box, const struct exec_command_spec *spe
                        struct af_error *err)
 {
     AF_CHECK_MAGIC(box, EXEC_BOX_MAGIC);
-    if (!atomic_load(&box->open))
+    if (exec_box_refuses(box))
         return af_error_set(err, AF_FAILED_PRECONDITION, "the sandbox is not running");
     struct exec_command *command;
     if (exec_command_new(box, spec, NULL, &command, err) < 0)

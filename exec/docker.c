@@ -15,6 +15,7 @@
 // docker_late.c, init/join.c.
 #include "exec/docker.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -37,7 +38,8 @@
 #include "mux/base/clock.h"
 #include "mux/base/log.h"
 
-#define REQUEST_MS 60000 // a container's start under load
+#define BOX_PREFIX "box-" // of the names of the directories
+#define REQUEST_MS 60000  // a container's start under load
 #define ASK_MS     10000
 #define LOOK_MS    200 // between two looks whether the container is still there
 
@@ -63,14 +65,30 @@ int docker_refuse(const struct docker_reply *reply, const char *what, struct af_
 
 // ---- the directory of a box -------------------------------------------------------------
 
-static void remove_dir(struct exec_engine *e, const char *name)
+static void remove_dir(const struct exec_docker *docker, const char *name)
 {
-    static const char *const files[] = {DOCKER_SOCKET_NAME, DOCKER_PASSWD_NAME, DOCKER_GROUP_NAME};
+    static const char *const files[] = {DOCKER_SOCKET_NAME, DOCKER_PASSWD_NAME, DOCKER_GROUP_NAME,
+                                        DOCKER_HOSTS_NAME};
     AF_CLEANUP_FD int dir =
-        openat(e->docker->dir_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+        openat(docker->dir_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     for (size_t i = 0; dir >= 0 && i < AF_ARRAY_LEN(files); i++)
         unlinkat(dir, files[i], 0);
-    unlinkat(e->docker->dir_fd, name, AT_REMOVEDIR);
+    unlinkat(docker->dir_fd, name, AT_REMOVEDIR);
+}
+
+// Of an engine before us.
+static void remove_dirs(const struct exec_docker *docker)
+{
+    int fd = openat(docker->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    struct dirent *entry;
+    while (dir && (entry = readdir(dir)))
+        if (strncmp(entry->d_name, BOX_PREFIX, strlen(BOX_PREFIX)) == 0)
+            remove_dir(docker, entry->d_name);
+    if (dir)
+        closedir(dir);
+    else if (fd >= 0)
+        close(fd);
 }
 
 static int write_file(int dir_fd, const char *name, const char *text)
@@ -83,9 +101,9 @@ static int write_file(int dir_fd, const char *name, const char *text)
     return write(fd, text, len) == (ssize_t)len ? 0 : -EIO;
 }
 
-static int write_users(const struct exec_box *box, int dir_fd)
+static int write_etc(const struct exec_box *box, int dir_fd)
 {
-    char passwd[512], group[256];
+    char passwd[512], group[256], hosts[256];
     snprintf(passwd, sizeof(passwd),
              "root:x:0:0:root:/root:/sbin/nologin\n" EXEC_INSIDE_USER ":x:%u:%u::" EXEC_INSIDE_HOME
              ":/bin/sh\n"
@@ -94,8 +112,14 @@ static int write_users(const struct exec_box *box, int dir_fd)
     snprintf(group, sizeof(group),
              "root:x:0:\ntty:x:5:\n" EXEC_INSIDE_USER ":x:%u:\nnogroup:x:65534:\n",
              (unsigned)box->gid);
+    // Docker writes no names for who has no network.
+    snprintf(hosts, sizeof(hosts),
+             "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 %s\n",
+             box->hostname);
     int e = write_file(dir_fd, DOCKER_PASSWD_NAME, passwd);
-    return e ? e : write_file(dir_fd, DOCKER_GROUP_NAME, group);
+    if (e == 0)
+        e = write_file(dir_fd, DOCKER_GROUP_NAME, group);
+    return e ? e : write_file(dir_fd, DOCKER_HOSTS_NAME, hosts);
 }
 
 // The path may be longer than a socket's address can be: it is taken by way of the descriptor.
@@ -119,13 +143,12 @@ static int make_dir(const struct exec_box *box, struct exec_launch *launch, int 
                     struct af_error *err)
 {
     struct exec_docker *docker = box->engine->docker;
-    snprintf(launch->docker_dir, sizeof(launch->docker_dir), "box-%u",
+    snprintf(launch->docker_dir, sizeof(launch->docker_dir), BOX_PREFIX "%u",
              atomic_fetch_add(&docker->serial, 1));
-    remove_dir(box->engine, launch->docker_dir); // of an engine before us
     AF_CLEANUP_FD int dir = -1;
     if (mkdirat(docker->dir_fd, launch->docker_dir, 0711) == 0)
         dir = openat(docker->dir_fd, launch->docker_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int e = dir < 0 || fchmod(dir, 0711) < 0 ? -errno : write_users(box, dir);
+    int e = dir < 0 || fchmod(dir, 0711) < 0 ? -errno : write_etc(box, dir);
     if (e == 0) {
         *ret_listen_fd = listen_at(box, dir);
         e = *ret_listen_fd < 0 ? *ret_listen_fd : 0;
@@ -135,12 +158,38 @@ static int make_dir(const struct exec_box *box, struct exec_launch *launch, int 
 
 // ---- create and start -------------------------------------------------------------------
 
+// 0, -1, or 1 when the image is missing. *ret_volumes is the caller's; NULL: there are none.
+static int image_volumes(const struct exec_box *box, json_t **ret_volumes, struct af_error *err)
+{
+    struct docker_reply reply;
+    const struct docker_request request = {
+        .method = "GET", .timeout_ms = REQUEST_MS, .unwanted = &box->ending};
+    AF_CLEANUP_FREE char *name = docker_encode(box->image);
+    if (!name)
+        return af_error_errno(err, ENOMEM, "cannot make the container of %s", box->id);
+    if (docker_ask(box->engine->docker, &request, &reply, err, "/images/%s/json", name) < 0)
+        return -1;
+    int rc = reply.status == 200   ? 0
+             : reply.status == 404 ? 1
+                                   : docker_refuse(&reply, "look at the image", err);
+    if (rc == 0)
+        *ret_volumes =
+            json_incref(json_object_get(json_object_get(reply.body, "Config"), "Volumes"));
+    docker_reply_fini(&reply);
+    return rc;
+}
+
 // 0, -1, or 1 when the image is missing.
 static int create(const struct exec_box *box, struct exec_launch *launch, struct af_error *err)
 {
     const struct exec_docker *docker = box->engine->docker;
     struct docker_reply reply;
-    json_t *body = docker_container(box, launch->docker_dir);
+    json_t *volumes = NULL;
+    int missing = image_volumes(box, &volumes, err);
+    if (missing != 0)
+        return missing;
+    json_t *body = docker_container(box, launch->docker_dir, volumes);
+    json_decref(volumes);
     if (!body)
         return af_error_errno(err, ENOMEM, "cannot make the container of %s", box->id);
     const struct docker_request request = {
@@ -192,6 +241,22 @@ static int keep_env(struct exec_launch *launch, const json_t *env)
     return launch->env ? 0 : -ENOMEM;
 }
 
+// Whether a container has a place on the host's disk that it may write to. The image may have been
+// replaced since its volumes were asked for.
+static bool has_disk(const json_t *container)
+{
+    const json_t *mounts = json_object_get(container, "Mounts");
+    for (size_t i = 0; i < json_array_size(mounts); i++) {
+        const json_t *mount = json_array_get(mounts, i);
+        const char *type = json_string_value(json_object_get(mount, "Type"));
+        const char *path = json_string_value(json_object_get(mount, "Destination"));
+        if (!json_is_false(json_object_get(mount, "RW")) && !(type && strcmp(type, "tmpfs") == 0) &&
+            !(path && docker_is_tmpfs(path)))
+            return true;
+    }
+    return false;
+}
+
 // Reads the container's pid, and its environment, which is the image's.
 static int inspect(const struct exec_box *box, struct exec_launch *launch, struct af_error *err)
 {
@@ -211,6 +276,11 @@ static int inspect(const struct exec_box *box, struct exec_launch *launch, struc
                           "the container of %s ended at its start: %s (exit code %lld)", box->id,
                           json_string_value(json_object_get(state, "Error")),
                           (long long)json_integer_value(json_object_get(state, "ExitCode")));
+    else if (has_disk(reply.body))
+        rc = af_error_set(err, AF_UNAVAILABLE,
+                          "the image %s was replaced by one with other volumes meanwhile: start "
+                          "%s again",
+                          box->image, box->id);
     else if (keep_env(launch, json_object_get(json_object_get(reply.body, "Config"), "Env")) < 0)
         rc = af_error_errno(err, ENOMEM, "cannot start %s", box->id);
     else
@@ -281,7 +351,7 @@ static int create_or_pull(const struct exec_box *box, struct exec_launch *launch
     if (rc <= 0)
         return rc;
     if (docker->pull && launch->pull == EXEC_PULL_NONE) {
-        remove_dir(box->engine, launch->docker_dir);
+        remove_dir(box->engine->docker, launch->docker_dir);
         launch->docker_dir[0] = '\0';
         return docker_pull_wait(box, launch, err);
     }
@@ -332,7 +402,7 @@ static void docker_remove(const struct exec_box *box, struct exec_launch *launch
             docker_late_add(&docker->late, launch->container);
     }
     if (launch->docker_dir[0])
-        remove_dir(box->engine, launch->docker_dir);
+        remove_dir(box->engine->docker, launch->docker_dir);
 }
 
 const struct exec_backend exec_backend_docker = {
@@ -409,9 +479,10 @@ static int open_dir(struct exec_docker *docker, const char *run_dir, struct af_e
     AF_CLEANUP_FD int run = open(run_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (run >= 0 && (mkdirat(run, DOCKER_DIR_NAME, 0711) == 0 || errno == EEXIST))
         docker->dir_fd = openat(run, DOCKER_DIR_NAME, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    return docker->dir_fd < 0
-               ? af_error_errno(err, errno, "cannot make %s/" DOCKER_DIR_NAME, run_dir)
-               : 0;
+    if (docker->dir_fd < 0)
+        return af_error_errno(err, errno, "cannot make %s/" DOCKER_DIR_NAME, run_dir);
+    remove_dirs(docker);
+    return 0;
 }
 
 static int begin(struct exec_docker *docker, const char *run_dir, struct af_error *err)

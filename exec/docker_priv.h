@@ -15,6 +15,7 @@
 #define DOCKER_SOCKET_NAME "init.sock" // in a box's directory
 #define DOCKER_PASSWD_NAME "passwd"
 #define DOCKER_GROUP_NAME  "group"
+#define DOCKER_HOSTS_NAME  "hosts"
 #define DOCKER_PULLS_MAX   EXEC_LANE_THREADS_MAX // at one time; more are refused
 
 struct docker_pull;
@@ -44,8 +45,11 @@ struct exec_docker {
     struct docker_late late;
 };
 
-// The body of a create request for the box whose directory has this name. NULL: no memory.
-json_t *docker_container(const struct exec_box *box, const char *dir_name);
+// The body of a create request for the box whose directory has this name, from an image with these
+// volumes (an object of paths). NULL: no memory.
+json_t *docker_container(const struct exec_box *box, const char *dir_name, json_t *volumes);
+// Whether a container has a tmpfs of ours there.
+bool docker_is_tmpfs(const char *path);
 
 // A request about the path that the format makes. 0, or -1 when there is no answer.
 int docker_ask(const struct exec_docker *docker, const struct docker_request *request,

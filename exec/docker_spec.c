@@ -4,11 +4,16 @@
 // no_new_privs, no network, a read-only root, sized tmpfs. Docker's own seccomp profile is switched
 // off, because the init loads the same two filters that bubblewrap boxes have, and the engine
 // checks that it has. /workspace is an empty read-only tmpfs, over which the view is attached.
+// An image can ask for two things that would go round these promises: a health check is a process
+// that Docker starts inside, under no filter of ours and with the agent's uid; it is switched off.
+// A volume is a writable directory on the host's disk without a bound; it is a sized tmpfs here.
 // Owns: nothing. Locks: none. Read next: docker.c, seccomp.c.
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "exec/docker_priv.h"
+#include "mux/base/cleanup.h"
 
 #define INIT_PATH   "/.agentfense-init"
 #define SOCKET_DIR  "/.agentfense"
@@ -27,7 +32,35 @@ static json_t *bind(const char *target, const char *fmt, ...)
                      "ReadOnly", 1);
 }
 
-static json_t *mounts(const struct exec_box *box, const char *dir_name)
+bool docker_is_tmpfs(const char *path)
+{
+    static const char *const paths[] = {"/tmp", EXEC_INSIDE_HOME, "/workspace", "/run"};
+    size_t len = strlen(path);
+    while (len > 1 && path[len - 1] == '/')
+        len--;
+    for (size_t i = 0; i < AF_ARRAY_LEN(paths); i++)
+        if (strlen(paths[i]) == len && memcmp(paths[i], path, len) == 0)
+            return true;
+    return false;
+}
+
+// Docker would make a directory of the host's disk of what the image calls a volume, which takes
+// any amount. A volume is a place to write, so there is one: in memory, as /tmp is.
+static void add_volumes(json_t *list, const struct exec_box *box, json_t *volumes)
+{
+    const char *path;
+    json_t *nothing;
+    json_object_foreach(volumes, path, nothing)
+    {
+        if (docker_is_tmpfs(path))
+            continue;
+        json_array_append_new(list, json_pack("{s:s, s:s, s:{s:I, s:i}}", "Type", "tmpfs", "Target",
+                                              path, "TmpfsOptions", "SizeBytes",
+                                              (json_int_t)box->limits.tmp_bytes, "Mode", 01777));
+    }
+}
+
+static json_t *mounts(const struct exec_box *box, const char *dir_name, json_t *volumes)
 {
     const struct exec_engine *e = box->engine;
     json_t *list = json_array();
@@ -38,6 +71,11 @@ static json_t *mounts(const struct exec_box *box, const char *dir_name)
                                      e->run_dir, dir_name));
     json_array_append_new(list, bind("/etc/group", "%s/" DOCKER_DIR_NAME "/%s/" DOCKER_GROUP_NAME,
                                      e->run_dir, dir_name));
+    if (box->network != EXEC_NETWORK_HOST)
+        json_array_append_new(list,
+                              bind("/etc/hosts", "%s/" DOCKER_DIR_NAME "/%s/" DOCKER_HOSTS_NAME,
+                                   e->run_dir, dir_name));
+    add_volumes(list, box, volumes);
     return list;
 }
 
@@ -51,7 +89,7 @@ static json_t *tmpfs(const struct exec_box *box)
                      "ro,nosuid,nodev,mode=0755,size=4096", "/run", "ro,nosuid,nodev,size=4096");
 }
 
-static json_t *host_config(const struct exec_box *box, const char *dir_name)
+static json_t *host_config(const struct exec_box *box, const char *dir_name, json_t *volumes)
 {
     const struct exec_resources *r = &box->resources;
     json_t *config =
@@ -60,7 +98,7 @@ static json_t *host_config(const struct exec_box *box, const char *dir_name)
                   "ReadonlyRootfs", 1,                                                  //
                   "CapDrop", "ALL",                                                     //
                   "SecurityOpt", "no-new-privileges:true", "seccomp=unconfined",        //
-                  "Mounts", mounts(box, dir_name),                                      //
+                  "Mounts", mounts(box, dir_name, volumes),                             //
                   "Tmpfs", tmpfs(box),                                                  //
                   "ShmSize", (json_int_t)box->limits.shm_bytes,                         //
                   "IpcMode", "private",                                                 //
@@ -84,20 +122,22 @@ static json_t *host_config(const struct exec_box *box, const char *dir_name)
     return config;
 }
 
-json_t *docker_container(const struct exec_box *box, const char *dir_name)
+json_t *docker_container(const struct exec_box *box, const char *dir_name, json_t *volumes)
 {
     char user[32], processes[16], files[16];
     snprintf(user, sizeof(user), "%u:%u", (unsigned)box->uid, (unsigned)box->gid);
     snprintf(processes, sizeof(processes), "%u", (unsigned)box->limits.processes_max);
     snprintf(files, sizeof(files), "%u", (unsigned)box->limits.open_files_max);
-    return json_pack("{s:s, s:[s], s:[s, s, s, s], s:s, s:s, s:s, s:b, s:{s:s, s:s}, s:o}", "Image",
-                     box->image,                                                                  //
+    return json_pack("{s:s, s:[s], s:[s, s, s, s], s:s, s:s, s:s, s:b, s:{s:[s]}, s:{s:s, s:s}, "
+                     "s:o}",
+                     "Image", box->image,                                                         //
                      "Entrypoint", INIT_PATH,                                                     //
                      "Cmd", SOCKET_DIR "/" DOCKER_SOCKET_NAME, "-", processes, files,             //
                      "User", user,                                                                //
                      "WorkingDir", "/",                                                           //
                      "Hostname", box->hostname,                                                   //
                      "NetworkDisabled", box->network != EXEC_NETWORK_HOST,                        //
+                     "Healthcheck", "Test", "NONE",                                               //
                      "Labels", DOCKER_LABEL, box->engine->run_dir, "agentfense.sandbox", box->id, //
-                     "HostConfig", host_config(box, dir_name));
+                     "HostConfig", host_config(box, dir_name, volumes));
 }

@@ -198,6 +198,9 @@ struct exec_box {
 
 // event: kills every process of the box. `why` is what its start, its commands and its owner hear.
 void exec_box_kill(struct exec_box *box, const struct af_error *why);
+// any: whether the box takes no command. One that is ending does, and tells it why it ends: it may
+// have been started for that command.
+bool exec_box_refuses(const struct exec_box *box);
 // any: makes a box of a spec that has been checked, and starts it. NULL when memory is out.
 struct exec_box *exec_box_new(struct exec_engine *engine, const struct exec_box_spec *spec);
 void exec_box_launch(struct exec_box *box);

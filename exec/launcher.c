@@ -71,7 +71,7 @@ static int bound(struct exec_box *box, struct exec_launch *launch)
         return 0;
     int e = exec_userns_bound(box->uid, launch->init_pid, resources->pids_max);
     if (e < 0)
-        return af_error_errno(&launch->error, e, "cannot bound the processes of %s", box->id);
+        return exec_attach_error(&launch->error, e, "cannot bound the sandbox's processes");
     return 0;
 }
 

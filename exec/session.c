@@ -369,7 +369,7 @@ int exec_session_start(struct exec_box *box, const struct exec_session_spec *spe
                        struct exec_session **ret_session, struct af_error *err)
 {
     AF_CHECK_MAGIC(box, EXEC_BOX_MAGIC);
-    if (!atomic_load(&box->open))
+    if (exec_box_refuses(box))
         return af_error_set(err, AF_FAILED_PRECONDITION, "the sandbox is not running");
     if (spec->shell && (spec->shell[0] == '-' || strlen(spec->shell) > AF_PATH_MAX))
         return af_error_set(err, AF_INVALID_ARGUMENT,

@@ -63,8 +63,10 @@ class Dockerd:
         """Ids of all containers, running or not."""
         return self.docker("ps", "-aq").stdout.decode().split()
 
-    def make_image(self, name=IMAGE, env=("IMAGE_SAYS=hello", "PATH=/opt/bin:/bin:/usr/bin")):
-        """An image of busybox alone, with variables of its own."""
+    def make_image(
+        self, name=IMAGE, env=("IMAGE_SAYS=hello", "PATH=/opt/bin:/bin:/usr/bin"), more=()
+    ):
+        """An image of busybox alone, with variables of its own, and more lines of a Dockerfile."""
         root = self.dir / "root"
         for part in ("bin", "opt/bin", "etc", "usr/bin"):
             (root / part).mkdir(parents=True, exist_ok=True)
@@ -73,7 +75,8 @@ class Dockerd:
         (root / "opt/bin/tool").write_text("#!/bin/sh\necho tool of the image\n")
         (root / "opt/bin/tool").chmod(0o755)
         tar = subprocess.Popen(["tar", "-C", root, "-c", "."], stdout=subprocess.PIPE)
-        changes = [word for e in env for word in ("--change", f"ENV {e}")]
+        lines = [f"ENV {e}" for e in env] + list(more)
+        changes = [word for line in lines for word in ("--change", line)]
         self.docker("import", *changes, "-", name, stdin=tar.stdout)
         tar.stdout.close()
         assert tar.wait() == 0

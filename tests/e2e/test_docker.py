@@ -190,6 +190,35 @@ def test_containers_of_a_crashed_daemon_are_removed(new_daemon, dockerd):
     assert set(dockerd.containers()) == before
 
 
+def test_the_directories_of_a_crashed_daemons_containers_are_removed(new_daemon, dockerd):
+    daemon = new_daemon(*options(dockerd.socket)).start()
+    client = daemon.client()
+    box(client), box(client)
+    folder = daemon.state / "run/docker"
+    assert len(os.listdir(folder)) == 2
+    daemon.kill()
+    daemon.start()
+    assert os.listdir(folder) == []
+
+
+@pytest.mark.parametrize("way", ["timeout", "destroy", "stop of the daemon"])
+def test_a_paused_container_holds_up_no_end(docker_daemon, dockerd, way):
+    # A signal ends no process that a control group of v1 keeps frozen.
+    daemon = docker_daemon()
+    client = daemon.client()
+    before = set(dockerd.containers())
+    sandbox = box(client)
+    (container,) = set(dockerd.containers()) - before
+    dockerd.docker("pause", container)
+    if way == "timeout":
+        expect(grpc.StatusCode.DEADLINE_EXCEEDED, client.exec, sandbox, "true", timeout=0.5)
+    elif way == "destroy":
+        client.destroy(sandbox)
+    else:
+        assert daemon.stop() == 0
+    eventually(lambda: set(dockerd.containers()) == before)
+
+
 def test_a_start_from_the_pool_gets_a_container_that_waited(docker_daemon, dockerd):
     daemon = docker_daemon("--exec-docker-pool", "1")
     eventually(lambda: len(dockerd.containers()) == 1)

@@ -144,6 +144,27 @@ static void a_member_that_dies_after_it_was_taken_fails_the_start(void **state)
     exec_pool_free(pool);
 }
 
+// Of a start that meets its end half-way no step may say that something is not found: that would be
+// the sandbox.
+static void a_member_that_dies_while_it_is_attached_is_no_missing_sandbox(void **state)
+{
+    struct xt *xt = *state;
+    for (unsigned round = 0; round < 60; round++) {
+        struct exec_pool *pool = pool_new(xt, 1);
+        wait_count(pool, 1);
+        uid_t uid;
+        xt->box = exec_pool_take(pool, &uid);
+        pid_t init_pid = xt_init_pid(uid);
+        struct exec_box_spec spec = {.id = "sb_a", .view_path = xt->view, .uid = uid, .gid = uid};
+        kill(init_pid, SIGKILL); // its end is seen now, or by one of the steps
+        xt_box_adopt(xt, xt->box, &spec);
+        if (xt->start_error.status != AF_OK && xt->start_error.status != AF_UNAVAILABLE)
+            fail_msg("round %u: %s", round, xt->start_error.text);
+        xt_box_stop(xt, xt->box);
+        exec_pool_free(pool);
+    }
+}
+
 // As many calls as come at once take a member each, and give it back when their sandbox cannot have
 // it.
 static void more_members_than_the_pool_holds_come_back_at_once(void **state)
@@ -306,6 +327,7 @@ int main(void)
         engine_test(a_member_sees_no_view_before_it_is_adopted),
         engine_test(a_member_that_died_is_given_to_nobody_and_replaced),
         engine_test(a_member_that_dies_after_it_was_taken_fails_the_start),
+        engine_test(a_member_that_dies_while_it_is_attached_is_no_missing_sandbox),
         engine_test(more_members_than_the_pool_holds_come_back_at_once),
         engine_test(without_uids_the_pool_is_empty_and_no_error),
         engine_test(a_pool_of_an_engine_that_ends_is_not_filled),
