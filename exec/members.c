@@ -23,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -216,6 +217,15 @@ static bool waits_for_vfork(const struct exec_member *member)
     return known && (number == SYS_clone || number == SYS_clone3);
 }
 
+// Whether the number of an init that has ended meanwhile is a process's of the machine by now: to
+// stop everything in its namespace would be to stop the machine.
+static bool is_same(int one, int other)
+{
+    struct stat a, b;
+    return fstat(one, &a) < 0 || fstat(other, &b) < 0 ||
+           (a.st_dev == b.st_dev && a.st_ino == b.st_ino);
+}
+
 // Sends SIGSTOP to everything in the init's pid namespace but the init. The process that does it is
 // root's, so nobody in there can touch it; it shares our memory, and we wait, until it has ended.
 static int stop_all(pid_t init)
@@ -226,6 +236,8 @@ static int stop_all(pid_t init)
     AF_CLEANUP_FD int ours = open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC);
     if (theirs < 0 || ours < 0)
         return -errno;
+    if (is_same(theirs, ours))
+        return -ESRCH;
     if (setns(theirs, CLONE_NEWPID) < 0) // of this thread's children alone
         return -errno;
     pid_t child = vfork();
