@@ -68,3 +68,14 @@ void mux_alias_join(struct mux_alias *alias, uint64_t from, uint64_t to, bool is
     if (!is_known && !mux_fid_map_get(&alias->shown, to, NULL))
         mux_fid_map_put(&alias->shown, to, number);
 }
+
+void mux_alias_part(struct mux_alias *alias, uint64_t fid)
+{
+    uint64_t to = mux_alias_inside(alias, fid);
+    if (to == fid)
+        return;
+    mux_fid_map_del(&alias->inside, fid);
+    alias->count--;
+    if (mux_alias_shown(alias, to) == fid)
+        mux_fid_map_del(&alias->shown, to);
+}

@@ -56,6 +56,9 @@ bool mux_alias_doubles(const struct mux_alias *alias, uint64_t to, bool is_known
 // The directory `from` has become one with `to`. is_known: the view had `to` before, so the kernel
 // may have it by its own number, and it keeps that.
 void mux_alias_join(struct mux_alias *alias, uint64_t from, uint64_t to, bool is_known);
+// The directory has a name of its own again, for others have kept it: its number leads to it, and
+// the one it had become one with goes by its own.
+void mux_alias_part(struct mux_alias *alias, uint64_t fid);
 void mux_alias_fini(struct mux_alias *alias);
 
 #endif

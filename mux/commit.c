@@ -177,6 +177,34 @@ static int note_joined(struct mux_move *move)
     return rc;
 }
 
+// Directories that have a name again after they had become one with another: what the kernel
+// remembers of the other one by their number goes.
+static int note_parted(struct mux_move *move)
+{
+    const struct mux_alias *alias = &move->hold.op.view->alias;
+    struct mux_changes *changes = &move->changes;
+    uint64_t fid, value;
+    size_t position = 0;
+    int rc = 0;
+    while (rc == 0 && mux_fid_map_next(&changes->named, &position, &fid, &value)) {
+        uint64_t to = mux_alias_inside(alias, fid);
+        if (to == fid)
+            continue;
+        rc = mux_changes_drop_directory(changes, move->txn, mux_layer_list_all(&move->view), to);
+        if (rc == 0)
+            rc = mux_changes_add_directory(changes, fid);
+    }
+    return rc;
+}
+
+static void part(struct mux_move *move, struct mux_view *view)
+{
+    uint64_t fid, value;
+    size_t position = 0;
+    while (mux_fid_map_next(&move->changes.named, &position, &fid, &value))
+        mux_alias_part(&view->alias, fid);
+}
+
 static void join(struct mux_move *move, struct mux_view *view)
 {
     uint64_t from, to;
@@ -198,6 +226,8 @@ static int note_changes(struct mux_move *move)
                                  &move->changes);
     if (rc == 0)
         rc = note_joined(move);
+    if (rc == 0)
+        rc = note_parted(move);
     if (rc == 0)
         rc = mux_gone_prepare(&view->gone, move->txn, before, move->after.ids[0] == before.ids[0],
                               &move->changes, &move->past);
@@ -256,6 +286,7 @@ static void publish(struct mux_move *move)
         return;
     if (move->after.count > 0) {
         drop_orphans(move, view, move->after.ids[0] != view->layers.ids[0]);
+        part(move, view);
         join(move, view);
         mux_gone_publish(&view->gone, &move->changes, move->past);
         move->past = NULL;

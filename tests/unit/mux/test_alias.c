@@ -237,6 +237,39 @@ static void test_one_with_two_numbers_stays_for_who_is_in_it_when_it_is_removed(
     }
 }
 
+// What became one with another's, since others had removed it, is put back by a third writer.
+static void test_one_that_comes_back_is_not_the_one_it_had_become_one_with(void **state)
+{
+    struct pair pair;
+    start(&pair, *state);
+    struct view third = ops_view(*state, pair.second.codebase, "**/*=write");
+    uint64_t old = kernel_hold(&pair.kernel, &pair.second, "old");
+    assert_int_equal(ops_unlink(&pair.first, "old/file"), 0);
+    assert_int_equal(ops_rmdir(&pair.first, "old"), 0);
+    assert_int_equal(ops_mkdir(&pair.first, "old", 0755), 0);
+    ops_commit(&pair.first);
+    ops_put(&pair.second, "old/two", "2");
+    ops_commit(&pair.second);
+    assert_int_equal(ops_nodeid(&pair.second, "old"), old);
+    assert_names(&pair.second, "old", "two");
+    assert_int_equal(ops_rename(&third, "old", "new", 0), 0);
+    ops_put(&third, "new/three", "3");
+    ops_commit(&third);
+    ops_rebase(&pair.second);
+    assert_names(&pair.second, "old", "two");
+    assert_names(&pair.second, "new", "three");
+    assert_int_equal(ops_nodeid(&pair.second, "new"), old); // the number of what is there now
+    assert_true(ops_nodeid(&pair.second, "old") != old);
+    assert_int_equal(kernel_stat(&pair.second, old).st_nlink, 1);
+    assert_int_equal(ops_unlink(&pair.second, "new/three"), 0);
+    assert_int_equal(ops_rmdir(&pair.second, "new"), 0);
+    ops_commit(&pair.second);
+    ops_rebase(&third);
+    assert_names(&third, "old", "two");
+    assert_false(ops_exists(&third, "new"));
+    kernel_stop(&pair.kernel);
+}
+
 static void test_numbers_lead_on_when_the_common_one_becomes_one_with_a_third(void **state)
 {
     (void)state;
@@ -277,6 +310,7 @@ int main(void)
         fixture_test(test_it_is_removed_and_made_again_by_its_number),
         fixture_test(test_one_that_others_moved_there_keeps_its_number),
         fixture_test(test_one_with_two_numbers_stays_for_who_is_in_it_when_it_is_removed),
+        fixture_test(test_one_that_comes_back_is_not_the_one_it_had_become_one_with),
         cmocka_unit_test(test_numbers_lead_on_when_the_common_one_becomes_one_with_a_third),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
