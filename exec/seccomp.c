@@ -21,6 +21,7 @@
 #include <seccomp.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -245,6 +246,24 @@ static int refuse_sockets(scmp_filter_ctx ctx)
                            SCMP_A2(SCMP_CMP_NE, NETLINK_ROUTE));
 }
 
+// How the init runs is not for its user to say: it ends commands whose time is up, and has to run
+// for its own end. It is process 1 of its namespace.
+static int refuse_slowing_the_init(scmp_filter_ctx ctx)
+{
+    static const int numbers[] = {SCMP_SYS(sched_setscheduler), SCMP_SYS(sched_setparam),
+                                  SCMP_SYS(sched_setattr), SCMP_SYS(sched_setaffinity)};
+    int e = 0;
+    for (size_t i = 0; e == 0 && i < AF_ARRAY_LEN(numbers); i++)
+        e = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), numbers[i], 1,
+                             SCMP_A0(SCMP_CMP_MASKED_EQ, 0xffffffffu, 1));
+    if (e == 0) // all of a user's
+        e = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(setpriority), 1,
+                             SCMP_A0(SCMP_CMP_MASKED_EQ, 0xffffffffu, PRIO_USER));
+    return e ? e // it, or its process group
+             : seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(setpriority), 1,
+                                SCMP_A1(SCMP_CMP_MASKED_EQ, 0xffffffffu, 1));
+}
+
 static int fill_refused(scmp_filter_ctx ctx)
 {
     // From TIOCSETD on they load modules: line disciplines, bridges and virtual LANs.
@@ -258,6 +277,8 @@ static int fill_refused(scmp_filter_ctx ctx)
     if (e == 0) // limits of another process: the init's, which has the same user
         e = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(prlimit64), 2,
                              SCMP_A0(SCMP_CMP_NE, 0), SCMP_A2(SCMP_CMP_NE, 0));
+    if (e == 0)
+        e = refuse_slowing_the_init(ctx);
     if (e == 0)
         e = refuse_namespaces(ctx);
     if (e == 0)

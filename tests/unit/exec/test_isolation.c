@@ -228,6 +228,24 @@ static void dangerous_system_calls_are_refused(void **state)
     }
 }
 
+static void how_the_init_is_scheduled_is_not_for_its_user_to_say(void **state)
+{
+    struct xt *xt = *state;
+    static const char idle[] = "5,bytes(4)";
+    char args[128];
+    snprintf(args, sizeof(args), "1,%s", idle);
+    assert_int_equal(call_errno(xt, SYS_sched_setscheduler, args), EPERM);
+    snprintf(args, sizeof(args), "ctypes.c_long((1<<32)|1),%s", idle);
+    assert_int_equal(call_errno(xt, SYS_sched_setscheduler, args), EPERM);
+    snprintf(args, sizeof(args), "0,%s", idle);
+    assert_int_equal(call_errno(xt, SYS_sched_setscheduler, args), 0);
+    assert_int_equal(call_errno(xt, SYS_sched_setaffinity, "1,8,b\"\\1\"+bytes(7)"), EPERM);
+    assert_int_equal(call_errno(xt, SYS_setpriority, "0,1,19"), EPERM);
+    assert_int_equal(call_errno(xt, SYS_setpriority, "1,1,19"), EPERM);
+    assert_int_equal(call_errno(xt, SYS_setpriority, "2,0,19"), EPERM);
+    assert_int_equal(call_errno(xt, SYS_setpriority, "0,0,5"), 0);
+}
+
 static void the_init_cannot_be_read_or_written(void **state)
 {
     struct xt *xt = *state;
@@ -384,6 +402,7 @@ int main(void)
         xt_test(the_host_is_out_of_sight),
         xt_test(there_is_no_network_but_a_loopback),
         xt_test(dangerous_system_calls_are_refused),
+        xt_test(how_the_init_is_scheduled_is_not_for_its_user_to_say),
         xt_test(the_init_cannot_be_read_or_written),
         xt_test(nothing_of_the_daemon_is_open_inside),
         xt_test(what_a_box_uses_up_is_missing_to_nobody_else),
