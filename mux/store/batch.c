@@ -24,9 +24,11 @@
 #include <unistd.h>
 
 #define LOOK_NS         (10 * 1000000LL) // the owner looks this often at an open batch
-#define IDLE_MAX        5                // and closes it when it is empty this often
+#define AGE_NS          (50 * 1000000LL) // closes it then
+#define IDLE_MAX        5                // or when it was found empty this often
 #define BUSY_CHANGES    8                // a batch of as many is followed by another
-#define PAGES_PER_PUT   4                // at most, nearly always: the path of one record
+#define PATH_PAGES      4                // of one record, at most, nearly always
+#define LEAF_PAGES      2                // of one record: a leaf, and another when it is split
 #define BATCH_PAGES_MIN 64
 
 #ifdef __SANITIZE_THREAD__
@@ -116,20 +118,39 @@ static int do_again(struct store *store)
     return rc;
 }
 
+// How many records can be put or deleted in the new batch with as many pages. Each may take the
+// whole path to it; but no page is taken twice, so all together take the branches once.
+static unsigned puts_of_pages(struct store *store, uint64_t pages)
+{
+    uint64_t branches = BATCH_PAGES_MIN, puts = pages / PATH_PAGES;
+    for (int i = 0; i < STORE_DBI_COUNT; i++) {
+        MDB_stat stat;
+        int rc = mdb_stat(store->batch.mdb, store->dbi[i], &stat);
+        branches += rc == 0 ? stat.ms_branch_pages : pages;
+    }
+    if (pages > branches && (pages - branches) / LEAF_PAGES > puts)
+        puts = (pages - branches) / LEAF_PAGES;
+    return puts < STORE_BATCH_PUTS_MAX ? (unsigned)puts : STORE_BATCH_PUTS_MAX;
+}
+
+// The disk is not asked: somebody may wait for the lock.
 static void open_batch(struct store *store)
 {
     struct store_batch *batch = &store->batch;
-    uint64_t pages = store_room_ahead(store) / store->page_bytes;
-    batch->wanted = false;
+    uint64_t pages = store_room_left(store) / store->page_bytes;
     if (atomic_load(&store->full) || pages < BATCH_PAGES_MIN || store_journal_open(store) < 0 ||
         begin_mdb(store) < 0)
         return; // changes go on one by one
-    uint64_t puts = pages / PAGES_PER_PUT;
-    batch->puts_max = puts < STORE_BATCH_PUTS_MAX ? (unsigned)puts : STORE_BATCH_PUTS_MAX;
+    batch->puts_max = puts_of_pages(store, pages);
     batch->base = mdb_txn_id(batch->mdb) - 1;
+    batch->wanted = false;
+    batch->wants_room = true; // for the next one
     batch->error = 0;
     batch->idle = 0;
     forget_changes(batch);
+    int64_t now_ns = af_monotonic_ns();
+    batch->due_ns = now_ns + LOOK_NS;
+    batch->old_ns = now_ns + AGE_NS;
 }
 
 static int commit_batch(struct store *store)
@@ -144,7 +165,7 @@ static int commit_batch(struct store *store)
         // First: store_sync looks at what pends, then at the last commit.
         store_note_commit(store, id);
         forget_changes(batch);
-        batch->used_room = true;
+        batch->wants_room = true;
         return 0;
     }
     af_log(AF_LOG_ERROR, "store", "cannot commit changes; they are tried again", "errno=%d", -rc);
@@ -171,10 +192,16 @@ static void close_batch(struct store *store)
 
 static bool is_due(struct store_batch *batch)
 {
-    if (af_monotonic_ns() < batch->due_ns)
+    int64_t now_ns = af_monotonic_ns();
+    if (now_ns < batch->due_ns)
         return false;
-    batch->due_ns = af_monotonic_ns() + LOOK_NS;
-    return batch->redo.used > 0 || ++batch->idle >= IDLE_MAX;
+    batch->due_ns = now_ns + LOOK_NS;
+    return batch->redo.used > 0 ? now_ns >= batch->old_ns : ++batch->idle >= IDLE_MAX;
+}
+
+static bool may_open(const struct store_batch *batch)
+{
+    return batch->wanted && !is_open(batch) && batch->alone == 0 && !batch->stop;
 }
 
 // Whether there was something to do.
@@ -188,9 +215,11 @@ static bool take_turn(struct store *store)
     } else if (is_open(batch) && (batch->closing || batch->stop || is_due(batch))) {
         close_batch(store);
         batch->closing = false;
-    } else if (batch->wanted && !is_open(batch) && batch->alone == 0 && !batch->stop) {
+        if (may_open(batch)) // at once: a change that comes between costs as much as ten in a batch
+            open_batch(store);
+    } else if (may_open(batch)) {
         open_batch(store);
-        batch->due_ns = af_monotonic_ns() + LOOK_NS;
+        batch->wanted = false; // if it cannot be, changes go on one by one
     } else {
         return false;
     }
@@ -207,11 +236,11 @@ static void *own_batches(void *arg)
     lock_it(store);
     for (;;) {
         bool worked = take_turn(store);
-        if (batch->used_room) { // before another one is opened; the disk is asked without the lock
-            batch->used_room = false;
+        if (batch->wants_room) { // the disk is asked without the lock
+            batch->wants_room = false;
             unlock_it(store);
             store_reserve_space(store);
-            store_room_ahead(store); // so that open_batch finds it
+            store_make_room(store); // so that open_batch finds it
             lock_it(store);
         }
         if (batch->stop && (!is_open(batch) || batch->error != 0))

@@ -18,9 +18,9 @@ struct store;
 struct store_txn;
 
 #define STORE_BATCH_AFTER    3            // changes in a row that open a batch
-#define STORE_BATCH_PUTS_MAX 1024         // records put or deleted in one batch
-#define STORE_REDO_JOIN_MAX  (256u << 10) // bytes of its journal beyond which nothing joins it
-#define STORE_JOURNAL_BYTES  (512u << 10) // room that the journal's file has on the disk
+#define STORE_BATCH_PUTS_MAX 2048         // records put or deleted in one batch
+#define STORE_REDO_JOIN_MAX  (1u << 20)   // bytes of its journal beyond which nothing joins it
+#define STORE_JOURNAL_BYTES  (3u << 19)   // room that the journal's file has on the disk
 
 // Every change of the open batch, to be done again: the journal's bytes, in memory. Each record is
 // one change: a header, then what it put and deleted.
@@ -42,9 +42,9 @@ struct store_batch {
     bool wanted, closing, broken;         // what the owner is asked for: open, commit, do again
     unsigned alone;                       // threads that wait for a transaction of their own
     uint64_t turns;                       // counts what the owner did
-    bool used_room;                       // a batch was committed: room is to be made for the next
+    bool wants_room;                      // room is to be made for the next batch
     int error;                            // of its last attempt to commit
-    int64_t due_ns;                       // when it looks again
+    int64_t due_ns, old_ns;               // when it looks again, and when it commits what there is
     unsigned idle;                        // how often it found nothing
     unsigned changes, puts, puts_max;
     unsigned after, streak; // changes in a row, each in a transaction of its own, open a batch

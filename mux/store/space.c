@@ -16,7 +16,7 @@
 #define GROWTH_MIN     (512u << 10)
 #define GROWTH_MAX     (64u << 20)
 #define TOP_UPS_MAX    8
-#define BATCH_ROOM     (8u << 20) // for changes that are acknowledged before they are committed
+#define BATCH_ROOM     (16u << 20) // for changes that are acknowledged before they are committed
 
 static uint64_t used_bytes(struct store *store)
 {
@@ -115,13 +115,15 @@ void store_reserve_space(struct store *store)
     atomic_store(&store->full, full);
 }
 
-uint64_t store_room_ahead(struct store *store)
+void store_make_room(struct store *store)
 {
-    uint64_t headroom = headroom_wanted(store);
-    uint64_t wanted = headroom + smaller(BATCH_ROOM, atomic_load(&store->growth_max));
-    if (bytes_left(store) < wanted / 2)
-        top_up(store, wanted);
-    uint64_t left = bytes_left(store), kept = headroom / 4;
+    uint64_t room = smaller(BATCH_ROOM, atomic_load(&store->growth_max));
+    top_up(store, headroom_wanted(store) + room);
+}
+
+uint64_t store_room_left(struct store *store)
+{
+    uint64_t left = bytes_left(store), kept = headroom_wanted(store) / 4;
     return left > kept ? left - kept : 0;
 }
 

@@ -261,7 +261,8 @@ void store_blobs_settle(struct store *store, const struct idset *fresh);
 // blob_record.c
 int store_blob_is_recorded(struct store_txn *txn, uint64_t id); // 1, 0 or -errno
 // space.c
-uint64_t store_room_ahead(struct store *store); // bytes that a batch may grow the database by
+void store_make_room(struct store *store);     // for a batch, and the next one
+uint64_t store_room_left(struct store *store); // bytes that a batch may grow the database by
 void store_reserve_space(struct store *store);
 void store_limit_growth(struct store *store); // at a sync point
 // Looks whether space has come back; makes a sync point when deletions run out of headroom.
