@@ -356,10 +356,11 @@ int store_batch_join(struct store *store, MDB_txn **ret)
     return rc;
 }
 
-int store_batch_note_put(struct store *store, int dbi, MDB_val key, MDB_val value)
+int store_batch_note_put(struct store *store, int dbi, MDB_val key, const MDB_val *old,
+                         MDB_val value)
 {
     store->batch.puts += 1 + (unsigned)(value.mv_size / store->page_bytes);
-    return store_redo_put(&store->batch.redo, dbi, key, value);
+    return store_redo_put(&store->batch.redo, dbi, key, old, value);
 }
 
 int store_batch_note_del(struct store *store, int dbi, MDB_val key)

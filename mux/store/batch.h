@@ -17,10 +17,10 @@
 struct store;
 struct store_txn;
 
-#define STORE_BATCH_AFTER    3            // changes in a row that open a batch
-#define STORE_BATCH_PUTS_MAX 2048         // records put or deleted in one batch
-#define STORE_REDO_JOIN_MAX  (1u << 20)   // bytes of its journal beyond which nothing joins it
-#define STORE_JOURNAL_BYTES  (3u << 19)   // room that the journal's file has on the disk
+#define STORE_BATCH_AFTER    3          // changes in a row that open a batch
+#define STORE_BATCH_PUTS_MAX 2048       // records put or deleted in one batch
+#define STORE_REDO_JOIN_MAX  (1u << 20) // bytes of its journal beyond which nothing joins it
+#define STORE_JOURNAL_BYTES  (3u << 19) // room that the journal's file has on the disk
 
 // Every change of the open batch, to be done again: the journal's bytes, in memory. Each record is
 // one change: a header, then what it put and deleted.
@@ -71,8 +71,9 @@ void store_writer_unlock(struct store *store);
 int store_batch_flush(struct store *store);
 // Takes the lock for one change. *ret: the batch's transaction, NULL: one of its own.
 int store_batch_join(struct store *store, MDB_txn **ret);
-// What the change is about to do.
-int store_batch_note_put(struct store *store, int dbi, MDB_val key, MDB_val value);
+// What the change is about to do. `old`: the value in the place of which it puts one, if known.
+int store_batch_note_put(struct store *store, int dbi, MDB_val key, const MDB_val *old,
+                         MDB_val value);
 int store_batch_note_del(struct store *store, int dbi, MDB_val key);
 // A change of the batch is complete and acknowledged once this returns 0; else, and with `undo`, it
 // is taken back. Gives the lock back.
@@ -84,7 +85,9 @@ bool store_batch_is_mine(const struct store *store); // this thread has the lock
 
 // journal.c
 int store_redo_begin(struct store_redo *redo);
-int store_redo_put(struct store_redo *redo, int dbi, MDB_val key, MDB_val value);
+// `old`: what is there, if that is known.
+int store_redo_put(struct store_redo *redo, int dbi, MDB_val key, const MDB_val *old,
+                   MDB_val value);
 int store_redo_del(struct store_redo *redo, int dbi, MDB_val key);
 // Does everything in it again.
 int store_redo_apply(struct store *store, MDB_txn *mdb, const struct store_redo *redo);

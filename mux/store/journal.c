@@ -6,6 +6,8 @@
 // another run or another database nothing is. A record is written before its change is acknowledged
 // and never synced: it is there for a kill -9. After a power cut the boot id differs, and what was
 // not synced is lost as it always was (durability.c). A batch's records begin at the head again.
+// Where a value takes the place of one as long, the record has the bytes alone that differ: so that
+// a file's times do not write its content again. Up to schema 9 it had all, under another checksum.
 // Owns the file; under the writer lock, or before any other thread is there. Fails: -errno.
 // Read next: batch.c.
 #include "mux/store/siphash.h"
@@ -24,6 +26,7 @@
 #define REPLAY_MAX  (64u << 20)
 #define HEAD_MAGIC  "AFJRNL1"
 #define CHECK_BYTES sizeof(uint64_t)
+#define SCHEMA_FAST 10 // from which on there are patches, and store_siphash_fast checks
 
 struct journal_head {
     uint64_t check; // of what follows, keyed with the nonce
@@ -41,10 +44,12 @@ struct record_head {
     uint32_t number, bytes;
 };
 
+enum { ENTRY_PUTS = 0, ENTRY_DELETES = 1, ENTRY_PATCHES = 2 };
+
 struct entry_head {
-    uint8_t dbi, deletes;
+    uint8_t dbi, does;
     uint16_t key_bytes;
-    uint32_t value_bytes;
+    uint32_t value_bytes; // behind the key; of a patch: where it begins (4 bytes), then its bytes
 };
 
 _Static_assert(sizeof(struct record_head) == 24 && sizeof(struct entry_head) == 8, "no padding");
@@ -76,41 +81,102 @@ int store_redo_begin(struct store_redo *redo)
     return 0;
 }
 
-static int add(struct store_redo *redo, const struct entry_head *head, MDB_val key, MDB_val value)
+// `at`: of a patch, which goes before its bytes.
+static int add(struct store_redo *redo, int dbi, uint8_t does, MDB_val key, MDB_val value,
+               uint32_t at)
 {
-    size_t total = sizeof *head + key.mv_size + value.mv_size;
-    int rc = reserve(redo, total);
+    size_t before = does == ENTRY_PATCHES ? sizeof at : 0, behind = before + value.mv_size;
+    struct entry_head head = {.dbi = (uint8_t)dbi,
+                              .does = does,
+                              .key_bytes = (uint16_t)key.mv_size,
+                              .value_bytes = (uint32_t)behind};
+    if (key.mv_size > UINT16_MAX || behind > UINT32_MAX)
+        return -EFBIG;
+    int rc = reserve(redo, sizeof head + key.mv_size + behind);
     if (rc < 0)
         return rc;
     uint8_t *p = redo->bytes + redo->used;
-    memcpy(p, head, sizeof *head);
-    memcpy(p + sizeof *head, key.mv_data, key.mv_size);
+    memcpy(p, &head, sizeof head);
+    p += sizeof head;
+    memcpy(p, key.mv_data, key.mv_size);
+    p += key.mv_size;
+    memcpy(p, &at, before);
     if (value.mv_size > 0)
-        memcpy(p + sizeof *head + key.mv_size, value.mv_data, value.mv_size);
-    redo->used += total;
+        memcpy(p + before, value.mv_data, value.mv_size);
+    redo->used += sizeof head + key.mv_size + behind;
     return 0;
 }
 
-int store_redo_put(struct store_redo *redo, int dbi, MDB_val key, MDB_val value)
+static bool same_word(const uint8_t *a, const uint8_t *b)
 {
-    struct entry_head head = {.dbi = (uint8_t)dbi,
-                              .key_bytes = (uint16_t)key.mv_size,
-                              .value_bytes = (uint32_t)value.mv_size};
-    if (key.mv_size > UINT16_MAX || value.mv_size > UINT32_MAX)
-        return -EFBIG;
-    return add(redo, &head, key, value);
+    return memcmp(a, b, sizeof(uint64_t)) == 0;
+}
+
+// The bytes that differ, in whole words from either end.
+static MDB_val difference(MDB_val old, MDB_val value, uint32_t *ret_at)
+{
+    const uint8_t *before = old.mv_data, *after = value.mv_data;
+    size_t from = 0, to = value.mv_size;
+    while (to - from >= sizeof(uint64_t) && same_word(before + from, after + from))
+        from += sizeof(uint64_t);
+    while (to - from >= sizeof(uint64_t) &&
+           same_word(before + to - sizeof(uint64_t), after + to - sizeof(uint64_t)))
+        to -= sizeof(uint64_t);
+    *ret_at = (uint32_t)from;
+    return store_val(after + from, to - from);
+}
+
+int store_redo_put(struct store_redo *redo, int dbi, MDB_val key, const MDB_val *old, MDB_val value)
+{
+    uint32_t at = 0;
+    if (!old || old->mv_size != value.mv_size || value.mv_size > UINT32_MAX)
+        return add(redo, dbi, ENTRY_PUTS, key, value, 0);
+    MDB_val changed = difference(*old, value, &at);
+    return add(redo, dbi, ENTRY_PATCHES, key, changed, at);
 }
 
 int store_redo_del(struct store_redo *redo, int dbi, MDB_val key)
 {
-    struct entry_head head = {
-        .dbi = (uint8_t)dbi, .deletes = 1, .key_bytes = (uint16_t)key.mv_size};
-    if (key.mv_size > UINT16_MAX)
-        return -EFBIG;
-    return add(redo, &head, key, (MDB_val){0});
+    return add(redo, dbi, ENTRY_DELETES, key, (MDB_val){0}, 0);
 }
 
 // ---- doing it again
+
+static int apply_patch(MDB_txn *mdb, MDB_dbi dbi, MDB_val key, MDB_val patch)
+{
+    uint32_t at;
+    MDB_val old;
+    int rc = mdb_get(mdb, dbi, &key, &old);
+    if (rc != 0)
+        return rc;
+    if (patch.mv_size < sizeof at)
+        return MDB_CORRUPTED;
+    memcpy(&at, patch.mv_data, sizeof at);
+    size_t len = patch.mv_size - sizeof at;
+    if (at > old.mv_size || len > old.mv_size - at)
+        return MDB_CORRUPTED;
+    AF_CLEANUP_FREE uint8_t *bytes = malloc(old.mv_size + 1); // the put may move the old ones
+    if (!bytes)
+        return ENOMEM;
+    memcpy(bytes, old.mv_data, old.mv_size);
+    memcpy(bytes + at, (const uint8_t *)patch.mv_data + sizeof at, len);
+    MDB_val value = store_val(bytes, old.mv_size);
+    return mdb_put(mdb, dbi, &key, &value, 0);
+}
+
+static int apply_entry(MDB_txn *mdb, MDB_dbi dbi, int does, MDB_val key, MDB_val value)
+{
+    switch (does) {
+    case ENTRY_PUTS:
+        return mdb_put(mdb, dbi, &key, &value, 0);
+    case ENTRY_DELETES:
+        return mdb_del(mdb, dbi, &key, NULL);
+    case ENTRY_PATCHES:
+        return apply_patch(mdb, dbi, key, value);
+    default:
+        return MDB_CORRUPTED;
+    }
+}
 
 static int apply_record(struct store *store, MDB_txn *mdb, const uint8_t *p, const uint8_t *end)
 {
@@ -125,8 +191,7 @@ static int apply_record(struct store *store, MDB_txn *mdb, const uint8_t *p, con
             return -EUCLEAN;
         MDB_val key = store_val(p, head.key_bytes);
         MDB_val value = store_val(p + head.key_bytes, head.value_bytes);
-        MDB_dbi dbi = store->dbi[head.dbi];
-        int rc = head.deletes ? mdb_del(mdb, dbi, &key, NULL) : mdb_put(mdb, dbi, &key, &value, 0);
+        int rc = apply_entry(mdb, store->dbi[head.dbi], head.does, key, value);
         if (rc != 0)
             return rc == MDB_NOTFOUND ? -EUCLEAN : store_errno(rc);
         p += head.key_bytes + head.value_bytes;
@@ -149,9 +214,11 @@ int store_redo_apply(struct store *store, MDB_txn *mdb, const struct store_redo 
 
 // ---- the file
 
-static uint64_t check_of(const uint64_t nonce[2], const void *whole, size_t len)
+static uint64_t check_of(uint32_t schema, const uint64_t nonce[2], const void *whole, size_t len)
 {
-    return store_siphash(nonce, (const uint8_t *)whole + CHECK_BYTES, len - CHECK_BYTES);
+    const uint8_t *checked = (const uint8_t *)whole + CHECK_BYTES;
+    return schema < SCHEMA_FAST ? store_siphash(nonce, checked, len - CHECK_BYTES)
+                                : store_siphash_fast(nonce, checked, len - CHECK_BYTES);
 }
 
 // What the head of a former run says goes with it, and with that all of its records.
@@ -165,7 +232,7 @@ static int write_head(struct store *store, int fd)
     int rc = store_read_boot_id(head.boot_id);
     if (rc < 0)
         return rc;
-    head.check = check_of(batch->nonce, &head, sizeof head);
+    head.check = check_of(head.schema, batch->nonce, &head, sizeof head);
     return af_write_whole(fd, &head, sizeof head, 0);
 }
 
@@ -198,7 +265,7 @@ int store_journal_write(struct store *store)
         .base = batch->base, .number = redo->number, .bytes = (uint32_t)(len - sizeof head)};
     uint8_t *record = redo->bytes + redo->begun;
     memcpy(record, &head, sizeof head);
-    head.check = check_of(batch->nonce, record, len);
+    head.check = check_of(STORE_SCHEMA_VERSION, batch->nonce, record, len);
     memcpy(record, &head, sizeof head);
     int rc = af_write_whole(batch->journal_fd, record, len, (off_t)(HEAD_BYTES + redo->begun));
     if (rc == 0)
@@ -242,7 +309,7 @@ static bool is_of_this_boot(const uint8_t *bytes, struct journal_head *head)
     memcpy(head, bytes, sizeof *head);
     return memcmp(head->magic, HEAD_MAGIC, sizeof head->magic) == 0 &&
            head->schema >= STORE_SCHEMA_OLDEST && head->schema <= STORE_SCHEMA_VERSION &&
-           head->check == check_of(head->nonce, head, sizeof *head) &&
+           head->check == check_of(head->schema, head->nonce, head, sizeof *head) &&
            store_read_boot_id(boot) == 0 && memcmp(boot, head->boot_id, BOOT_ID_LEN) == 0;
 }
 
@@ -257,7 +324,8 @@ static size_t sound_bytes(const struct journal_head *journal, const uint8_t *byt
             return at;
         memcpy(&head, bytes + at, sizeof head);
         if (head.base != base || head.number != number || head.bytes > len - at - sizeof head ||
-            head.check != check_of(journal->nonce, bytes + at, sizeof head + head.bytes))
+            head.check !=
+                check_of(journal->schema, journal->nonce, bytes + at, sizeof head + head.bytes))
             return at;
         at += sizeof head + head.bytes;
     }

@@ -10,7 +10,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define STORE_SCHEMA_VERSION 9
+#define STORE_SCHEMA_VERSION 10
 #define STORE_SCHEMA_OLDEST  6 // readable as it is: nothing says who owns a blob's end
 #define STORE_FORMAT         1 // first byte of every value, but for the next
 #define STORE_FORMAT_LIMITED 2 // of a sandbox: a value_limit comes before the texts

@@ -99,15 +99,14 @@ int store_put(struct store_txn *txn, enum store_dbi dbi, MDB_val key, MDB_val va
     if (!txn->write)
         return -EROFS;
     txn->changed = true;
-    // First, for the put may move what the value lies in.
-    int rc = txn->batched ? store_batch_note_put(txn->store, dbi, key, value) : 0;
     MDB_cursor *cursor;
     MDB_val old;
+    int rc = cursor_of(txn, dbi, &cursor);
+    bool replaces = rc == 0 && is_at(cursor, key, &old);
+    if (rc == 0 && txn->batched) // first, for the put may move what the values lie in
+        rc = store_batch_note_put(txn->store, dbi, key, replaces ? &old : NULL, value);
     if (rc == 0)
-        rc = cursor_of(txn, dbi, &cursor);
-    if (rc == 0)
-        rc = store_errno(
-            mdb_cursor_put(cursor, &key, &value, is_at(cursor, key, &old) ? MDB_CURRENT : 0));
+        rc = store_errno(mdb_cursor_put(cursor, &key, &value, replaces ? MDB_CURRENT : 0));
     return store_keep_error(txn, rc);
 }
 

@@ -1,11 +1,12 @@
 // Stores of older schemas: which ones this program reads as they are, and their upgrade.
 //
-// Schema 9 has one more form of a sandbox's value than 8, 8 one more of an inode's and of a blob's
-// than 7 (schema.h), 7 a journal that 6 has not: a store of any of them is one of schema 9 with
-// another number. synced.meta gets the
-// new number with the first sync point of a start, before anything is written: from then on an
-// older program refuses the directory. A crash before the database has it, too, is made up for at
-// the next start. A check (fsck_only) changes no number. Errors: -errno. Read next: env.c.
+// Schema 10 has a journal of another form than 9 (journal.c), 9 one more form of a sandbox's value
+// than 8, 8 one more of an inode's and of a blob's than 7 (schema.h), 7 a journal that 6 has not: a
+// store of any of them is one of schema 10 with another number, and its journal says its own.
+// synced.meta gets the new number with the first sync point of a start, before anything is written:
+// from then on an older program refuses the directory. A crash before the database has it, too, is
+// made up for at the next start. A check (fsck_only) changes no number. Errors: -errno. Read next:
+// env.c.
 #include "mux/store/store_priv.h"
 
 #include <errno.h>

@@ -1,14 +1,9 @@
 // Changes that share a transaction: each is there once it is acknowledged, for every reader, after
 // a kill -9 and after faults of the disk, and each goes alone when it fails.
-#define FIXTURE_SYNC_INTERVAL_NS INT64_C(3600000000000) // no batch is closed for a sync's sake
-
 #include "tests/unit/mux/fault_shim.h"
-#include "tests/unit/mux/store/store_fixture.h"
-
-#include "mux/store/store_priv.h"
+#include "tests/unit/mux/store/batch_fixture.h"
 
 #include <pthread.h>
-#include <sched.h>
 #include <sys/wait.h>
 
 #define LAYER   1
@@ -49,13 +44,6 @@ static bool is_there(struct fixture *f, uint64_t i)
     return there;
 }
 
-static struct store_txn *change(struct fixture *f)
-{
-    struct store_txn *txn;
-    assert_int_equal(store_change_begin(f->store, &txn), 0);
-    return txn;
-}
-
 // Puts a record and deletes the one before the last, so that order matters. Returns the id.
 static uint64_t make_change(struct fixture *f, uint64_t i)
 {
@@ -78,24 +66,6 @@ static void assert_state_after(struct fixture *f, uint64_t last)
         if (has(txn, i) != (i <= last && i + 2 > last))
             fail_msg("after %d changes: record %d", (int)last, (int)i);
     store_read_end(txn);
-}
-
-// A batch is open, and its owner closes it only when somebody asks: nobody does on his own, so the
-// background thread, which looks for garbage some time after the start, is stopped.
-static void open_batch(struct fixture *f)
-{
-    struct store_batch *batch = &f->store->batch;
-    store_background_stop(f->store);
-    for (;;) {
-        struct store_txn *txn = change(f);
-        bool batched = store_change_id(txn) != 0;
-        if (batched)
-            batch->due_ns = INT64_MAX; // under the writer lock
-        store_abort(txn);
-        if (batched)
-            return;
-        sched_yield();
-    }
 }
 
 // ---- readers

@@ -2,6 +2,7 @@
 // what is older still is refused.
 #include "tests/unit/mux/store/store_fixture.h"
 
+#include "mux/store/siphash.h"
 #include "mux/store/store_priv.h"
 
 #include <fcntl.h>
@@ -94,6 +95,62 @@ static void test_an_upgrade_that_a_crash_cut_short_is_finished(void **state)
     assert_int_equal(schema_in_database(f), STORE_SCHEMA_VERSION);
 }
 
+// The journal as schema 9 wrote it: whole values alone, and another checksum.
+#define LAST_WHOLE 9
+
+static void write_old_journal(struct fixture *f, uint32_t schema, uint64_t base)
+{
+    struct {
+        uint64_t check, nonce[2];
+        char magic[8], boot_id[BOOT_ID_LEN];
+        uint32_t schema;
+    } head = {.nonce = {3, 4}, .magic = "AFJRNL1", .schema = schema};
+    struct {
+        uint64_t check, base;
+        uint32_t number, bytes;
+        uint8_t dbi, deletes;
+        uint16_t key_bytes;
+        uint32_t value_bytes;
+        char key[4], value[8];
+    } record = {.base = base,
+                .bytes = 20,
+                .dbi = STORE_DBI_META,
+                .key_bytes = sizeof record.key,
+                .value_bytes = sizeof record.value,
+                .key = "old",
+                .value = "journal"};
+    char path[128];
+    assert_int_equal(sizeof head, 72);
+    assert_int_equal(sizeof record, 48); // with 4 bytes behind the last
+    assert_int_equal(store_read_boot_id(head.boot_id), 0);
+    head.check = store_siphash(head.nonce, &head.nonce, sizeof head - 8);
+    record.check = store_siphash(head.nonce, &record.base, 16 + record.bytes);
+    snprintf(path, sizeof path, "%s/store/journal", f->dir);
+    AF_CLEANUP_FD int fd = open(path, O_WRONLY);
+    assert_true(fd >= 0);
+    assert_int_equal(pwrite(fd, &head, sizeof head, 0), sizeof head);
+    assert_int_equal(pwrite(fd, &record, 24 + record.bytes, 4096), 24 + record.bytes);
+}
+
+static void test_what_a_killed_older_program_acknowledged_is_there(void **state)
+{
+    struct fixture *f = *state;
+    MDB_val value;
+    make_older(f, LAST_WHOLE);
+    fixture_open(f); // the transaction that it leaves is the one that the journal goes on from
+    uint64_t last = atomic_load(&f->store->last_txn);
+    store_close(f->store);
+    f->store = NULL;
+    write_old_journal(f, LAST_WHOLE, last);
+    fixture_open(f);
+    struct store_txn *txn = begin_read(f);
+    assert_int_equal(store_get(txn, STORE_DBI_META, store_val("old", 4), &value), 0);
+    assert_int_equal(value.mv_size, 8);
+    assert_memory_equal(value.mv_data, "journal", 8);
+    store_read_end(txn);
+    assert_int_equal(schema_in_database(f), STORE_SCHEMA_VERSION);
+}
+
 static void test_a_schema_older_than_the_one_before_is_refused(void **state)
 {
     struct fixture *f = *state;
@@ -111,6 +168,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_a_store_of_the_schema_before_is_upgraded_with_all_its_records),
         TEST(test_an_upgrade_that_a_crash_cut_short_is_finished),
+        TEST(test_what_a_killed_older_program_acknowledged_is_there),
         TEST(test_a_schema_older_than_the_one_before_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
