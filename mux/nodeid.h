@@ -12,6 +12,9 @@
 // version of a file's content and attributes at one level, never a hash of its content. 1 is
 // FUSE's root: the root-only top directory of the mount, above all views. Slot 0 is never given
 // to a view.
+// Within the 44 bits the number is turned by the route (mux_nodeid_turned): the kernel's table of
+// inodes looks at the low half of a nodeid and hardly at the slot, so that views of one codebase,
+// which have the same fids, would all meet in the same chains of it.
 // Nothing here owns or locks anything. Read next: mux/view.h.
 #ifndef AF_MUX_NODEID_H
 #define AF_MUX_NODEID_H
@@ -37,14 +40,20 @@ static inline uint32_t mux_route(uint32_t slot, uint64_t turn)
     return slot | (uint32_t)(turn & 7) << MUX_SLOT_BITS;
 }
 
+// A number as a route, or class, has it in its nodeids, and back. 0 turns nothing.
+static inline uint64_t mux_nodeid_turned(uint32_t route, uint64_t number)
+{
+    return number ^ (route * 0x9e3779b97f4a7c15ULL) >> (64 - AF_FID_BITS);
+}
+
 static inline uint64_t mux_nodeid_private(uint32_t route, uint64_t fid)
 {
-    return ((uint64_t)route << AF_FID_BITS) | fid;
+    return ((uint64_t)route << AF_FID_BITS) | mux_nodeid_turned(route, fid);
 }
 
 static inline uint64_t mux_nodeid_shared(enum mux_node_class cls, uint64_t version)
 {
-    return MUX_SHARED_BIT | ((uint64_t)cls << AF_FID_BITS) | version;
+    return MUX_SHARED_BIT | mux_nodeid_private(cls, version);
 }
 
 static inline bool mux_nodeid_is_shared(uint64_t nodeid)
@@ -67,7 +76,7 @@ static inline uint32_t mux_nodeid_slot(uint64_t nodeid)
 // The same number in the place of the class: no two views have it.
 static inline uint64_t mux_nodeid_pinned(uint32_t route, uint64_t version)
 {
-    return MUX_SHARED_BIT | ((uint64_t)route << AF_FID_BITS) | version;
+    return MUX_SHARED_BIT | mux_nodeid_private(route, version);
 }
 
 // The class of a shared nodeid.
@@ -79,7 +88,7 @@ static inline enum mux_node_class mux_nodeid_class(uint64_t nodeid)
 // The fid of a private nodeid, or the version of a shared one.
 static inline uint64_t mux_nodeid_fid(uint64_t nodeid)
 {
-    return nodeid & MUX_FID_MASK;
+    return mux_nodeid_turned(mux_nodeid_route(nodeid), nodeid & MUX_FID_MASK);
 }
 
 #endif
