@@ -17,6 +17,12 @@
 
 #define TREES_MAX 65536u // numbers that are remembered; then all stacks get new ones
 
+// A name looked for in the store takes about as long as two are decoded: so many before the rest is
+// decoded as well. How many, of the directories that were last asked for.
+#define ASKED_DUE   4
+#define ASKED_BITS  10
+#define ASKED_COUNT 8 // bits of the number; above it the hash of the directory
+
 struct key {
     uint64_t tree, dir;
 };
@@ -41,6 +47,7 @@ struct mux_listings {
     struct mux_fid_map trees; // by stack
     uint64_t last_tree, n_trees;
     size_t shard_bytes_max;
+    _Atomic uint64_t asked[1u << ASKED_BITS]; // by hash; each forgets the one before
     struct shard shards[SHARDS];
 };
 
@@ -99,10 +106,14 @@ void mux_listing_unref(struct mux_listing *listing)
         free(listing);
 }
 
+static uint64_t hash_of(const struct key *key)
+{
+    return (key->tree ^ key->dir << 1) * 0x9e3779b97f4a7c15u;
+}
+
 static struct shard *lock_shard(struct mux_listings *listings, const struct key *key)
 {
-    uint64_t hash = (key->tree ^ key->dir << 1) * 0x9e3779b97f4a7c15u;
-    struct shard *shard = &listings->shards[hash >> 32 & (SHARDS - 1)];
+    struct shard *shard = &listings->shards[hash_of(key) >> 32 & (SHARDS - 1)];
     pthread_mutex_lock(&shard->lock);
     return shard;
 }
@@ -307,6 +318,20 @@ struct mux_listing *mux_listings_make(struct mux_listings *listings, struct stor
     if (rc == 0 || rc == -E2BIG)
         keep(listings, &key, listing, bytes);
     return listing;
+}
+
+bool mux_listings_is_due(struct mux_listings *listings, uint64_t tree, uint64_t dir)
+{
+    uint64_t hash = hash_of(&(struct key){.tree = tree, .dir = dir});
+    _Atomic uint64_t *place = &listings->asked[hash >> (64 - ASKED_BITS)];
+    uint64_t was = atomic_load_explicit(place, memory_order_relaxed);
+    uint64_t count =
+        was >> ASKED_COUNT == hash >> ASKED_COUNT ? was & ((1u << ASKED_COUNT) - 1) : 0;
+    bool due = ++count == ASKED_DUE;
+    // What two write at a time is lost for one of them.
+    atomic_store_explicit(place, hash >> ASKED_COUNT << ASKED_COUNT | (due ? 0 : count),
+                          memory_order_relaxed);
+    return due;
 }
 
 uint32_t mux_listing_after(const struct mux_listing *listing, uint64_t cookie)

@@ -46,6 +46,9 @@ void mux_listings_tree_changes(struct mux_listings *listings, uint64_t stack);
 struct mux_listing *mux_listings_find(struct mux_listings *listings, uint64_t tree, uint64_t dir);
 struct mux_listing *mux_listings_make(struct mux_listings *listings, struct store_txn *txn,
                                       uint64_t tree, struct mux_layers base, uint64_t dir);
+// For who looks for a single name and has found no listing: whether so many have looked before that
+// decoding the directory costs less than going on. Says yes once in a while, and counts roughly.
+bool mux_listings_is_due(struct mux_listings *listings, uint64_t tree, uint64_t dir);
 void mux_listing_unref(struct mux_listing *listing); // NULL is ignored
 
 // The first name behind this cookie; count: there is none.

@@ -63,12 +63,25 @@ static int look(struct mux_op *op, const struct mux_node *dir, struct mux_name *
     return rc == -ENOENT ? 0 : rc;
 }
 
-// The same where the directory's base is kept, decoded. 1: it is not.
+// The directory's base as it is kept, decoded; of one that many look into it is made. NULL: it is
+// not to be had.
+static struct mux_listing *find_listing(struct mux_op *op, const struct mux_node *dir)
+{
+    struct mux_listings *listings = op->mux->listings;
+    struct mux_view *view = op->view;
+    struct mux_listing *listing = mux_listings_find(listings, view->tree, dir->fid);
+    if (listing || !mux_listings_is_due(listings, view->tree, dir->fid) || mux_op_read(op) < 0)
+        return listing;
+    return mux_listings_make(listings, op->txn, view->tree, mux_layer_list_base(&view->layers),
+                             dir->fid);
+}
+
+// The same where the directory's base is kept. 1: it is not.
 static int look_in_listing(struct mux_op *op, const struct mux_node *dir, struct mux_name *name)
 {
     struct mux_view *view = op->view;
     struct store_entry entry;
-    name->listing = mux_listings_find(op->mux->listings, view->tree, dir->fid);
+    name->listing = find_listing(op, dir);
     if (!name->listing)
         return 1;
     int rc = view->delta_is_empty ? -ENOENT : mux_op_read(op);

@@ -141,6 +141,29 @@ static void test_lookups_by_what_is_kept_are_those_of_the_store(void **state)
     assert_text(&some, "a", "a");
 }
 
+static void test_a_directory_in_which_many_names_are_looked_up_is_decoded(void **state)
+{
+    struct af_id codebase = ops_codebase(*state, tree);
+    struct view v = ops_view(*state, codebase, "**/*=write");
+    struct view some = ops_view(*state, codebase, "**/*=read /d/y=none@9 /d/z=view@9");
+    uint64_t dir = ops_nodeid(&v, "d");
+    struct mux_entry entry;
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(mux_lookup(v.fixture->mux, &v.ctx, dir, "none", &entry), 0);
+        assert_int_equal(entry.nodeid, 0);
+    }
+    assert_int_equal(stats(&v).count, 0); // a few names are no reason
+    assert_int_equal(mux_lookup(v.fixture->mux, &v.ctx, dir, "y", &entry), 0);
+    assert_int_not_equal(entry.nodeid, 0);
+    assert_int_equal(stats(&v).count, 1);
+    assert_text(&v, "d/y", "y");
+    assert_absent(&some, "d/y"); // its rules are its own
+    assert_int_equal(ops_stat(&some, "d/z").st_mode & 07777, 0);
+    ops_put(&v, "d/y", "changed");
+    assert_text(&v, "d/y", "changed");
+    list(&some, "d", "sub z");
+}
+
 static void test_a_removed_base_directory_lists_nothing(void **state)
 {
     struct view v = ops_view(*state, ops_codebase(*state, tree), "**/*=write");
@@ -447,6 +470,7 @@ int main(void)
         fixture_test(test_what_a_view_changes_is_listed_as_it_is),
         fixture_test(test_a_file_of_several_names_has_the_level_of_the_most_restricted),
         fixture_test(test_lookups_by_what_is_kept_are_those_of_the_store),
+        fixture_test(test_a_directory_in_which_many_names_are_looked_up_is_decoded),
         fixture_test(test_a_removed_base_directory_lists_nothing),
         fixture_test(test_views_on_another_stack_have_another_listing),
         fixture_test(test_a_view_that_lost_an_open_file_goes_on_by_what_is_kept),
