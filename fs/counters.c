@@ -54,7 +54,7 @@ static const char *const names[FS_OP_COUNT] = {
     [FS_OP_LSEEK] = "lseek",
     [FS_OP_COPY_FILE_RANGE] = "copy_file_range",
     [FS_OP_TMPFILE] = "tmpfile",
-    [FS_OP_OTHER] = "other",
+    [FS_OP_IOCTL] = "ioctl",
 };
 
 const char *fs_op_name(enum fs_op op)

@@ -41,6 +41,7 @@ static bool is_short(const struct fs_call *call)
     case FS_OP_GETXATTR:
     case FS_OP_OPEN:
     case FS_OP_OPENDIR:
+    case FS_OP_IOCTL:
         return true;
     case FS_OP_READ:
         return call->size <= SHORT_READ_MAX;

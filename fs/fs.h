@@ -162,7 +162,7 @@ enum fs_op {
     FS_OP_LSEEK,
     FS_OP_COPY_FILE_RANGE,
     FS_OP_TMPFILE,
-    FS_OP_OTHER, // refused operations: ioctl, bmap, poll, locks
+    FS_OP_IOCTL, // all are refused
     FS_OP_COUNT,
 };
 

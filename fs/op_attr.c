@@ -1,4 +1,4 @@
-// Names and attributes: LOOKUP, FORGET, GETATTR, SETATTR, READLINK, STATFS, ACCESS.
+// Names and attributes: LOOKUP, FORGET, GETATTR, SETATTR, READLINK, STATFS, ACCESS, IOCTL.
 //
 // Owns nothing, locks nothing, allocates nothing. Fails with mux's errno; a nodeid whose view is
 // gone is -ESTALE, which makes the kernel look the name up again. Read next: call.h, mux/ops.h.
@@ -154,4 +154,29 @@ void fs_op_access(fuse_req_t req, fuse_ino_t nodeid, int mask)
     struct fs_call call;
     fs_call_begin(&call, req, FS_OP_ACCESS, nodeid);
     fs_call_send(&call, -ENOSYS);
+}
+
+static int run_ioctl(struct fs_call *call)
+{
+    (void)call;
+    return -ENOSYS; // ENOTTY to the program
+}
+
+// There is none that we know. The kernel, who remembers ENOSYS of other operations, sends each one
+// (TCGETS above all, with which programs ask whether a file is a terminal): so they count, and a
+// view's limit holds for them as well.
+void fs_op_ioctl(fuse_req_t req, fuse_ino_t nodeid, unsigned cmd, void *arg,
+                 struct fuse_file_info *file, unsigned flags, const void *in, size_t in_size,
+                 size_t out_size)
+{
+    (void)cmd;
+    (void)arg;
+    (void)file;
+    (void)flags;
+    (void)in;
+    (void)in_size;
+    (void)out_size;
+    struct fs_call call;
+    fs_call_begin(&call, req, FS_OP_IOCTL, nodeid);
+    fs_call_dispatch(&call, run_ioctl);
 }

@@ -25,6 +25,7 @@ const struct fuse_lowlevel_ops fs_ops = {
     .readlink = fs_op_readlink,
     .statfs = fs_op_statfs,
     .access = fs_op_access,
+    .ioctl = fs_op_ioctl,
     .setxattr = fs_op_setxattr,
     .getxattr = fs_op_getxattr,
     .listxattr = fs_op_listxattr,
@@ -59,8 +60,8 @@ const struct fuse_lowlevel_ops fs_ops = {
     .rename = fs_op_rename,
     .link = fs_op_link,
 
-    // Left to libfuse's ENOSYS: ioctl (the kernel says ENOTTY), poll, bmap, statx, and locks, which
-    // the kernel keeps to itself since they are not negotiated.
+    // Left to libfuse's ENOSYS: poll, bmap, statx, and locks, which the kernel keeps to itself
+    // since they are not negotiated.
 
     FS_COMPAT_TMPFILE(fs_op_tmpfile) // .tmpfile, where libfuse has it
 };

@@ -14,6 +14,9 @@ void fs_op_setattr(fuse_req_t req, fuse_ino_t nodeid, struct stat *attr, int set
 void fs_op_readlink(fuse_req_t req, fuse_ino_t nodeid);
 void fs_op_statfs(fuse_req_t req, fuse_ino_t nodeid);
 void fs_op_access(fuse_req_t req, fuse_ino_t nodeid, int mask);
+void fs_op_ioctl(fuse_req_t req, fuse_ino_t nodeid, unsigned cmd, void *arg,
+                 struct fuse_file_info *file, unsigned flags, const void *in, size_t in_size,
+                 size_t out_size);
 
 // op_xattr.c
 void fs_op_setxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name, const char *value,

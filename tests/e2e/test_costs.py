@@ -249,6 +249,13 @@ def op_setxattr(i):
     os.setxattr(f"out/z{i}", "user.a", b"v")
 
 
+def op_ioctl(i):
+    fd = os.open(f"read/f{i}", os.O_RDONLY)
+    os.isatty(fd)
+    yield
+    assert not os.isatty(fd)
+
+
 def op_statfs(_):
     yield
     os.statvfs(".")
@@ -290,6 +297,7 @@ IN_VIEW = {
     "getxattr": op_getxattr,
     "setxattr": op_setxattr,
     "statfs": op_statfs,
+    "isatty of a file (any ioctl)": op_ioctl,
 }
 
 

@@ -407,6 +407,10 @@ static void test_unimplemented_operations_do_not_crash(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
         assert_int_equal(request(cases[i].opcode, view, zeros, sizeof zeros, NULL, 0),
                          cases[i].error);
+    struct fs_counters counters;
+    fs_session_counters(session, &counters);
+    assert_int_equal(counters.op[FS_OP_IOCTL].requests, 1); // each one comes: it counts
+    assert_int_equal(counters.op[FS_OP_IOCTL].errors, 0);
 }
 
 #define TABLE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
