@@ -217,8 +217,7 @@ static bool waits_for_vfork(const struct exec_member *member)
     return known && (number == SYS_clone || number == SYS_clone3);
 }
 
-// Whether the number of an init that has ended meanwhile is a process's of the machine by now: to
-// stop everything in its namespace would be to stop the machine.
+// To stop everything in the namespace that the daemon is in would be to stop the machine.
 static bool is_same(int one, int other)
 {
     struct stat a, b;
@@ -228,7 +227,9 @@ static bool is_same(int one, int other)
 
 // Sends SIGSTOP to everything in the init's pid namespace but the init. The process that does it is
 // root's, so nobody in there can touch it; it shares our memory, and we wait, until it has ended.
-static int stop_all(pid_t init)
+// When the init has ended, its number may be any other process's by now: it is the init's while it
+// has the box's uid, which no other box and nothing of the machine has.
+static int stop_all(pid_t init, uid_t uid)
 {
     char path[64];
     snprintf(path, sizeof path, "/proc/%d/ns/pid", (int)init);
@@ -236,7 +237,7 @@ static int stop_all(pid_t init)
     AF_CLEANUP_FD int ours = open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC);
     if (theirs < 0 || ours < 0)
         return -errno;
-    if (is_same(theirs, ours))
+    if (!has_uid(init, uid) || is_same(theirs, ours))
         return -ESRCH;
     if (setns(theirs, CLONE_NEWPID) < 0) // of this thread's children alone
         return -errno;
@@ -271,7 +272,7 @@ static bool settle(const struct exec_members *before, struct exec_members *now)
 static int stop_and_list(pid_t init, uid_t uid, const struct exec_members *before,
                          struct exec_members *ret, bool *ret_quiet)
 {
-    int rc = stop_all(init);
+    int rc = stop_all(init, uid);
     if (rc == 0)
         rc = exec_members_list(init, uid, ret);
     if (rc == 0)

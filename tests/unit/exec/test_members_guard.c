@@ -1,4 +1,5 @@
-// Processes are stopped in a box's pid namespace, and never in the one that the daemon runs in.
+// Processes are stopped in a box's pid namespace, and never in the one that the daemon runs in, nor
+// in another box's.
 //
 // The test is in a namespace of its own: where the guard is broken, it is that one that stands
 // still, and not the machine.
@@ -47,10 +48,16 @@ static enum outcome stop_in_own_namespace(void)
     siginfo_t info;
     if (reused < 0 || zombie < 0 || waitid(P_PID, (id_t)zombie, &info, WEXITED | WNOWAIT) < 0)
         return NO_NAMESPACE;
-    const pid_t inits[] = {reused, zombie, getpid()};
-    for (size_t i = 0; i < sizeof(inits) / sizeof(inits[0]); i++) {
+    pid_t other = unshare(CLONE_NEWPID) < 0 ? -1 : child_that_waits();
+    if (other < 0)
+        return NO_NAMESPACE;
+    const struct {
+        pid_t init;
+        uid_t uid;
+    } boxes[] = {{reused, 0}, {zombie, 0}, {getpid(), 0}, {other, NOBODY}};
+    for (size_t i = 0; i < sizeof(boxes) / sizeof(boxes[0]); i++) {
         struct exec_members members;
-        if (exec_members_stop(inits[i], NOBODY, &members) != -ESRCH)
+        if (exec_members_stop(boxes[i].init, boxes[i].uid, &members) != -ESRCH)
             return is_stopped(reused) ? STOPPED : NOT_REFUSED;
     }
     return is_stopped(reused) ? STOPPED : REFUSED;
