@@ -6,6 +6,7 @@
 
 #include "api/metrics_process.h"
 #include "api/turns.h"
+#include "exec/usage.h"
 #include "mux/base/cleanup.h"
 #include "mux/base/clock.h"
 #include "mux/inspect.h"
@@ -239,6 +240,23 @@ static int find_view(void *arg, const struct mux_view_info *info)
     return 1;
 }
 
+// Zeros when it has no process: it does not run, or was started lazily.
+static int emit_view_processes(struct gathered *all, const char *id)
+{
+    struct exec_usage usage = {0};
+    pid_t init;
+    uid_t uid;
+    int rc =
+        runner_init(all->daemon->runner, id, &init, &uid) ? exec_measure(init, uid, &usage) : 0;
+    if (rc == 0)
+        rc = emit(all, AF_METRIC_VIEW_PROCESSES, NULL, NULL, (double)usage.processes, NULL);
+    if (rc == 0)
+        rc = emit(all, AF_METRIC_VIEW_MEMORY, NULL, NULL, (double)usage.memory_bytes, NULL);
+    if (rc == 0)
+        rc = emit(all, AF_METRIC_VIEW_CPU, NULL, NULL, (double)usage.cpu_ns / AF_NS_PER_SEC, NULL);
+    return rc;
+}
+
 static int emit_view_requests(struct gathered *all, const struct mux_view_info *info)
 {
     struct fs_view_counters view;
@@ -285,5 +303,7 @@ int metrics_gather_view(struct daemon *daemon, const char *sandbox_id, metrics_f
         rc = emit(&all, AF_METRIC_VIEW_IOPS, NULL, NULL, (double)wanted.info.iops, NULL);
     if (rc == 0)
         rc = emit(&all, AF_METRIC_VIEW_BANDWIDTH, NULL, NULL, (double)wanted.info.bandwidth, NULL);
+    if (rc == 0)
+        rc = emit_view_processes(&all, sandbox_id);
     return rc == 0 ? emit_view_requests(&all, &wanted.info) : rc;
 }

@@ -105,7 +105,11 @@ static void answer(struct metrics_http *http, struct conn *conn)
         return;
     }
     *end = '\0';
-    const char *method = strsep(&rest, " "), *target = strsep(&rest, " "), *version = rest;
+    const char *method = strsep(&rest, " "), *version;
+    char *target = strsep(&rest, " ");
+    version = rest;
+    if (target)
+        target[strcspn(target, "?")] = '\0'; // a query asks for nothing that there is
     if (!target || !version || strncmp(version, "HTTP/1.", 7) != 0 || strlen(version) != 8)
         set_error(conn, "400 Bad Request", "");
     else if (strcmp(method, "GET") != 0)
@@ -126,15 +130,29 @@ static void conn_close(struct conn *conn)
     conn->state = CONN_FREE;
 }
 
+// Where a new connection goes: in the place of the oldest that has not asked yet when none is free,
+// so that who only connects keeps nobody from the figures. NULL: all have asked.
+static struct conn *place_for_one(struct metrics_http *http)
+{
+    struct conn *place = NULL;
+    for (unsigned i = 0; i < CONNS_MAX; i++) {
+        struct conn *conn = &http->conns[i];
+        if (conn->state == CONN_FREE)
+            return conn;
+        if (conn->state == CONN_READING && (!place || conn->deadline_ns < place->deadline_ns))
+            place = conn;
+    }
+    return place;
+}
+
 static void accept_one(struct metrics_http *http)
 {
-    struct conn *conn = NULL;
-    for (unsigned i = 0; i < CONNS_MAX && !conn; i++)
-        if (http->conns[i].state == CONN_FREE)
-            conn = &http->conns[i];
+    struct conn *conn = place_for_one(http);
     int fd = conn ? accept4(http->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK) : -1;
     if (fd < 0)
         return;
+    if (conn->state != CONN_FREE)
+        conn_close(conn);
     *conn = (struct conn){
         .state = CONN_READING, .fd = fd, .deadline_ns = af_monotonic_ns() + DEADLINE_NS};
 }
@@ -202,17 +220,17 @@ static void *serve(void *arg)
     struct metrics_http *http = arg;
     for (;;) {
         struct pollfd fds[CONNS_MAX + 2];
-        bool full = true, idle = true;
+        bool idle = true;
         for (unsigned i = 0; i < CONNS_MAX; i++) {
             const struct conn *conn = &http->conns[i];
             fds[i] = (struct pollfd){
                 .fd = conn->state == CONN_FREE ? -1 : conn->fd,
                 .events = conn->state == CONN_WRITING ? POLLOUT : POLLIN,
             };
-            full = full && conn->state != CONN_FREE;
             idle = idle && conn->state == CONN_FREE;
         }
-        fds[CONNS_MAX] = (struct pollfd){.fd = full ? -1 : http->listen_fd, .events = POLLIN};
+        fds[CONNS_MAX] =
+            (struct pollfd){.fd = place_for_one(http) ? http->listen_fd : -1, .events = POLLIN};
         fds[CONNS_MAX + 1] = (struct pollfd){.fd = http->stop_fd, .events = POLLIN};
         poll(fds, CONNS_MAX + 2, idle ? -1 : POLL_SLICE_MS);
         if (fds[CONNS_MAX + 1].revents)

@@ -121,6 +121,8 @@ static void handle_started(struct run *run, struct event *event)
     if (!event->failed &&
         mux_sandbox_set_status(runner->mux, run->id, STORE_SANDBOX_RUNNING, &error) < 0)
         event->failed = true;
+    if (event->failed)
+        mux_view_blame_cut_off(runner->mux, run->id, &error);
     pthread_mutex_lock(&runner->lock);
     struct waiter starter = run->starter;
     if (run->state == RUN_STARTING && event->failed) {

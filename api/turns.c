@@ -9,6 +9,7 @@
 #include "api/turns_priv.h"
 
 #include "mux/base/cleanup.h"
+#include "mux/sandbox.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -317,11 +318,23 @@ static bool keep_result(struct turn *turn, const struct af_error *err,
     return true;
 }
 
+// A command that could not begin: what its init can tell says little when the view is cut off.
+static const struct af_error *explain(const struct turn *turn, const struct af_error *err,
+                                      struct af_error *better)
+{
+    bool may_be =
+        err && (err->status == AF_INVALID_ARGUMENT || err->status == AF_PERMISSION_DENIED);
+    return may_be && mux_view_blame_cut_off(turn->turns->options.mux, turn->id, better) ? better
+                                                                                        : err;
+}
+
 void turn_done(void *arg, const struct af_error *err, const struct exec_result *result)
 {
     struct turn *turn = arg;
     struct turn_need need;
+    struct af_error better;
     bool later;
+    err = explain(turn, err, &better);
     if (turn->spec.lasting) // before the lock; without memory its end is told early
         keep_result(turn, err, result);
     struct turn_gate *gate = leave(turn, &later);

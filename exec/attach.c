@@ -97,7 +97,7 @@ int exec_attach(int home_fd, int init_pidfd, const char *path, int *ret_pts_fd,
     if (e == -ENOENT || e == -ENOTDIR)
         return af_error_set(err, AF_NOT_FOUND, "there is no directory %s to attach", path);
     if (e < 0)
-        return af_error_errno(err, e, "cannot take the mount of %s", path);
+        return af_error_errno(err, e, "cannot attach the sandbox's files");
     if (setns(init_pidfd, CLONE_NEWNS) < 0)
         return exec_attach_error(err, errno, "cannot enter the sandbox's mount namespace");
     if (tree >= 0 && move_mount(tree, "", AT_FDCWD, WORKSPACE, MOVE_MOUNT_F_EMPTY_PATH) < 0)

@@ -96,6 +96,10 @@ void mux_limit_in_force(const struct mux *mux, uint64_t *iops, uint64_t *bandwid
 // The host uid of an attached view. False: it is not attached.
 bool mux_view_uid(struct mux *mux, const char *id, uid_t *ret_uid);
 
+// For who has failed at an attached view: when it is cut off that is why, and *err says so. Else
+// false.
+bool mux_view_blame_cut_off(struct mux *mux, const char *id, struct af_error *err);
+
 // Detaches, removes the record, hands the delta to the garbage collector.
 int mux_sandbox_destroy(struct mux *mux, const char *id, struct af_error *err);
 

@@ -148,6 +148,10 @@ struct file_item {
     char path[];
 };
 
+#define LIST_FEWER                                                                                 \
+    "list a folder at a time (recursive = false), or call agentfense.v1.FileService/List, which "  \
+    "streams any number"
+
 struct file_list {
     struct service_list items;
     size_t bytes; // a lower bound of the reply's size
@@ -188,7 +192,7 @@ static void send_file_list(struct grpc_call *call, const struct service_list *li
         pointers[i] = &((struct file_item *)list->items[i])->message;
     reply.files = pointers;
     reply.n_files = list->count;
-    if (service_check_reply(&reply.base, "list a folder at a time (recursive = false)", &err) < 0)
+    if (service_check_reply(&reply.base, LIST_FEWER, &err) < 0)
         grpc_call_finish_error(call, &err);
     else
         grpc_call_reply(call, &reply.base);
@@ -208,8 +212,7 @@ static void list_files(struct grpc_call *call, const ProtobufCMessage *message)
         mux_codebase_list_files(daemon_of(call)->mux, id.text, request->path.data,
                                 request->path.len, request->recursive, collect_file, &list, &err);
     if (rc == -E2BIG)
-        af_error_set(&err, AF_RESOURCE_EXHAUSTED,
-                     "too many files for one reply: list a folder at a time (recursive = false)");
+        af_error_set(&err, AF_RESOURCE_EXHAUSTED, "too many files for one reply: " LIST_FEWER);
     else if (rc == -ENOMEM)
         af_error_errno(&err, rc, "cannot list files");
     if (rc < 0)

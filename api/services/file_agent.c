@@ -57,6 +57,8 @@ int file_agent_open(struct daemon *daemon, ProtobufCBinaryData sandbox_id, struc
     if (!mux_view_uid(daemon->mux, id.text, &ret->uid))
         return not_running(daemon, &id, err);
     ret->root = open(path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (ret->root < 0 && errno == EACCES && mux_view_blame_cut_off(daemon->mux, id.text, err))
+        return -1;
     if (ret->root < 0)
         return errno == ENOENT
                    ? af_error_set(err, AF_FAILED_PRECONDITION, "sandbox %s has just stopped",
@@ -94,6 +96,15 @@ static int fail(struct af_error *err, const char *what, const char *path)
     int error = errno;
     if (error == ENOTDIR) // below something that is no directory there is nothing
         error = ENOENT;
+    if (error == E2BIG) // remove_name's
+        return af_error_set(err, AF_RESOURCE_EXHAUSTED,
+                            "'%.*s' has directories nested deeper than %d: remove it by a command "
+                            "(rm -rf) in the sandbox",
+                            PATHS_SHOWN, path, DEPTH_MAX);
+    if (error == ESTALE)
+        return af_error_set(err, AF_ABORTED,
+                            "'%.*s' was replaced or removed meanwhile: nothing is lost, try again",
+                            PATHS_SHOWN, path);
     return af_error_errno(err, error, "cannot %s '%.*s'", what, PATHS_SHOWN, path);
 }
 

@@ -2,12 +2,15 @@
 //
 // One directory's entries are read at a time, as one consistent state; those of the directories on
 // the way down wait in a stack. So memory is the names of one branch, and a directory that goes
-// meanwhile is just not entered. Works on idle sandboxes, too. Read next: mux/inspect.h.
+// meanwhile is just not entered. What lies deeper than a path can say is left out, and the call
+// ends with an error that says so. Works on idle sandboxes, too. Read next: mux/inspect.h.
 #include "api/services/file_service.h"
 
 #include "mux/base/cleanup.h"
+#include "mux/base/limits.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,6 +33,7 @@ struct list {
     struct af_id id;
     bool codebase, recursive;
     struct directory *top;
+    uint64_t too_deep; // directories that were not entered: no call can name what is in them
 };
 
 static int add_entry(void *arg, const struct mux_tree_node *node)
@@ -131,7 +135,10 @@ static int step(struct grpc_call *call, struct list *list, enum grpc_sent *sent,
     list->top->first = entry->next;
     *sent = send_entry(call, entry);
     int rc = 1;
-    if (list->recursive && S_ISDIR(entry->mode) && *sent != GRPC_GONE &&
+    bool enter = list->recursive && S_ISDIR(entry->mode) && *sent != GRPC_GONE;
+    bool too_deep = strlen(entry->path) > AF_PATH_MAX;
+    list->too_deep += enter && too_deep;
+    if (enter && !too_deep &&
         push(daemon_of(call)->mux, list, entry->path, strlen(entry->path), err) < 0 &&
         err->status != AF_NOT_FOUND && err->status != AF_INVALID_ARGUMENT)
         rc = -1;
@@ -149,6 +156,12 @@ void file_list_writable(struct grpc_call *call)
         rc = step(call, list, &sent, &err);
     if (rc < 0)
         grpc_call_finish_error(call, &err);
+    else if (rc == 0 && list->too_deep > 0)
+        grpc_call_finish(call, AF_RESOURCE_EXHAUSTED,
+                         "everything else was listed, but not what is in %" PRIu64
+                         " directories whose paths have more than %d bytes: remove or move them "
+                         "from inside the sandbox",
+                         list->too_deep, AF_PATH_MAX);
     else if (rc == 0)
         grpc_call_finish(call, AF_OK, NULL);
 }

@@ -59,6 +59,7 @@ enum af_status af_status_of_errno(int errnum)
     case EISDIR:
     case ELOOP:
     case EILSEQ:
+    case ENXIO: // opening a FIFO or a socket for writing
         return AF_INVALID_ARGUMENT;
     case ENOSPC:
     case EDQUOT:
@@ -67,10 +68,14 @@ enum af_status af_status_of_errno(int errnum)
     case ENFILE:
     case E2BIG:
     case EFBIG:
+    case EMLINK:
         return AF_RESOURCE_EXHAUSTED;
     case EBUSY:
     case ENOTEMPTY:
+    case ETXTBSY:
         return AF_FAILED_PRECONDITION;
+    case ESTALE: // it was replaced or removed meanwhile
+        return AF_ABORTED;
     case ETIMEDOUT:
         return AF_DEADLINE_EXCEEDED;
     case ECANCELED:

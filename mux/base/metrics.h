@@ -136,6 +136,11 @@ enum af_metric_kind { AF_METRIC_COUNTER = 1, AF_METRIC_GAUGE = 2, AF_METRIC_HIST
     M(VIEW_INODES, GAUGE, "agentfense_view_delta_inodes", NULL, NULL,                              \
       "inode records in the sandbox's delta")                                                      \
     M(VIEW_LAYERS, GAUGE, "agentfense_view_layers", NULL, NULL, "layers below the delta")          \
+    M(VIEW_PROCESSES, GAUGE, "agentfense_view_processes", NULL, NULL, "processes of the sandbox")  \
+    M(VIEW_MEMORY, GAUGE, "agentfense_view_memory_bytes", NULL, NULL,                              \
+      "resident memory of its processes, without files' pages")                                    \
+    M(VIEW_CPU, GAUGE, "agentfense_view_cpu_seconds", NULL, NULL,                                  \
+      "CPU time of its processes and of those that they have waited for")                          \
     M(VIEW_COMMANDS, GAUGE, "agentfense_view_commands_running", NULL, NULL,                        \
       "commands of the sandbox that have not ended, those that last included")                     \
     M(VIEW_IOPS, GAUGE, "agentfense_view_iops_limit", NULL, NULL,                                  \

@@ -8,7 +8,7 @@ import threading
 import grpc
 import pytest
 
-from harness import AGENT_SAFE, FULL, afpb, expect, filepb, pb, sbpb
+from harness import AGENT_SAFE, FULL, afpb, eventually, expect, filepb, pb, sbpb
 
 
 def read(client, sandbox, path, **fields):
@@ -157,6 +157,59 @@ def test_what_is_no_file_is_not_read(client, full):
     expect(grpc.StatusCode.INVALID_ARGUMENT, read, client, full, "pipe")
     expect(grpc.StatusCode.INVALID_ARGUMENT, read, client, full, "dir")
     expect(grpc.StatusCode.INVALID_ARGUMENT, read, client, full, "")
+    expect(grpc.StatusCode.INVALID_ARGUMENT, write, client, full, "pipe", b"x")
+
+
+def test_a_program_that_runs_is_not_written(client, full):
+    client.out(full, "cp /bin/sleep .")
+    call_ = client.sandboxes.Exec.future(pb.ExecRequest(sandbox_id=full, command="./sleep 1000"))
+    running = "readlink /proc/[0-9]*/exe | grep -qx /workspace/sleep"
+    eventually(lambda: client.exec(full, running).exit_code == 0)
+    assert "busy" in expect(grpc.StatusCode.FAILED_PRECONDITION, write, client, full, "sleep", b"x")
+    call_.cancel()
+
+
+DEEP = """
+import os
+for _ in range(2100):
+    os.mkdir("d")
+    os.chdir("d")
+open("f", "w").close()
+"""
+
+
+def test_what_is_too_deep_for_a_path_is_not_left_out_in_silence(client, full):
+    client.out(full, f"python3 -c '{DEEP}'")
+    entries = client.files.List(filepb.FileListRequest(sandbox_id=full, recursive=True), timeout=60)
+    got = []
+    with pytest.raises(grpc.RpcError) as caught:
+        for entry in entries:
+            got.append(entry.path)
+    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "not what is in 1 directories" in caught.value.details()
+    assert len(got) > 2040 and got[-1] == b"f", "what can be told is told"
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "rm -rf" in expect(code, remove, client, full, "d", recursive=True)
+    client.out(full, "rm -rf d")
+    assert names(client, sandbox_id=full) == ["f"]
+
+
+def test_what_is_cut_off_is_refused_with_the_reason(client, full):
+    def access(level):
+        client.views.SetAccess(sbpb.SetAccessRequest(sandbox_id=full, access=level))
+
+    access(sbpb.ACCESS_CUT_OFF)
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    for what in (
+        lambda: client.exec(full, "true"),
+        lambda: list(client.sandboxes.ExecStream(pb.ExecRequest(sandbox_id=full, command="true"))),
+        lambda: read(client, full, "f"),
+        lambda: write(client, full, "f", b"x"),
+    ):
+        assert "cut off" in expect(code, what)
+    access(sbpb.ACCESS_NORMAL)
+    assert client.out(full, "cat f") == "base"
+    expect(grpc.StatusCode.INVALID_ARGUMENT, client.exec, full, "true", workdir="/nowhere")
 
 
 def test_removing_and_moving(client, full):
