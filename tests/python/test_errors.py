@@ -138,14 +138,17 @@ def test_bad_configuration(api, client, sandbox, project):
     for path in (project / "missing", project / "README.md", "with\0nul"):
         with pytest.raises(af.InvalidConfigurationError):
             api.sandbox("from_local", path)
-    for endpoint in ("", " unix:/x", "a\0b"):
+    no_url = ("http://localhost:9000", "grpc://x")
+    no_port = ("localhost:99999", "localhost:0", "[::1]:70000", "localhost:" + "9" * 6000)
+    for endpoint in ("", " unix:/x", "a\0b", *no_url, *no_port):
         with pytest.raises(af.InvalidConfigurationError):
             api.client(endpoint)
     for endpoint in ("far.example:1", "localhost.far.example:1", "127.far.example:1", "::1:9000"):
         with pytest.raises(af.InvalidConfigurationError, match="clear text"):
             api.client(endpoint, token="t")
-    for endpoint in ("localhost:1", "127.0.0.9:1", "[::1]:1", "::1", "unix:/x", "/x"):
+    for endpoint in ("localhost:1", "127.0.0.9:1", "[::1]:1", "::1", "unix:/x", "/x", "unix:99999"):
         api.client(endpoint, token="t").close()
+    api.client("dns:///localhost:1").close()
     with pytest.raises(af.InvalidConfigurationError):
         sandbox.run("true", workdir="relative")
     with pytest.raises(af.InvalidConfigurationError):

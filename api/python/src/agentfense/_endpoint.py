@@ -18,6 +18,8 @@ DEFAULT_TCP = "localhost:9000"
 MESSAGE_BYTES_MAX = 4 << 20  # the daemon's limit, either way
 # A name that only begins like one of these is another machine's.
 _LOOPBACK = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?|::1")
+_HOST_PORT = re.compile(r"(?:[^:\[\]]+|\[[^\]]*\]):(\d+)")
+_GRPC_NAMES = ("unix:", "unix-abstract:", "dns:", "ipv4:", "ipv6:", "vsock:", "xds:")
 
 
 def default_endpoint() -> str:
@@ -79,10 +81,16 @@ def resolve(
         endpoint = default_endpoint()
     if not isinstance(endpoint, str):
         raise InvalidConfigurationError(f"an endpoint is text, not {endpoint!r}")
-    if not endpoint or endpoint != endpoint.strip() or "\0" in endpoint:
+    is_grpc_name = endpoint.startswith(_GRPC_NAMES)
+    is_url = "://" in endpoint and not is_grpc_name
+    if not endpoint or endpoint != endpoint.strip() or "\0" in endpoint or is_url:
         raise InvalidConfigurationError(
             f"{endpoint!r} is no endpoint: use HOST:PORT or unix:/path/to/socket"
         )
+    port = None if is_grpc_name else _HOST_PORT.fullmatch(endpoint)
+    if port and not (len(port[1]) <= 5 and 0 < int(port[1]) <= 65535):
+        # gRPC would take it modulo 65536.
+        raise InvalidConfigurationError(f"{endpoint!r} is no endpoint: a port is 1 to 65535")
     if endpoint.startswith("/"):  # a path alone means the socket there
         endpoint = "unix:" + endpoint
     is_local = endpoint.startswith("unix:") or _LOOPBACK.fullmatch(endpoint)
