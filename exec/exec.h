@@ -328,9 +328,10 @@ typedef void (*exec_command_done)(void *arg, const struct af_error *err,
 // drain_max_ns; then what is left running is killed (also what has left the session or was forked
 // twice). *ret_command (ret_command may be NULL) is a reference that the caller gives back with
 // exec_command_unref.
-// Errors at once: INVALID_ARGUMENT (spec), FAILED_PRECONDITION (the box is ending, or has no
-// shell). Of a container that is not up yet it is not known what it has: what is wrong with a
-// command for it may come as its end instead.
+// Errors at once: INVALID_ARGUMENT (spec), FAILED_PRECONDITION (the box was never started, or has
+// no shell). In a box that ends, or could not start, the command's end says why. Of a container
+// that is not up yet it is not known what it has: what is wrong with a command for it may come as
+// its end instead.
 int exec_command_start(struct exec_box *box, const struct exec_command_spec *spec,
                        exec_command_done done, void *arg, struct exec_command **ret_command,
                        struct af_error *err);

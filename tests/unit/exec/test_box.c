@@ -208,10 +208,13 @@ static void a_missing_view_is_said(void **state)
     struct exec_box *box = xt_box_try(xt, &spec);
     assert_int_equal(xt->start_error.status, AF_NOT_FOUND);
     assert_non_null(strstr(xt->start_error.text, "/nonexistent/view"));
-    struct af_error err;
     const struct exec_command_spec command = {.shell_line = "true"};
-    assert_int_equal(exec_command_start(box, &command, NULL, NULL, NULL, &err), -1);
-    assert_int_equal(err.status, AF_FAILED_PRECONDITION);
+    xt->box = box;
+    const struct xt_done *done = xt_run(xt, &command); // is told why there is no box
+    xt->box = NULL;
+    assert_true(done->failed);
+    assert_int_equal(done->error.status, AF_NOT_FOUND);
+    assert_string_equal(done->error.text, xt->start_error.text);
     xt_box_stop(xt, box);
     assert_int_equal(xt_processes_of(XT_UID), 0);
 }
