@@ -371,12 +371,11 @@ def test_more_imports_than_places_wait_for_their_turn(client, tmp_path):
 
     def archives(codebase):
         target = filepb.ImportTarget(codebase_id=codebase, merge=True)
-        return client.archives.ImportArchive.future(
-            iter([
-                filepb.ImportArchiveRequest(target=target),
-                filepb.ImportArchiveRequest(data=archive),
-            ])
-        )  # fmt: skip
+        requests = [
+            filepb.ImportArchiveRequest(target=target),
+            filepb.ImportArchiveRequest(data=archive),
+        ]
+        return client.archives.ImportArchive.future(iter(requests))
 
     def directories(codebase):
         return client.archives.ImportDirectory.future(

@@ -27,7 +27,9 @@ SEEDS = [int(SEED)] if SEED else range(2, 8) if LONG else [1]
 ROUNDS = 12 if LONG else 4
 CALL_S = 120  # ends a call that hangs, and is no expected end
 TALK_S = [0.02, 0.2, 0.6]  # what a client gives a command that may say nothing
-# What it leaves is a full pipe: it exits when its writer stands still, for which one looks twice.
+# What it leaves is a full pipe: it exits when its writer stands still, for which it looks twice, a
+# tenth of a second apart. That waits for a condition; a writer that merely got no processor is
+# taken for one that stands still, and then the round misses what it is for (see `held`).
 FILL_AND_EXIT = """
     yes &
     until now=$(grep wchar /proc/$!/io); [ "$now" = "$last" ]; do last=$now; sleep 0.1; done

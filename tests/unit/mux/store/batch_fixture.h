@@ -9,6 +9,7 @@
 #include "mux/store/store_priv.h"
 
 #include <sched.h>
+#include <sys/wait.h>
 
 static inline struct store_txn *change(struct fixture *f)
 {
@@ -33,6 +34,24 @@ static inline void open_batch(struct fixture *f)
             return;
         sched_yield();
     }
+}
+
+// A run of the store in a process of its own, which has an open batch, does `work` and is killed;
+// the store is closed afterwards. One whose work returns false ends otherwise, and fails the test.
+static inline void killed_run(struct fixture *f, bool (*work)(struct fixture *f, void *arg),
+                              void *arg)
+{
+    store_close(f->store);
+    f->store = NULL;
+    pid_t pid = fork();
+    if (pid == 0) {
+        fixture_open(f);
+        open_batch(f);
+        raise(work(f, arg) ? SIGKILL : SIGABRT);
+    }
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 }
 
 #endif

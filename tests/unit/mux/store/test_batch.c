@@ -4,7 +4,6 @@
 #include "tests/unit/mux/store/batch_fixture.h"
 
 #include <pthread.h>
-#include <sys/wait.h>
 
 #define LAYER   1
 #define PARENT  2
@@ -162,21 +161,17 @@ static void test_a_sync_has_the_changes_on_the_disk(void **state)
 
 // ---- a kill -9
 
+static bool make_changes(struct fixture *f, void *arg)
+{
+    const uint64_t *changes = arg;
+    for (uint64_t i = 1; i <= *changes; i++)
+        make_change(f, i);
+    return true;
+}
+
 static void run_and_die(struct fixture *f, uint64_t changes)
 {
-    store_close(f->store);
-    f->store = NULL;
-    pid_t pid = fork();
-    if (pid == 0) {
-        fixture_open(f);
-        open_batch(f);
-        for (uint64_t i = 1; i <= changes; i++)
-            make_change(f, i);
-        raise(SIGKILL);
-    }
-    int status;
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    killed_run(f, make_changes, &changes);
 }
 
 static void shell(const char *format, const char *a, const char *b)

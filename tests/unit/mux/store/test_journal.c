@@ -2,8 +2,6 @@
 // it.
 #include "tests/unit/mux/store/batch_fixture.h"
 
-#include <sys/wait.h>
-
 #define PARENT     2
 #define TEXT_BYTES 1500
 #define EDITS      24
@@ -12,6 +10,11 @@ struct edited {
     char text[TEXT_BYTES];
     uint64_t fid, version;
     int64_t mtime_ns;
+};
+
+struct edits {
+    struct edited *file;
+    uint64_t layer;
 };
 
 static int put_edited(struct store_txn *txn, const struct edited *file, uint64_t layer)
@@ -52,36 +55,27 @@ static int edited(struct fixture *f, struct edited *file, uint64_t i, uint64_t l
     return put_edited(*ret, file, layer);
 }
 
-static void edit_and_die(struct fixture *f, struct edited *file, uint64_t layer)
+// Whether all of it went well, and the journal has less than the values.
+static bool edit_many(struct fixture *f, void *arg)
 {
-    store_close(f->store);
-    f->store = NULL;
-    pid_t pid = fork();
-    if (pid == 0) {
-        fixture_open(f);
-        open_batch(f);
-        struct store_txn *txn;
-        struct edited other;
-        int rc = 0;
-        for (uint64_t i = 0; rc == 0 && i < EDITS; i++) {
-            rc = edited(f, file, i, layer, &txn);
-            if (rc == 0)
-                rc = store_commit(txn);
-            if (rc < 0 || i != EDITS / 2)
-                continue;
-            other = *file; // what is taken back is done again, from the same journal
-            rc = edited(f, &other, 0, layer, &txn);
-            if (rc == 0)
-                store_abort(txn);
-        }
-        if (rc != 0)
-            fprintf(stderr, "a change failed: %d\n", rc);
-        bool small = f->store->batch.redo.used < EDITS * TEXT_BYTES;
-        raise(small && rc == 0 ? SIGKILL : SIGABRT);
+    struct edits *edits = arg;
+    struct edited other;
+    struct store_txn *txn;
+    int rc = 0;
+    for (uint64_t i = 0; rc == 0 && i < EDITS; i++) {
+        rc = edited(f, edits->file, i, edits->layer, &txn);
+        if (rc == 0)
+            rc = store_commit(txn);
+        if (rc < 0 || i != EDITS / 2)
+            continue;
+        other = *edits->file; // what is taken back is done again, from the same journal
+        rc = edited(f, &other, 0, edits->layer, &txn);
+        if (rc == 0)
+            store_abort(txn);
     }
-    int status;
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    if (rc != 0)
+        fprintf(stderr, "a change failed: %d\n", rc);
+    return rc == 0 && f->store->batch.redo.used < EDITS * TEXT_BYTES;
 }
 
 static void test_changes_within_a_value_of_a_killed_run_are_there(void **state)
@@ -97,7 +91,7 @@ static void test_changes_within_a_value_of_a_killed_run_are_there(void **state)
     assert_int_equal(store_layer_new(txn, &layer), 0);
     assert_int_equal(put_edited(txn, &file, layer), 0);
     commit(txn);
-    edit_and_die(f, &file, layer);
+    killed_run(f, edit_many, &(struct edits){&file, layer});
     for (uint64_t i = 0; i < EDITS; i++)
         edit(&file, i);
     fixture_open(f);
