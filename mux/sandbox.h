@@ -96,8 +96,9 @@ void mux_limit_in_force(const struct mux *mux, uint64_t *iops, uint64_t *bandwid
 // The host uid of an attached view. False: it is not attached.
 bool mux_view_uid(struct mux *mux, const char *id, uid_t *ret_uid);
 
-// For who has failed at an attached view: when it is cut off that is why, and *err says so. Else
-// false.
+// For who has failed at an attached view: when it is cut off that is why, and *err says so. Else,
+// or when the view is being changed just now, false. Waits for no operation of a view, so that
+// exec's event thread may ask.
 bool mux_view_blame_cut_off(struct mux *mux, const char *id, struct af_error *err);
 
 // Detaches, removes the record, hands the delta to the garbage collector.

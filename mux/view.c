@@ -2,6 +2,7 @@
 #include "mux/view.h"
 
 #include "mux/base/clock.h"
+#include "mux/sandbox.h"
 
 #include <errno.h>
 
@@ -227,4 +228,26 @@ int mux_op_check_within_quota(struct mux_op *op, uint64_t fewer_bytes)
     if (rc < 0)
         return rc;
     return delta.bytes > fewer_bytes && delta.bytes - fewer_bytes > view->quota_bytes ? -EDQUOT : 0;
+}
+
+int mux_fail_cut_off(const char *id, struct af_error *err)
+{
+    return af_error_set(err, AF_FAILED_PRECONDITION,
+                        "the sandbox %s is cut off from its files; give it back its access first",
+                        id);
+}
+
+bool mux_view_blame_cut_off(struct mux *mux, const char *id, struct af_error *err)
+{
+    uint64_t root;
+    if (!mux_view_find(mux, id, &root))
+        return false;
+    struct mux_slot *slot = mux_view_slot(mux, mux_nodeid_slot(root));
+    if (!slot || pthread_rwlock_tryrdlock(&slot->lock) != 0)
+        return false;
+    const struct mux_view *view = slot->view;
+    bool cut_off =
+        view && view->route == mux_nodeid_route(root) && view->access == STORE_ACCESS_CUT_OFF;
+    pthread_rwlock_unlock(&slot->lock);
+    return cut_off && mux_fail_cut_off(id, err) < 0;
 }

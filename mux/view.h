@@ -109,6 +109,8 @@ struct mux_op {
 // off), exclusive to change (-EROFS when it is read-only).
 int mux_op_enter(struct mux *mux, uint64_t nodeid, struct mux_op *op);
 int mux_op_enter_change(struct mux *mux, uint64_t nodeid, struct mux_op *op);
+// The error of who comes to a view that is cut off; -1.
+int mux_fail_cut_off(const char *id, struct af_error *err);
 // For what mux does by itself, whatever the view's access.
 int mux_op_enter_inside(struct mux *mux, uint64_t nodeid, struct mux_op *op);
 int mux_op_enter_exclusive(struct mux *mux, uint64_t nodeid, struct mux_op *op);

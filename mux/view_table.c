@@ -145,13 +145,6 @@ static int fill_view(struct mux *mux, struct store_txn *txn, const struct store_
     return mux_compile_rules(sandbox->rules, sandbox->n_rules, &view->rules, err);
 }
 
-static int fail_cut_off(const char *id, struct af_error *err)
-{
-    return af_error_set(err, AF_FAILED_PRECONDITION,
-                        "the sandbox %s is cut off from its files; give it back its access first",
-                        id);
-}
-
 static int load_view(struct mux *mux, const char *id, struct mux_view **ret, struct af_error *err)
 {
     struct mux_view *view = calloc(1, sizeof *view);
@@ -167,7 +160,7 @@ static int load_view(struct mux *mux, const char *id, struct mux_view **ret, str
         rc = mux_fail_sandbox(err, rc, id);
     } else if (sandbox.access == STORE_ACCESS_CUT_OFF) {
         store_sandbox_free_rules(&sandbox);
-        rc = fail_cut_off(id, err);
+        rc = mux_fail_cut_off(id, err);
     } else {
         rc = fill_view(mux, txn, &sandbox, view, err);
         store_sandbox_free_rules(&sandbox);
@@ -568,17 +561,6 @@ bool mux_view_uid(struct mux *mux, const char *id, uid_t *ret_uid)
         return false;
     *ret_uid = mux->uid_base + mux_nodeid_slot(root_nodeid);
     return true;
-}
-
-bool mux_view_blame_cut_off(struct mux *mux, const char *id, struct af_error *err)
-{
-    uint64_t root;
-    struct mux_op op;
-    if (!mux_view_find(mux, id, &root) || mux_op_enter_inside(mux, root, &op) < 0)
-        return false;
-    bool cut_off = op.view->access == STORE_ACCESS_CUT_OFF;
-    mux_op_leave(&op, 0);
-    return cut_off && fail_cut_off(id, err) < 0;
 }
 
 bool mux_view_next(struct mux *mux, uint32_t *slot, struct af_id *ret_id, uint64_t *ret_root_nodeid)
